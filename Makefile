@@ -1,0 +1,71 @@
+# The front door: `make help` lists what it can do. Every path in here is relative, so that the
+# project works in a directory of any name.
+
+PG_CONFIG ?= pg_config
+PYTHON ?= /usr/bin/python3
+export PG_CONFIG PYTHON SERVER_PYTHON DESTDIR
+
+PG_MAJOR = $(or $(shell '$(PG_CONFIG)' --version 2> /dev/null | sed -n 's/^PostgreSQL \([0-9]*\).*/\1/p'),15)
+PACKAGES = make python3-venv python3-nacl postgresql-$(PG_MAJOR) postgresql-plpython3-$(PG_MAJOR)
+TEST_PACKAGES = postgresql-$(PG_MAJOR)-pgtap libtap-parser-sourcehandler-pgtap-perl pgbouncer
+
+PIP = .venv/bin/python -m pip --quiet --disable-pip-version-check
+HERE := $(shell pwd | cksum | cut -d ' ' -f 1)
+CLIENT = .venv/.client-$(HERE)
+DEV = .venv/.dev-$(HERE)
+
+# The steps of a target follow each other: packages, the client, the server's side.
+.NOTPARALLEL:
+.PHONY: all help build install uninstall client demo test lint bench clean packages test-packages
+
+all: build
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
+
+build: ## put the extension's SQL together in build/
+	@scripts/install-extension --build-only
+
+install: ## build, and install the extension for the server that PG_CONFIG names
+	@scripts/install-extension
+
+uninstall: ## remove what install has put there
+	@$(MAKE) -s -f extension/pgxs.mk uninstall
+
+client: $(CLIENT) ## the client, .venv/bin/kerai
+
+demo: packages $(CLIENT) install ## everything needed, then the main job on the example
+	@.venv/bin/kerai demo
+
+test: packages test-packages $(DEV) install lint ## everything needed, then all checks and tests
+	@.venv/bin/python -m pytest
+
+bench: packages $(DEV) install ## the benchmarks, a table of ratios
+	@.venv/bin/python tests/bench/run.py
+
+lint: $(DEV) build ## the linters alone
+	@.venv/bin/python -m ruff check --quiet
+	@.venv/bin/python -m ruff format --check --quiet
+	@.venv/bin/python -m mypy --no-error-summary
+	@.venv/bin/python -m sqlfluff lint --disable-progress-bar extension/sql client/kerai_client/queries
+	@.venv/bin/python -m pgspot build/kerai--*.sql
+
+clean: ## remove what was built, .venv too
+	rm -rf build .venv kerai.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+packages:
+	@scripts/install-packages $(PACKAGES)
+
+test-packages:
+	@scripts/install-packages $(TEST_PACKAGES)
+
+# The stamps carry a sum of the directory's name: an environment that was moved is put right again.
+$(CLIENT): pyproject.toml
+	@scripts/install-packages python3-venv
+	@'$(PYTHON)' -m venv .venv
+	@$(PIP) install --editable .
+	@touch $@
+
+$(DEV): $(CLIENT)
+	@$(PIP) install --editable '.[dev]'
+	@touch $@
