@@ -175,6 +175,9 @@ def main(arguments: list[str] | None = None) -> int:
             sources.freeze()
         else:
             write_scripts(sources.scripts(options.python_path), options.output)
+    except PermissionError as error:
+        print(f"build.py: {error.filename} is another user's (made by sudo?); remove it", file=sys.stderr)
+        return 1
     except BuildError as error:
         print(f"build.py: {error}", file=sys.stderr)
         return 1
