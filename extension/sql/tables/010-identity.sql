@@ -1,0 +1,111 @@
+-- 010 identity: what may be refused and why, limits, the instance's key, authors, agents.
+
+create table kerai.errors (
+    code text primary key check (code ~ '^KR[0-9]{3}$'),
+    condition text not null unique,
+    meaning text not null,
+    hint text not null
+);
+
+comment on table kerai.errors is 'Every SQLSTATE that kerai raises, with what it means and what to do when a call gives no better hint.';
+
+insert into kerai.errors (code, condition, meaning, hint) values
+('KR001', 'bad_signature', 'a signature does not verify, or is missing where one is needed',
+    'Sign kerai-changeset-v1, a newline and the exact UTF-8 text that is sent, with the key of the author.'),
+('KR002', 'identity_clash', 'a name is taken with another key, or an author id does not match the key',
+    'Use another name, or the key that the name was registered with.'),
+('KR003', 'fork', 'the same author and sequence, or prev, with different content',
+    'One author, one process: the evidence is in kerai.forks. Register a new agent to go on.'),
+('KR004', 'dependency_missing', 'the base is not covered here, or the author''s sequence has a gap',
+    'Push what is missing first, then push this again.'),
+('KR005', 'malformed', 'bad shape, unknown operation, wrong type, out of range or too large',
+    'Correct the document and push it again.'),
+('KR006', 'not_found', 'no such node, agent, task, swarm or wallet',
+    'Look the id up first; ids are not reused.'),
+('KR007', 'out_of_scope', 'outside the scope of the task',
+    'Change only what lies below the task''s scope.'),
+('KR008', 'budget_exhausted', 'a budget of operations, seconds or nKoi is used up',
+    'Ask the sponsor for a task with a larger budget.'),
+('KR009', 'rate_limited', 'rate limited, or the circuit is open',
+    'Wait, then try again.'),
+('KR010', 'insufficient_funds', 'the wallet holds less than the amount',
+    'Fund the wallet, or spend less.'),
+('KR011', 'wrong_state', 'the wrong state for this call',
+    'Look at the current state, then decide again.'),
+('KR012', 'replayed', 'a nonce, nullifier or idempotency key was used before with other content',
+    'Use a fresh one.'),
+('KR013', 'not_permitted', 'not permitted for this role or agent',
+    'Call as the role that owns the agent, or ask an operator.');
+
+create table kerai.settings (
+    name text primary key,
+    value bigint not null check (value > 0),
+    description text not null
+);
+
+comment on table kerai.settings is 'Limits of this instance. An operator changes one with UPDATE kerai.settings SET value = … WHERE name = ….';
+
+insert into kerai.settings (name, value, description) values
+('max_changeset_bytes', 8388608, 'largest changeset document, in bytes of UTF-8'),
+('max_changeset_ops', 50000, 'most operations in one changeset'),
+('max_nesting', 32, 'deepest nesting of a metadata value'),
+('max_output_bytes', 1048576, 'largest test output that record_test_result takes, in bytes'),
+('failed_operations_ttl_seconds', 604800, 'how long a failed attempt is kept for study'),
+('member_idle_seconds', 120, 'a member that reported nothing for this long counts as idle');
+
+-- The key itself is a 0600 file in the data directory; its name is the key's fingerprint.
+create table kerai_private.instance (
+    singleton boolean primary key default true check (singleton),
+    public_key bytea not null check (octet_length(public_key) = 32),
+    created_at timestamptz not null default now()
+);
+
+-- One row an author; `seq` is the author's entry in the version vector. A push locks its author's row.
+create table kerai_private.authors (
+    author text collate "C" primary key,
+    public_key bytea not null check (octet_length(public_key) = 32),
+    seq bigint not null default 0 check (seq >= 0),
+    lamport bigint not null default 0 check (lamport >= 0),
+    changeset_id bytea,
+    introduced_at timestamptz not null default now()
+) with (fillfactor = 70);
+
+create table kerai.agents (
+    id uuid primary key default gen_random_uuid(),
+    name text not null unique,
+    author text collate "C" not null unique references kerai_private.authors (author),
+    kind text not null check (kind in ('human', 'llm', 'tool', 'swarm')),
+    model text,
+    public_key bytea not null,
+    hosted boolean not null,
+    owner_role text not null,
+    capabilities text [] not null default '{}',
+    config jsonb not null default '{}',
+    wallet_id uuid not null,
+    created_at timestamptz not null default now()
+);
+
+create index agents_owner_role on kerai.agents (owner_role, created_at) where hosted;
+
+comment on table kerai.agents is 'Worker identities. A hosted agent is bound to owner_role and the instance signs for it; any other signs with its own key.';
+
+-- A restore runs CREATE EXTENSION, which fills in the defaults, and then copies the dumped rows in:
+-- a dumped row replaces the default of the same key.
+create function kerai_private.replace_default() returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    execute format('delete from %I.%I where %I = $1', tg_table_schema, tg_table_name, tg_argv[0])
+    using to_jsonb(new) ->> tg_argv[0];
+    return new;
+end
+$$;
+
+create trigger replace_default before insert on kerai.settings
+for each row execute function kerai_private.replace_default('name');
+
+select pg_extension_config_dump('kerai.settings', '');
+select pg_extension_config_dump('kerai_private.instance', '');
+select pg_extension_config_dump('kerai_private.authors', '');
+select pg_extension_config_dump('kerai.agents', '');

@@ -1,0 +1,204 @@
+-- 020 changesets and merge: the signed truth, the log, and the merged state that folds from it.
+--
+-- A stamp is one text that sorts bytewise in the order of the fold: 16 hex digits of the Lamport
+-- timestamp, a colon, the author. An author's Lamport timestamps only grow, so (lamport, author)
+-- names one operation and the sequence number is not needed to break ties.
+
+create table kerai.changesets (
+    id bytea primary key,
+    author text collate "C" not null,
+    first_seq bigint not null,
+    last_seq bigint not null,
+    first_lamport bigint not null,
+    last_lamport bigint not null,
+    prev bytea,
+    base jsonb not null,
+    guard uuid,
+    task_id uuid,
+    message text,
+    document json not null,
+    signature bytea not null,
+    arrival bigint not null generated always as identity unique,
+    received_at timestamptz not null default now(),
+    unique (author, first_seq)
+);
+
+-- Source text compresses well and lz4 costs a tenth of pglz.
+alter table kerai.changesets alter column document set compression lz4;
+create index changesets_task on kerai.changesets (task_id, author) where task_id is not null;
+create index changesets_received on kerai.changesets using brin (received_at);
+
+comment on table kerai.changesets is 'The truth: every changeset as it was signed, byte for byte, in the order of arrival.';
+
+create table kerai.operations (
+    author text collate "C" not null,
+    author_seq bigint not null,
+    lamport_ts bigint not null,
+    op_type text not null,
+    node_id uuid not null,
+    payload jsonb not null,
+    changeset_id bytea not null,
+    created_at timestamptz not null default now(),
+    primary key (author, author_seq)
+) partition by hash (author);
+
+create index operations_node on kerai.operations (node_id);
+
+comment on table kerai.operations is 'The log: one row an operation, as it was pushed; rebuilt from kerai.changesets at need.';
+
+do $$
+begin
+    for remainder in 0 .. 15 loop
+        execute format(
+            'create table kerai.operations_p%s partition of kerai.operations for values with (modulus 16, remainder %s)',
+            remainder, remainder);
+        perform pg_extension_config_dump(format('kerai.operations_p%s', remainder)::regclass, '');
+    end loop;
+end
+$$;
+
+-- A register's stamp is NULL while it still holds what the insert gave it: then created_stamp counts.
+create table kerai.nodes (
+    id uuid primary key,
+    parent_id uuid,
+    position text collate "C" not null,
+    kind text not null,
+    name text,
+    language text,
+    content text,
+    path ltree not null,
+    metadata jsonb not null default '{}',
+    deleted boolean not null default false,
+    created_stamp text collate "C" not null,
+    created_seq bigint not null,
+    placed_stamp text collate "C",
+    kind_stamp text collate "C",
+    name_stamp text collate "C",
+    language_stamp text collate "C",
+    content_stamp text collate "C",
+    metadata_stamps jsonb,
+    deleted_stamp text collate "C"
+) with (fillfactor = 90);
+
+create index nodes_parent on kerai.nodes (parent_id, position);
+create index nodes_path on kerai.nodes using gist (path);
+
+comment on table kerai.nodes is 'The merged tree: directories, files, classes, functions, statements. Tombstoned nodes stay; kerai.tree() shows what is visible.';
+comment on column kerai.nodes.path is 'Names of the named ancestors and the node itself, other characters replaced by _; an unnamed node has its nearest named ancestor''s.';
+comment on column kerai.nodes.deleted is 'Its own tombstone. A node below a tombstoned one is not visible either.';
+
+create table kerai.edges (
+    source uuid not null,
+    target uuid not null,
+    relation text not null,
+    metadata jsonb not null default '{}',
+    deleted boolean not null,
+    stamp text collate "C" not null,
+    primary key (source, target, relation)
+);
+
+create index edges_target on kerai.edges (target);
+
+comment on table kerai.edges is 'Relations between nodes (calls, imports, tests …), tombstoned when deleted.';
+
+create table kerai.perspectives (
+    author text collate "C" not null,
+    node_id uuid not null,
+    context_id uuid,
+    weight double precision,
+    reasoning text,
+    deleted boolean not null,
+    stamp text collate "C" not null,
+    unique nulls not distinct (node_id, author, context_id)
+);
+
+comment on table kerai.perspectives is 'Each author''s weighted view (−1 … 1) of a node, in a context or in none.';
+
+create table kerai.associations (
+    author text collate "C" not null,
+    source uuid not null,
+    target uuid not null,
+    relation text not null,
+    weight double precision,
+    reasoning text,
+    deleted boolean not null,
+    stamp text collate "C" not null,
+    primary key (source, target, relation, author)
+);
+
+create index associations_target on kerai.associations (target);
+
+comment on table kerai.associations is 'Each author''s weighted relation between two nodes.';
+
+-- Every move that was ever pushed, void ones too: a late one may change which of them count.
+create table kerai_private.moves (
+    stamp text collate "C" primary key,
+    node_id uuid not null,
+    parent_id uuid,
+    position text collate "C" not null,
+    void boolean not null default false
+);
+
+create index moves_node on kerai_private.moves (node_id, stamp);
+
+-- Empty: only its lock is used. Pushes that leave the shape of the tree alone share it, a push that
+-- moves, renames or is guarded has it alone. A table and not an advisory lock, since anyone can take those.
+create table kerai_private.merge_gate ();
+
+create table kerai.forks (
+    id bigint primary key generated always as identity,
+    author text collate "C" not null,
+    seq bigint not null,
+    public_key bytea not null,
+    first_id bytea not null,
+    first_changeset json not null,
+    first_signature bytea not null,
+    second_id bytea not null,
+    second_changeset json not null,
+    second_signature bytea not null,
+    detected_at timestamptz not null default now(),
+    unique (first_id, second_id)
+);
+
+comment on table kerai.forks is 'Evidence: two changesets of one author that cannot both be in one history, each with its signature.';
+
+-- One operation of a changeset, unpacked.
+create type kerai_private.operation as (
+    n int,
+    op text,
+    node uuid,
+    parent uuid,
+    position text,
+    kind text,
+    name text,
+    language text,
+    content text,
+    metadata jsonb,
+    set jsonb,
+    source uuid,
+    target uuid,
+    relation text,
+    context uuid,
+    weight double precision,
+    reasoning text,
+    stamp text,
+    payload jsonb
+);
+
+create type kerai.push_result as (
+    changeset_id bytea,
+    status text,
+    applied int,
+    first_seq bigint,
+    last_seq bigint
+);
+
+select pg_extension_config_dump('kerai.changesets', '');
+select pg_extension_config_dump(pg_get_serial_sequence('kerai.changesets', 'arrival')::regclass, '');
+select pg_extension_config_dump('kerai.nodes', '');
+select pg_extension_config_dump('kerai.edges', '');
+select pg_extension_config_dump('kerai.perspectives', '');
+select pg_extension_config_dump('kerai.associations', '');
+select pg_extension_config_dump('kerai_private.moves', '');
+select pg_extension_config_dump('kerai.forks', '');
+select pg_extension_config_dump(pg_get_serial_sequence('kerai.forks', 'id')::regclass, '');
