@@ -1,0 +1,31 @@
+"""The failures that a user is told about in words: no traceback, exit code 1."""
+
+from __future__ import annotations
+
+
+class KeraiError(Exception):
+    """An expected failure: what was wrong, and where there is more to say, the detail and what to do.
+
+    :param message: one line that says what was wrong.
+    :param detail: the offending values.
+    :param hint: what to do about it.
+    :param code: the SQLSTATE, when the server or its rules refused.
+    """
+
+    def __init__(
+        self, message: str, *, detail: str | None = None, hint: str | None = None, code: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.detail = detail
+        self.hint = hint
+        self.code = code
+
+    def lines(self) -> list[str]:
+        """Return the lines to print: ``error KR007: …``, ``detail: …``, ``hint: …``."""
+        lines = [f"error {self.code}: {self.message}" if self.code else f"error: {self.message}"]
+        if self.detail:
+            lines.append(f"detail: {self.detail}")
+        if self.hint:
+            lines.append(f"hint: {self.hint}")
+        return lines

@@ -1,0 +1,263 @@
+"""The command ``kerai``: which commands there are, their common options, and how failures are told.
+
+A command's module is imported when the command runs, so that ``kerai --help`` and shell completion
+do not wait for drivers and parsers. A command group gets the :class:`Client` by
+``@click.pass_obj`` and raises :class:`KeraiError` (or lets psycopg's errors through) to fail.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.shell_completion import CompletionItem, get_completion_class
+
+from kerai_client.errors import KeraiError
+
+if TYPE_CHECKING:
+    from kerai_client.config import Config
+    from kerai_client.database import Connection, Database
+
+INTERRUPTED = 130  # what a shell gives for a command that Ctrl-C has ended
+
+# heading -> command -> (where it is, its line in `kerai --help`)
+COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
+    "Private server": {
+        "up": ("kerai_client.commands.server:up", "Start the private server, made at the first time."),
+        "down": ("kerai_client.commands.server:down", "Stop the private server."),
+        "status": ("kerai_client.commands.server:status", "Show the server and what is in the database."),
+    },
+    "Source": {
+        "import": ("kerai_client.commands.source:import_", "Bring a directory into the database."),
+        "checkout": ("kerai_client.commands.source:checkout", "Write the database's files into a directory."),
+        "log": ("kerai_client.commands.source:log", "List changesets, the latest first."),
+    },
+    "Swarm": {
+        "agent": ("kerai_client.commands.agent:agent", "Register agents, list them, and let them work."),
+        "task": ("kerai_client.commands.task:task", "Create, list and show tasks."),
+        "swarm": ("kerai_client.commands.swarm:swarm", "Launch swarms and see what they do."),
+        "solve": ("kerai_client.commands.solve:solve", "Solvers that an agent can run."),
+    },
+    "More": {
+        "sql": ("kerai_client.commands.sql:sql", "Run SQL."),
+        "demo": ("kerai_client.commands.demo:demo", "See a swarm repair the example package."),
+        "completion": ("kerai_client.main:completion", "Print the script that completes kerai in a shell."),
+    },
+}
+
+
+@dataclass
+class Client:
+    """What the common options say, and the ways to the database that follow from them.
+
+    :param dsn: the value of ``--dsn``.
+    :param directory: the value of ``--dir``.
+    :param json: True when ``--json`` is given.
+    """
+
+    dsn: str | None = None
+    directory: str | None = None
+    json: bool = False
+
+    @property
+    def config(self) -> Config:
+        """The configuration, read from environment and files."""
+        from kerai_client.config import load_config  # noqa: PLC0415 -- see the module's docstring
+
+        return load_config(self.dsn, self.directory)
+
+    def connect(self) -> Connection:
+        """Return a new connection (autocommit, rows are dicts) to the configured database."""
+        from kerai_client.database import connect  # noqa: PLC0415 -- as above
+
+        return connect(self.config.database())
+
+    def database(self) -> Database:
+        """Return the configured database, for work that has to go on when the connection is lost."""
+        from kerai_client.database import Database  # noqa: PLC0415 -- as above
+
+        return Database(self.config.database())
+
+
+class Failure(click.ClickException):
+    """A failure as Click knows it: lines on stderr, exit code 1."""
+
+    def __init__(self, error: KeraiError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+    def show(self, file: Any = None) -> None:
+        for line in self.error.lines():
+            click.echo(line, file=file or sys.stderr)
+
+
+def explain(error: BaseException) -> KeraiError | None:
+    """Return an exception in words for the user, None when it is a bug that needs its traceback."""
+    if isinstance(error, KeraiError):
+        return error
+    psycopg = sys.modules.get("psycopg")
+    if psycopg is None or not isinstance(error, psycopg.Error):
+        return None
+    diagnosis = error.diag
+    if diagnosis.message_primary is not None:
+        return KeraiError(
+            diagnosis.message_primary,
+            code=error.sqlstate,
+            detail=diagnosis.message_detail,
+            hint=diagnosis.message_hint,
+        )
+    message, *more = str(error).strip().splitlines() or [type(error).__name__]
+    return KeraiError(message, detail=" ".join(line.strip() for line in more) or None)
+
+
+def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    if value:
+        setattr(context.ensure_object(Client), str(parameter.name), value)
+
+
+def common_options() -> list[click.Option]:
+    """Return the options that every command takes, before or after its name."""
+    return [
+        click.Option(
+            ["--dsn", "dsn"],
+            metavar="DSN",
+            help="The database, as a libpq connection string.",
+            expose_value=False,
+            callback=_remember,
+        ),
+        click.Option(
+            ["--dir", "directory"],
+            metavar="DIR",
+            help="The private server's directory (default: KERAI_DIR or .kerai).",
+            expose_value=False,
+            callback=_remember,
+        ),
+        click.Option(
+            ["--json", "json"],
+            is_flag=True,
+            help="Print JSON.",
+            expose_value=False,
+            callback=_remember,
+        ),
+    ]
+
+
+def add_common_options(command: click.Command) -> None:
+    """Give a command and its subcommands the common options, but for those that it has itself."""
+    taken = {name for parameter in command.params for name in parameter.opts}
+    command.params.extend(option for option in common_options() if not taken.intersection(option.opts))
+    if isinstance(command, click.Group):
+        for subcommand in command.commands.values():
+            add_common_options(subcommand)
+
+
+class Kerai(click.Group):
+    """The group of all commands: imports one when it is called, and turns failures into words."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [name for section in COMMANDS.values() for name in section]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        for section in COMMANDS.values():
+            if cmd_name in section and cmd_name not in self.commands:
+                module, _, attribute = section[cmd_name][0].partition(":")
+                command: click.Command = getattr(import_module(module), attribute)
+                add_common_options(command)
+                self.add_command(command, cmd_name)
+        return self.commands.get(cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for heading, section in COMMANDS.items():
+            with formatter.section(heading):
+                formatter.write_dl([(name, line) for name, (_, line) in section.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        names = [
+            CompletionItem(name, help=line)
+            for section in COMMANDS.values()
+            for name, (_, line) in section.items()
+            if name.startswith(incomplete)
+        ]
+        return names + click.Command.shell_complete(self, ctx, incomplete)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
+        except KeyboardInterrupt:
+            ctx.exit(INTERRUPTED)
+        except BrokenPipeError:
+            # The reader (head, less) has seen enough. Python would complain when it flushes at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(1)
+        except Exception as error:
+            explanation = explain(error)
+            if explanation is None:
+                raise
+            raise Failure(explanation) from error
+
+
+def _print_version(context: click.Context, _: click.Parameter, value: bool) -> None:
+    if value and not context.resilient_parsing:
+        from kerai import __version__  # noqa: PLC0415 -- as above
+
+        click.echo(f"kerai {__version__}")
+        context.exit()
+
+
+@click.group(cls=Kerai, params=common_options(), context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version and exit.",
+)
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """The database that swarms of coding agents converge in.
+
+    \b
+    Example:
+      kerai up
+      kerai import my-package
+      kerai swarm launch --task "make the tests pass" --agents 8
+    """
+    context.ensure_object(Client)
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the script that completes kerai's commands in a shell.
+
+    \b
+    Example, in ~/.bashrc:
+      eval "$(kerai completion bash)"
+    """
+    completer = get_completion_class(shell)
+    if completer is None:
+        raise KeraiError(f"there is no completion for {shell}")
+    click.echo(completer(cli, {}, "kerai", "_KERAI_COMPLETE").source())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    try:
+        cli.main(args=arguments, prog_name="kerai")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(bool(end.code))
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
