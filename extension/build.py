@@ -131,7 +131,9 @@ class Sources:
             text = text.replace("@version@", self.version).replace("@python_path@", python_path)
             unknown = set(PLACEHOLDER.findall(text)) - POSTGRES_PLACEHOLDERS
             if unknown:
-                raise BuildError(f"extension/sql/{name} has unknown placeholders: {', '.join(sorted(unknown))}")
+                raise BuildError(
+                    f"extension/sql/{name} has unknown placeholders: {', '.join(sorted(unknown))}"
+                )
             parts.append(f"-- ==== {name} ====\n\n{text.strip()}\n")
         return "\n".join(parts)
 

@@ -168,7 +168,7 @@ create type kerai_private.operation as (
     op text,
     node uuid,
     parent uuid,
-    position text,
+    position text collate "C",
     kind text,
     name text,
     language text,
@@ -181,7 +181,7 @@ create type kerai_private.operation as (
     context uuid,
     weight double precision,
     reasoning text,
-    stamp text,
+    stamp text collate "C",
     payload jsonb
 );
 
@@ -202,3 +202,6 @@ select pg_extension_config_dump('kerai.associations', '');
 select pg_extension_config_dump('kerai_private.moves', '');
 select pg_extension_config_dump('kerai.forks', '');
 select pg_extension_config_dump(pg_get_serial_sequence('kerai.forks', 'id')::regclass, '');
+
+-- Lets a function with a pinned search_path name ltree, whose own schema is the installer's choice.
+create domain kerai_private.path as ltree;

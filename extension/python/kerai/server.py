@@ -1,0 +1,95 @@
+"""What PL/Python calls inside the server: Ed25519 keys and signatures, and the replay of moves.
+
+Nothing here imports ``plpy``: every value comes in as an argument, so that all of it can be tested
+without a server. No secret outlives the call that needs it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from nacl.signing import SigningKey
+
+from kerai import changeset
+
+KEY_FOLDER = "kerai"
+
+
+def _key_file(data_directory: str, public_key: bytes) -> Path:
+    return Path(data_directory) / KEY_FOLDER / f"{hashlib.sha256(public_key).hexdigest()[:16]}.key"
+
+
+def create_instance_key(data_directory: str) -> bytes:
+    """Make an Ed25519 key for a new instance and keep it in a 0600 file in the data directory.
+
+    The file is named after the key's fingerprint, so that a database restored on the same server
+    finds its key again and two databases on one server never share one by accident.
+
+    :param data_directory: the server's data directory.
+    :returns: the public key, 32 bytes.
+    :raises OSError: when the file cannot be written.
+    """
+    key = SigningKey.generate()
+    public_key = bytes(key.verify_key)
+    path = _key_file(data_directory, public_key)
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(bytes(key).hex() + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    return public_key
+
+
+def sign_as_instance(document: str, data_directory: str, public_key: bytes) -> bytes | None:
+    """Sign a changeset with the instance's key.
+
+    :param document: the exact text of the changeset.
+    :param data_directory: the server's data directory.
+    :param public_key: the instance's public key, 32 bytes.
+    :returns: the signature, 64 bytes; None when the key's file is not in this data directory.
+    :raises ValueError: when the file does not hold the key that it is named after.
+    """
+    path = _key_file(data_directory, public_key)
+    try:
+        key = SigningKey(bytes.fromhex(path.read_text(encoding="ascii").strip()))
+    except FileNotFoundError:
+        return None
+    if bytes(key.verify_key) != public_key:
+        raise ValueError(f"{path.name} does not hold the key that it is named after")
+    return changeset.sign(document, key)
+
+
+def void_moves(
+    base_children: Sequence[str],
+    base_parents: Sequence[str | None],
+    nodes: Sequence[str],
+    parents: Sequence[str | None],
+) -> list[bool]:
+    """Say which moves of a sequence are void: those that would put a node below itself.
+
+    This is the ``do`` of Kleppmann, Mulligan, Gomes and Beresford, "A highly-available move
+    operation for replicated trees" (IEEE TPDS 2022), over the part of the tree that the moves can
+    see. A void move leaves the tree as it is, so later ones are judged without it.
+
+    :param base_children: nodes of the tree before the first move: every moved node and every
+        ancestor of a moved node or of a new parent.
+    :param base_parents: the parent of each, None at a root.
+    :param nodes: the nodes moved, in the order of the moves' stamps.
+    :param parents: the new parent of each, None for a root.
+    :returns: one flag a move.
+    """
+    parent_of = dict(zip(base_children, base_parents, strict=True))
+    flags = []
+    for node, parent in zip(nodes, parents, strict=True):
+        ancestor = parent
+        while ancestor is not None and ancestor != node:
+            ancestor = parent_of.get(ancestor)
+        void = ancestor is not None
+        if not void:
+            parent_of[node] = parent
+        flags.append(void)
+    return flags

@@ -1,0 +1,48 @@
+-- Privileges, last: PUBLIC has nothing; each role gets what is listed for it and what the role below it has.
+--   kerai_reader < kerai_agent < kerai_operator
+-- A public function that is not listed here is for reading. kerai_private is for nobody.
+
+do $$
+declare
+    member record;
+    agent_functions constant text [] := '{
+        register_agent, push_ops, join_swarm, record_test_result, record_failed_attempt, instance_key}';
+    operator_functions constant text [] := '{
+        create_task, launch_swarm, stop_swarm, expire_failed_operations}';
+begin
+    revoke all on schema kerai, kerai_private from public;
+    grant usage on schema kerai to kerai_reader;
+
+    for member in
+        select p.oid::regprocedure as signature, p.proname, n.nspname
+        from pg_proc as p
+        inner join pg_namespace as n on n.oid = p.pronamespace
+        where n.nspname in ('kerai', 'kerai_private')
+    loop
+        execute format('revoke all on function %s from public', member.signature);
+        if member.nspname = 'kerai' then
+            execute format('grant execute on function %s to %s', member.signature, case
+                when member.proname = any(operator_functions) then 'kerai_operator'
+                when member.proname = any(agent_functions) then 'kerai_agent'
+                else 'kerai_reader' end);
+        end if;
+    end loop;
+
+    for member in
+        select c.oid::regclass as relation, n.nspname
+        from pg_class as c
+        inner join pg_namespace as n on n.oid = c.relnamespace
+        where n.nspname in ('kerai', 'kerai_private') and c.relkind in ('r', 'p', 'v', 'm')
+    loop
+        execute format('revoke all on %s from public', member.relation);
+        if member.nspname = 'kerai' then
+            execute format('grant select on %s to kerai_reader', member.relation);
+        end if;
+    end loop;
+
+    grant update (value) on kerai.settings to kerai_operator;
+end
+$$;
+
+-- A server without the Python package, or with another version of it, is told now and not at the first push.
+select kerai_private.load_python();

@@ -1,0 +1,249 @@
+-- 010 identity: refusals, limits, keys, agents.
+
+create or replace function kerai_private.refuse(
+    code text, message text, detail text default null, hint text default null
+) returns void
+language plpgsql volatile parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    raise exception using
+        errcode = code,
+        message = left(message, 500),
+        detail = left(coalesce(detail, (select e.meaning from kerai.errors as e where e.code = refuse.code)), 2000),
+        hint = left(coalesce(hint, (select e.hint from kerai.errors as e where e.code = refuse.code)), 1000);
+end
+$$;
+
+create or replace function kerai_private.setting(name text) returns bigint
+language sql stable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+    select s.value from kerai.settings as s where s.name = setting.name
+$$;
+
+-- GD outlives the call, and is shared by all PL/Python of the session: only the module is kept in it.
+create or replace function kerai_private.load_python() returns void
+language plpython3u volatile
+set search_path = pg_catalog, pg_temp
+as $$
+import sys
+
+def fail(detail, hint):
+    plpy.error("kerai's Python package @version@ is not usable on this server",
+               detail=detail, hint=hint, sqlstate="KR011")
+
+loaded = sys.modules.get("kerai")
+if loaded is not None and getattr(loaded, "__version__", None) != "@version@":
+    fail("This session has loaded version %s." % getattr(loaded, "__version__", "unknown"),
+         "Start a new session: an interpreter keeps what it has imported.")
+if "@python_path@" not in sys.path:
+    sys.path.insert(0, "@python_path@")
+try:
+    import kerai
+    import kerai.changeset
+    import kerai.server
+except ImportError as problem:
+    for name in [name for name in sys.modules if name == "kerai" or name.startswith("kerai.")]:
+        del sys.modules[name]
+    fail("%s (looked in @python_path@ and in the path of %s)" % (problem, sys.executable or "the server's Python"),
+         "Run make install of kerai @version@ on this server, and apt-get install python3-nacl.")
+if kerai.__version__ != "@version@":
+    fail("The package in @python_path@ is version %s." % kerai.__version__,
+         "Run make install of kerai @version@ on this server, then start a new session.")
+GD["kerai @version@"] = kerai
+$$;
+
+create or replace function kerai_private.verify_signature(document text, signature bytea, public_key bytea)
+returns boolean
+language plpython3u volatile
+set search_path = pg_catalog, pg_temp
+as $$
+if "kerai @version@" not in GD:
+    plpy.execute("select kerai_private.load_python()")
+return GD["kerai @version@"].changeset.verify(document, signature, public_key)
+$$;
+
+create or replace function kerai_private.create_instance_key(data_directory text) returns bytea
+language plpython3u volatile
+set search_path = pg_catalog, pg_temp
+as $$
+if "kerai @version@" not in GD:
+    plpy.execute("select kerai_private.load_python()")
+return GD["kerai @version@"].server.create_instance_key(data_directory)
+$$;
+
+create or replace function kerai_private.sign_as_instance(document text, data_directory text, public_key bytea)
+returns bytea
+language plpython3u volatile
+set search_path = pg_catalog, pg_temp
+as $$
+if "kerai @version@" not in GD:
+    plpy.execute("select kerai_private.load_python()")
+return GD["kerai @version@"].server.sign_as_instance(document, data_directory, public_key)
+$$;
+
+create or replace function kerai_private.author_id(name text, public_key bytea) returns text
+language sql immutable parallel safe strict
+set search_path = pg_catalog, pg_temp
+as $$
+    select author_id.name || '.' || left(encode(sha256(author_id.public_key), 'hex'), 16)
+$$;
+
+-- Makes the instance's key at its first use. Two first uses at once: the table lock lets one make it.
+create or replace function kerai_private.instance_public_key() returns bytea
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    found_key bytea;
+begin
+    select i.public_key into found_key from kerai_private.instance as i;
+    if found_key is null then
+        lock table kerai_private.instance in exclusive mode;
+        select i.public_key into found_key from kerai_private.instance as i;
+        if found_key is null then
+            found_key := kerai_private.create_instance_key(current_setting('data_directory'));
+            insert into kerai_private.instance (public_key) values (found_key);
+        end if;
+    end if;
+    return found_key;
+end
+$$;
+
+create or replace function kerai.instance_key() returns bytea
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return kerai_private.instance_public_key();
+end
+$$;
+
+comment on function kerai.instance_key() is
+'This instance''s Ed25519 public key, 32 bytes. Hosted agents are signed for with it; made at the first call.';
+
+-- May the caller act for what this role owns?
+create or replace function kerai_private.acts_for(owner_role text) returns boolean
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+    select session_user = acts_for.owner_role or pg_has_role(session_user, 'kerai_operator', 'member')
+$$;
+
+create or replace function kerai_private.require_agent(agent uuid) returns kerai.agents
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    found_agent kerai.agents;
+begin
+    select a.* into found_agent from kerai.agents as a where a.id = agent;
+    if found_agent.id is null then
+        perform kerai_private.refuse('KR006', 'no such agent', format('agent: %s', coalesce(agent::text, 'null')),
+            'SELECT id, name FROM kerai.agents; or register one with kerai.register_agent(name, kind).');
+    end if;
+    if not kerai_private.acts_for(found_agent.owner_role) then
+        perform kerai_private.refuse('KR013', 'this agent belongs to another role',
+            format('agent %s (%s) belongs to %s, the caller is %s', found_agent.name, found_agent.id,
+                found_agent.owner_role, session_user),
+            'Connect as the role that registered the agent, or as a member of kerai_operator.');
+    end if;
+    return found_agent;
+end
+$$;
+
+-- Notes an author and its key. The caller has checked that they belong together.
+create or replace function kerai_private.introduce_author(author text, public_key bytea) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    known_key bytea;
+begin
+    insert into kerai_private.authors (author, public_key)
+    values (introduce_author.author, introduce_author.public_key)
+    on conflict do nothing;
+
+    select a.public_key into known_key from kerai_private.authors as a where a.author = introduce_author.author;
+    if known_key <> introduce_author.public_key then
+        perform kerai_private.refuse('KR002', 'this author is known with another key',
+            format('author: %s, known key: %s, given key: %s', introduce_author.author,
+                encode(known_key, 'hex'), encode(introduce_author.public_key, 'hex')));
+    end if;
+end
+$$;
+
+create or replace function kerai.register_agent(
+    name text,
+    kind text,
+    public_key bytea default null,
+    model text default null,
+    capabilities text [] default '{}',
+    config jsonb default '{}'
+) returns kerai.agents
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    given_name alias for $1;
+    given_key alias for $3;
+    signing_key bytea;
+    new_author text;
+    row_found kerai.agents;
+begin
+    if given_name is null or given_name !~ '^[^[:cntrl:]]{1,200}$' or given_name ~ '^\s|\s$' then
+        perform kerai_private.refuse('KR005', 'an agent''s name is 1 to 200 printable characters',
+            format('name: %s', coalesce(quote_literal(left(given_name, 200)), 'null')),
+            'Use a name such as solver-1.');
+    end if;
+    if kind is null or $2 not in ('human', 'llm', 'tool', 'swarm') then
+        perform kerai_private.refuse('KR005', 'unknown kind of agent', format('kind: %s', coalesce($2, 'null')),
+            'Use human, llm, tool or swarm.');
+    end if;
+    if octet_length(given_key) <> 32 then
+        perform kerai_private.refuse('KR005', 'an Ed25519 public key has 32 bytes',
+            format('given: %s bytes', octet_length(given_key)),
+            'Pass the raw public key, not its hexadecimal or base64 text.');
+    end if;
+    if length($4) > 200 or cardinality($5) > 100 or octet_length($5::text) > 20000 or octet_length($6::text) > 65536
+        or jsonb_typeof($6) <> 'object' then
+        perform kerai_private.refuse('KR005', 'too large, or config is not an object',
+            'model: at most 200 characters; capabilities: at most 100; config: a JSON object of at most 65536 bytes',
+            'Shorten it.');
+    end if;
+
+    signing_key := coalesce(given_key, kerai_private.instance_public_key());
+    new_author := kerai_private.author_id(given_name, signing_key);
+
+    select a.* into row_found from kerai.agents as a where a.name = given_name;
+    if row_found.id is null then
+        perform kerai_private.introduce_author(new_author, signing_key);
+        -- Two sessions register one name at once: the second waits here, then finds the first's row.
+        insert into kerai.agents
+            (name, author, kind, model, public_key, hosted, owner_role, capabilities, config, wallet_id)
+        values (given_name, new_author, $2, $4, signing_key, given_key is null, session_user,
+            coalesce($5, '{}'), coalesce($6, '{}'), kerai_private.create_wallet('agent', given_name))
+        on conflict do nothing
+        returning * into row_found;
+        if row_found.id is not null then
+            return row_found;
+        end if;
+        select a.* into row_found from kerai.agents as a where a.name = given_name;
+    end if;
+
+    if row_found.public_key <> signing_key or row_found.hosted <> (given_key is null)
+        or (row_found.hosted and row_found.owner_role <> session_user) then
+        perform kerai_private.refuse('KR002', 'this name is taken with another key',
+            format('name: %s, registered key: %s (%s)', given_name, encode(row_found.public_key, 'hex'),
+                case when row_found.hosted then format('hosted, for role %s', row_found.owner_role)
+                    else 'the agent''s own' end),
+            'Register under another name, or with the key that the name was registered with.');
+    end if;
+    return row_found;
+end
+$$;
+
+comment on function kerai.register_agent(text, text, bytea, text, text [], jsonb) is
+'Registers a worker identity (kind: human, llm, tool, swarm) with a wallet and returns it; the same name and key again return the same row, another key is refused with KR002. Without public_key the agent is hosted: bound to your login role, and the instance signs for it. A private key never comes here.';

@@ -1,0 +1,315 @@
+-- 020 changesets: what a document must look like before anything is believed or merged.
+
+-- The shape of each operation. A key that is not listed is refused: a typo would be a lost write.
+create or replace function kerai_private.operation_problem(op jsonb) returns text
+language plpgsql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    required text [];
+    optional text [] := '{}';
+    bad text;
+begin
+    if jsonb_typeof(op) <> 'object' then
+        return 'is not an object';
+    end if;
+
+    case op ->> 'op'
+    when 'node_insert' then
+        required := '{op,node,parent,position,kind}';
+        optional := '{name,language,content,metadata}';
+    when 'node_update' then
+        required := '{op,node}';
+        optional := '{set,metadata}';
+    when 'node_move' then
+        required := '{op,node,parent,position}';
+    when 'node_delete', 'node_restore' then
+        required := '{op,node}';
+    when 'edge_insert' then
+        required := '{op,source,target,relation}';
+        optional := '{metadata}';
+    when 'edge_delete' then
+        required := '{op,source,target,relation}';
+        optional := '{metadata}';
+    when 'perspective_set' then
+        required := '{op,node,weight}';
+        optional := '{context,reasoning}';
+    when 'perspective_delete' then
+        required := '{op,node}';
+        optional := '{context,weight,reasoning}';
+    when 'association_set' then
+        required := '{op,source,target,relation,weight}';
+        optional := '{reasoning}';
+    when 'association_delete' then
+        required := '{op,source,target,relation}';
+        optional := '{weight,reasoning}';
+    else
+        return case when op ? 'op' then format('is of an unknown op: %s', left((op -> 'op')::text, 80))
+            else 'lacks the key op' end;
+    end case;
+
+    if not op ?& required then
+        select string_agg(k, ', ') into bad from unnest(required) as k where not op ? k;
+        return format('(%s) lacks %s', op ->> 'op', bad);
+    end if;
+    if op - required - optional <> '{}' then
+        select string_agg(left(k, 80), ', ') into bad from jsonb_object_keys(op - required - optional) as k;
+        return format('(%s) has a key that it does not take: %s', op ->> 'op', bad);
+    end if;
+
+    select format('(%s) has the wrong type in %s: %s', op ->> 'op', f.key, left(f.value::text, 80))
+    into bad
+    from jsonb_each(op) as f
+    where not case
+        when f.key in ('node', 'source', 'target') then jsonb_typeof(f.value) = 'string'
+            and (f.value #>> '{}') ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
+        when f.key in ('parent', 'context') then jsonb_typeof(f.value) = 'null'
+            or jsonb_typeof(f.value) = 'string'
+            and (f.value #>> '{}') ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
+        when f.key in ('op', 'position', 'kind', 'relation') then jsonb_typeof(f.value) = 'string'
+        when f.key in ('name', 'language', 'content', 'reasoning') then jsonb_typeof(f.value) in ('string', 'null')
+        when f.key = 'weight' then jsonb_typeof(f.value) = 'number'
+            or jsonb_typeof(f.value) = 'null' and op ->> 'op' like '%\_delete'
+        when f.key = 'metadata' then jsonb_typeof(f.value) = 'object'
+            or jsonb_typeof(f.value) = 'null' and op ->> 'op' <> 'node_update'
+        else jsonb_typeof(f.value) = 'object'
+    end
+    limit 1;
+    if found then
+        return bad;
+    end if;
+
+    if (op ->> 'weight')::numeric not between -1 and 1 then
+        return format('(%s) has a weight outside of −1 … 1: %s', op ->> 'op', left(op ->> 'weight', 40));
+    end if;
+    if length(op ->> 'kind') not between 1 and 200 or length(op ->> 'relation') not between 1 and 200
+        or octet_length(op ->> 'position') > 1000 or octet_length(op ->> 'name') > 1000
+        or octet_length(op ->> 'language') > 200 then
+        return format('(%s) has an empty kind or relation, or one of kind (200), relation (200), position (1000), '
+            || 'name (1000), language (200) is too long', op ->> 'op');
+    end if;
+
+    if op ->> 'op' = 'node_update' then
+        if not op ?| array['set', 'metadata'] then
+            return '(node_update) lacks set or metadata';
+        end if;
+        select format('(node_update) sets %s to %s', f.key, left(f.value::text, 80)) into bad
+        from jsonb_each(coalesce(op -> 'set', '{}')) as f
+        where not (f.key in ('name', 'language', 'content') and jsonb_typeof(f.value) in ('string', 'null')
+            or f.key = 'kind' and jsonb_typeof(f.value) = 'string')
+        limit 1;
+        if found then
+            return bad;
+        end if;
+        if length(op #>> '{set,kind}') not between 1 and 200 or octet_length(op #>> '{set,name}') > 1000
+            or octet_length(op #>> '{set,language}') > 200 then
+            return '(node_update) has an empty kind, or one of kind (200), name (1000), language (200) is too long';
+        end if;
+    end if;
+    return null;
+end
+$$;
+
+-- The first thing that is wrong with the operations, NULL when nothing is. The set-based test is strict about
+-- the three kinds that make up nearly all operations and hands everything else to operation_problem.
+create or replace function kerai_private.operations_problem(ops jsonb, max_nesting int) returns text
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    bad record;
+    too_deep jsonpath := format('$.*.**{%s}', max_nesting + 1);
+begin
+    select u.n, kerai_private.operation_problem(u.op) as problem into bad
+    from jsonb_array_elements(ops) with ordinality as u (op, n)
+    where not coalesce(case u.op ->> 'op'
+        when 'node_insert' then
+            u.op - '{op,node,parent,position,kind,name,language,content}'::text [] = '{}'
+            and u.op ? 'parent'
+            and jsonb_typeof(u.op -> 'node') = 'string' and octet_length(u.op ->> 'node') = 36
+            and jsonb_typeof(u.op -> 'parent') in ('string', 'null')
+            and octet_length(coalesce(u.op ->> 'parent', repeat('0', 36))) = 36
+            and jsonb_typeof(u.op -> 'position') = 'string' and octet_length(u.op ->> 'position') <= 1000
+            and jsonb_typeof(u.op -> 'kind') = 'string' and length(u.op ->> 'kind') between 1 and 200
+            and coalesce(jsonb_typeof(u.op -> 'name'), 'null') in ('string', 'null')
+            and coalesce(octet_length(u.op ->> 'name'), 0) <= 1000
+            and coalesce(jsonb_typeof(u.op -> 'language'), 'null') in ('string', 'null')
+            and coalesce(octet_length(u.op ->> 'language'), 0) <= 200
+            and coalesce(jsonb_typeof(u.op -> 'content'), 'null') in ('string', 'null')
+        when 'node_update' then
+            u.op - '{op,node,set}'::text [] = '{}'
+            and jsonb_typeof(u.op -> 'node') = 'string' and octet_length(u.op ->> 'node') = 36
+            and jsonb_typeof(u.op -> 'set') = 'object' and (u.op -> 'set') - 'content' = '{}'
+            and coalesce(jsonb_typeof(u.op #> '{set,content}'), 'null') in ('string', 'null')
+        when 'node_move' then
+            u.op - '{op,node,parent,position}'::text [] = '{}'
+            and u.op ? 'parent'
+            and jsonb_typeof(u.op -> 'node') = 'string' and octet_length(u.op ->> 'node') = 36
+            and jsonb_typeof(u.op -> 'parent') in ('string', 'null')
+            and octet_length(coalesce(u.op ->> 'parent', repeat('0', 36))) = 36
+            and jsonb_typeof(u.op -> 'position') = 'string' and octet_length(u.op ->> 'position') <= 1000
+        else false
+    end, false)
+    and kerai_private.operation_problem(u.op) is not null
+    order by u.n
+    limit 1;
+    if found then
+        return format('operation %s %s', bad.n - 1, bad.problem);
+    end if;
+
+    select u.n into bad
+    from jsonb_array_elements(ops) with ordinality as u (op, n)
+    where u.op ? 'metadata' and jsonb_path_exists(u.op, too_deep)
+    order by u.n
+    limit 1;
+    if found then
+        return format('operation %s has metadata nested deeper than %s', bad.n - 1, max_nesting);
+    end if;
+    return null;
+end
+$$;
+
+-- The operations as rows, each with its stamp.
+create or replace function kerai_private.unpack_operations(ops jsonb, author text, lamport bigint)
+returns kerai_private.operation []
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return (
+        select array_agg(row(
+            r.n - 1, r.op, r.node, r.parent, r."position", r.kind, r.name, r.language, r.content,
+            r.metadata, r.set, r.source, r.target, r.relation, r.context, r.weight, r.reasoning,
+            lpad(to_hex(unpack_operations.lamport + r.n - 1), 16, '0') || ':' || unpack_operations.author,
+            r.payload
+        )::kerai_private.operation order by r.n)
+        from rows from (
+            jsonb_to_recordset(ops) as (
+                op text, node uuid, parent uuid, "position" text, kind text, name text, language text, content text,
+                metadata jsonb, set jsonb, source uuid, target uuid, relation text, context uuid,
+                weight double precision, reasoning text),
+            jsonb_array_elements(ops)
+        ) with ordinality as r (
+            op, node, parent, "position", kind, name, language, content, metadata, set, source, target, relation,
+            context, weight, reasoning, payload, n));
+exception when data_exception then
+    -- The set-based test looks at the length of an id only; a wrong one stops here, and is named.
+    perform kerai_private.refuse('KR005', 'an operation is malformed',
+        (select format('operation %s %s', u.n - 1, kerai_private.operation_problem(u.op))
+        from jsonb_array_elements(ops) with ordinality as u (op, n)
+        where kerai_private.operation_problem(u.op) is not null order by u.n limit 1),
+        'Operations count from 0. Correct the operation, sign the document anew, and push it again.');
+end
+$$;
+
+-- A changeset as jsonb. What PostgreSQL cannot take into jsonb (NUL, lone surrogates, endless nesting) is malformed.
+create or replace function kerai_private.parse_changeset(document json) returns jsonb
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    size bigint := octet_length(document::text);
+    max_size bigint := kerai_private.setting('max_changeset_bytes');
+    problem text;
+    problem_detail text;
+begin
+    if document is null then
+        perform kerai_private.refuse('KR005', 'a changeset is needed', 'given: null',
+            'Pass one JSON object, or an array of operations to act for your hosted agent.');
+    end if;
+    if size > max_size then
+        perform kerai_private.refuse('KR005', 'the changeset is too large',
+            format('%s bytes, at most %s are taken', size, max_size),
+            'Split it into several changesets, or have an operator raise max_changeset_bytes in kerai.settings.');
+    end if;
+    begin
+        return document::jsonb;
+    exception when data_exception or statement_too_complex or program_limit_exceeded then
+        get stacked diagnostics problem = message_text, problem_detail = pg_exception_detail;
+        perform kerai_private.refuse('KR005', 'the changeset holds text that cannot be stored',
+            format('%s. %s', problem, problem_detail),
+            'Leave out NUL characters (\u0000) and lone surrogates, and nest less deeply.');
+    end;
+end
+$$;
+
+-- Refuses KR005 unless the envelope has the shape that a changeset must have.
+create or replace function kerai_private.require_envelope(changeset jsonb) returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    uuid_pattern constant text := '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$';
+    known constant text [] := '{v,author,seq,lamport,prev,base,guard,task,message,ops}';
+    bad text;
+begin
+    if jsonb_typeof(changeset) <> 'object' then
+        perform kerai_private.refuse('KR005', 'a changeset is a JSON object', format('given: %s', jsonb_typeof(changeset)),
+            'Pass one JSON object, or, without a signature, an array of operations to act for your hosted agent.');
+    end if;
+
+    select string_agg(k, ', ') into bad from unnest('{v,author,seq,lamport,base,ops}'::text []) as k where not changeset ? k;
+    if bad is not null then
+        perform kerai_private.refuse('KR005', 'the changeset lacks a key', format('missing: %s', bad),
+            'A changeset has v, author, seq, lamport, prev, base, guard, task, message and ops.');
+    end if;
+    if changeset - known <> '{}' then
+        perform kerai_private.refuse('KR005', 'the changeset has a key that it does not take',
+            format('unknown: %s', (select string_agg(left(k, 80), ', ') from jsonb_object_keys(changeset - known) as k)),
+            'A changeset has v, author, seq, lamport, prev, base, guard, task, message and ops.');
+    end if;
+
+    bad := case
+        when changeset -> 'v' is distinct from '1' then format('v: %s, only 1 is known', left((changeset -> 'v')::text, 40))
+        when jsonb_typeof(changeset -> 'author') <> 'string' or length(changeset ->> 'author') not between 18 and 220
+            or changeset ->> 'author' !~ '\.[0-9a-f]{16}$' then
+            format('author: %s, is <name>.<16 hex digits>', left((changeset -> 'author')::text, 240))
+        when jsonb_typeof(changeset -> 'seq') <> 'number' or changeset ->> 'seq' !~ '^[1-9][0-9]{0,17}$' then
+            format('seq: %s, is a whole number from 1', left((changeset -> 'seq')::text, 40))
+        when jsonb_typeof(changeset -> 'lamport') <> 'number' or changeset ->> 'lamport' !~ '^[1-9][0-9]{0,17}$' then
+            format('lamport: %s, is a whole number from 1', left((changeset -> 'lamport')::text, 40))
+        when changeset ->> 'prev' !~ '^[0-9a-f]{64}$' then
+            format('prev: %s, is null or 64 hex digits', left((changeset -> 'prev')::text, 100))
+        when jsonb_typeof(changeset -> 'base') <> 'object' then
+            format('base: %s, is an object', left((changeset -> 'base')::text, 100))
+        when changeset ->> 'guard' !~* uuid_pattern then
+            format('guard: %s, is null or a node''s uuid', left((changeset -> 'guard')::text, 100))
+        when changeset ->> 'task' !~* uuid_pattern then
+            format('task: %s, is null or a task''s uuid', left((changeset -> 'task')::text, 100))
+        when jsonb_typeof(changeset -> 'message') not in ('string', 'null')
+            or octet_length(changeset ->> 'message') > 65536 then
+            'message: is text of at most 65536 bytes'
+        when jsonb_typeof(changeset -> 'ops') <> 'array' then
+            format('ops: %s, is an array', left((changeset -> 'ops')::text, 100))
+    end;
+    if bad is not null then
+        perform kerai_private.refuse('KR005', 'the changeset has a malformed value', bad,
+            'Correct the value, sign the document anew, and push it again.');
+    end if;
+
+    perform from kerai_private.vector_entries(changeset -> 'base');
+end
+$$;
+
+-- Refuses KR005 unless the operations are few enough, at least one, and well-formed.
+create or replace function kerai_private.require_operations(ops jsonb) returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    given bigint := jsonb_array_length(ops);
+    most bigint := kerai_private.setting('max_changeset_ops');
+    problem text;
+begin
+    if given not between 1 and most then
+        perform kerai_private.refuse('KR005', 'too few or too many operations',
+            format('%s operations, 1 to %s are taken', given, most),
+            'Split the change into several changesets, or have an operator raise max_changeset_ops in kerai.settings.');
+    end if;
+    problem := kerai_private.operations_problem(ops, kerai_private.setting('max_nesting')::int);
+    if problem is not null then
+        perform kerai_private.refuse('KR005', 'an operation is malformed', problem,
+            'Operations count from 0. Correct the operation, sign the document anew, and push it again.');
+    end if;
+end
+$$;

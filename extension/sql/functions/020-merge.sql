@@ -1,0 +1,289 @@
+-- 020 merge: applies the operations of one changeset to the tree, set by set.
+--
+-- Every register is last-writer-wins by stamp, so a set can be applied whenever it arrives; only moves need order
+-- (020-moves.sql). Locks are taken in one order everywhere: the author's row, the gate, new rows by id, existing rows
+-- by id; so pushes wait for each other but never deadlock.
+
+create or replace function kerai_private.enter_gate(alone boolean) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if alone then
+        lock table kerai_private.merge_gate in exclusive mode;
+    else
+        lock table kerai_private.merge_gate in row exclusive mode;
+    end if;
+end
+$$;
+
+-- A path's text below another's: the name with what ltree does not take replaced. A path that has grown beyond 1,000
+-- bytes stays as it is, since a GiST entry has to fit on a page.
+create or replace function kerai_private.path_below(parent text, name text) returns text
+language plpgsql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if name = '' or name is null or length(parent) > 1000 then
+        return parent;
+    end if;
+    return parent || case when parent = '' then '' else '.' end
+        || left(regexp_replace(name, '[^A-Za-z0-9_]', '_', 'g'), 200);
+end
+$$;
+
+create or replace function kerai_private.merge_operations(
+    ops kerai_private.operation [], author text, first_seq bigint
+) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    kinds constant text [] := array(select distinct o.op from unnest(ops) as o);
+    replay_from text collate "C";
+begin
+    if 'node_insert' = any(kinds) then
+        replay_from := kerai_private.merge_inserts(ops, first_seq);
+    end if;
+    if kinds && '{node_update,node_delete,node_restore}' then
+        perform from kerai.nodes as n
+        where n.id = any(array(
+            select o.node from unnest(ops) as o where o.op in ('node_update', 'node_delete', 'node_restore')))
+        order by n.id
+        for no key update;
+    end if;
+    if 'node_update' = any(kinds) then
+        perform kerai_private.merge_updates(ops);
+    end if;
+    if kinds && '{node_delete,node_restore}' then
+        update kerai.nodes as n
+        set deleted = d.deleted, deleted_stamp = d.stamp
+        from (
+            select distinct on (o.node) o.node, o.op = 'node_delete' as deleted, o.stamp
+            from unnest(ops) as o
+            where o.op in ('node_delete', 'node_restore')
+            order by o.node, o.n desc
+        ) as d
+        where n.id = d.node and d.stamp > coalesce(n.deleted_stamp, n.created_stamp);
+    end if;
+    if 'node_move' = any(kinds) then
+        insert into kerai_private.moves (stamp, node_id, parent_id, position)
+        select o.stamp, o.node, o.parent, o.position from unnest(ops) as o where o.op = 'node_move';
+
+        select least(replay_from, min(o.stamp)) into replay_from from unnest(ops) as o where o.op = 'node_move';
+    end if;
+    if replay_from is not null then
+        perform kerai_private.replay_moves(replay_from);
+    end if;
+    if kinds && '{edge_insert,edge_delete,perspective_set,perspective_delete,association_set,association_delete}' then
+        perform kerai_private.merge_relations(ops, author);
+    end if;
+end
+$$;
+
+-- Returns the stamp from which moves must be replayed, NULL nearly always: only a node that is here already, and whose
+-- insert now turns out to have been the later one, changes what earlier moves started from.
+create or replace function kerai_private.merge_inserts(ops kerai_private.operation [], first_seq bigint)
+returns text
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    wanted int;
+    inserted int;
+    rebased text collate "C";
+    rebased_nodes uuid [];
+begin
+    select count(distinct o.node) into wanted from unnest(ops) as o where o.op = 'node_insert';
+
+    with recursive fresh as materialized (
+        select distinct on (o.node) o.* from unnest(ops) as o where o.op = 'node_insert' order by o.node, o.n
+    ),
+
+    placed (node, path) as (
+        select f.node, kerai_private.path_below(coalesce(p.path::text, ''), f.name)
+        from fresh as f
+        left join kerai.nodes as p on p.id = f.parent
+        where not exists (select from fresh as i where i.node = f.parent)
+        union all
+        select f.node, case when f.name is null then p.path else kerai_private.path_below(p.path, f.name) end
+        from placed as p
+        inner join fresh as f on f.parent = p.node
+    )
+
+    insert into kerai.nodes
+        (id, parent_id, position, kind, name, language, content, path, metadata, created_stamp, created_seq)
+    select f.node, f.parent, f.position, f.kind, f.name, f.language, f.content, p.path::kerai_private.path,
+        case when f.metadata is null then '{}' else kerai_private.without_nulls(f.metadata) end, f.stamp, first_seq + f.n
+    from fresh as f
+    inner join placed as p on p.node = f.node
+    order by f.node
+    on conflict do nothing;
+
+    get diagnostics inserted = row_count;
+    if inserted = wanted then
+        return null;
+    end if;
+
+    -- Some were here before. The first insert in the order of stamps is the one that counts.
+    perform kerai_private.enter_gate(alone => true);
+
+    with fresh as (
+        select distinct on (o.node) o.* from unnest(ops) as o where o.op = 'node_insert' order by o.node, o.n
+    ),
+
+    changed as (
+        update kerai.nodes as n
+        set created_stamp = f.stamp,
+            created_seq = first_seq + f.n,
+            kind = case when n.kind_stamp is null then f.kind else n.kind end,
+            name = case when n.name_stamp is null then f.name else n.name end,
+            language = case when n.language_stamp is null then f.language else n.language end,
+            content = case when n.content_stamp is null then f.content else n.content end,
+            metadata = kerai_private.rebase_metadata(n.metadata, n.metadata_stamps, coalesce(f.metadata, '{}')),
+            parent_id = case when n.placed_stamp is null then f.parent else n.parent_id end,
+            position = case when n.placed_stamp is null then f.position else n.position end
+        from (select f.* from fresh as f inner join kerai.nodes as x on x.id = f.node order by f.node) as f
+        where n.id = f.node and f.stamp < n.created_stamp
+        returning n.id, n.created_stamp
+    )
+
+    select min(c.created_stamp), array_agg(c.id) into rebased, rebased_nodes from changed as c;
+    perform kerai_private.refresh_paths(rebased_nodes);
+    return rebased;
+end
+$$;
+
+-- In a node's metadata null means that there is no such key.
+create or replace function kerai_private.without_nulls(metadata jsonb) returns jsonb
+language sql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+    select coalesce(jsonb_object_agg(e.key, e.value), '{}')
+    from jsonb_each(without_nulls.metadata) as e
+    where e.value <> 'null'
+$$;
+
+-- A node's metadata when another insert turns out to be the one that counts: keys that were written since stay.
+create or replace function kerai_private.rebase_metadata(current jsonb, stamps jsonb, inserted jsonb) returns jsonb
+language sql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+    select coalesce(jsonb_object_agg(e.key, e.value), '{}')
+    from (
+        select i.key, i.value from jsonb_each(inserted) as i
+        where i.value <> 'null' and not coalesce(stamps ? i.key, false)
+        union all
+        select c.key, c.value from jsonb_each(current) as c where stamps ? c.key
+    ) as e
+$$;
+
+-- A node's metadata and its stamps after some keys were written: (metadata, stamps) of each key whose stamp is later.
+create or replace function kerai_private.merge_metadata(
+    current jsonb, stamps jsonb, created text, written jsonb, written_stamps jsonb,
+    out metadata jsonb, out metadata_stamps jsonb
+)
+language sql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+    select
+        (coalesce(current, '{}') - coalesce(array_agg(w.key), '{}'))
+        || coalesce(jsonb_object_agg(w.key, w.value) filter (where w.value <> 'null'), '{}'),
+        coalesce(stamps, '{}') || coalesce(jsonb_object_agg(w.key, written_stamps -> w.key), '{}')
+    from jsonb_each(written) as w
+    where written_stamps ->> w.key > coalesce(stamps ->> w.key, created) collate "C"
+$$;
+
+create or replace function kerai_private.merge_updates(ops kerai_private.operation []) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    renamed uuid [];
+begin
+    -- The last write of each field in this changeset, one row a node, against the register's stamp.
+    update kerai.nodes as n
+    set kind = case when u.kind_stamp > coalesce(n.kind_stamp, n.created_stamp) then u.kind else n.kind end,
+        kind_stamp = greatest(n.kind_stamp, u.kind_stamp),
+        name = case when u.name_stamp > coalesce(n.name_stamp, n.created_stamp) then u.name else n.name end,
+        name_stamp = greatest(n.name_stamp, u.name_stamp),
+        language = case when u.language_stamp > coalesce(n.language_stamp, n.created_stamp) then u.language
+            else n.language end,
+        language_stamp = greatest(n.language_stamp, u.language_stamp),
+        content = case when u.content_stamp > coalesce(n.content_stamp, n.created_stamp) then u.content
+            else n.content end,
+        content_stamp = greatest(n.content_stamp, u.content_stamp)
+    from (
+        select o.node,
+            (array_agg(o.set ->> 'kind' order by o.n desc) filter (where o.set ? 'kind'))[1] as kind,
+            max(o.stamp) filter (where o.set ? 'kind') as kind_stamp,
+            (array_agg(o.set ->> 'name' order by o.n desc) filter (where o.set ? 'name'))[1] as name,
+            max(o.stamp) filter (where o.set ? 'name') as name_stamp,
+            (array_agg(o.set ->> 'language' order by o.n desc) filter (where o.set ? 'language'))[1] as language,
+            max(o.stamp) filter (where o.set ? 'language') as language_stamp,
+            (array_agg(o.set ->> 'content' order by o.n desc) filter (where o.set ? 'content'))[1] as content,
+            max(o.stamp) filter (where o.set ? 'content') as content_stamp
+        from unnest(ops) as o
+        where o.op = 'node_update' and o.set <> '{}'
+        group by o.node
+    ) as u
+    where n.id = u.node;
+
+    if exists (select from unnest(ops) as o where o.op = 'node_update' and o.metadata <> '{}') then
+        update kerai.nodes as n
+        set (metadata, metadata_stamps) = (
+            select m.metadata, m.metadata_stamps
+            from kerai_private.merge_metadata(n.metadata, n.metadata_stamps, n.created_stamp, u.written, u.stamps) as m)
+        from (
+            select o.node, jsonb_object_agg(e.key, e.value order by o.n) as written,
+                jsonb_object_agg(e.key, o.stamp order by o.n) as stamps
+            from unnest(ops) as o
+            cross join lateral jsonb_each(o.metadata) as e
+            where o.op = 'node_update'
+            group by o.node
+        ) as u
+        where n.id = u.node;
+    end if;
+
+    select array_agg(distinct o.node) into renamed from unnest(ops) as o where o.op = 'node_update' and o.set ? 'name';
+    perform kerai_private.refresh_paths(renamed);
+end
+$$;
+
+create or replace function kerai_private.merge_relations(ops kerai_private.operation [], author text) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    insert into kerai.edges as e (source, target, relation, metadata, deleted, stamp)
+    select distinct on (o.source, o.target, o.relation)
+        o.source, o.target, o.relation, coalesce(o.metadata, '{}'), o.op = 'edge_delete', o.stamp
+    from unnest(ops) as o
+    where o.op in ('edge_insert', 'edge_delete')
+    order by o.source, o.target, o.relation, o.n desc
+    on conflict (source, target, relation) do update
+    set metadata = excluded.metadata, deleted = excluded.deleted, stamp = excluded.stamp
+    where excluded.stamp > e.stamp;
+
+    insert into kerai.perspectives as p (author, node_id, context_id, weight, reasoning, deleted, stamp)
+    select distinct on (o.node, o.context)
+        merge_relations.author, o.node, o.context, o.weight, o.reasoning, o.op = 'perspective_delete', o.stamp
+    from unnest(ops) as o
+    where o.op in ('perspective_set', 'perspective_delete')
+    order by o.node, o.context, o.n desc
+    on conflict (node_id, author, context_id) do update
+    set weight = excluded.weight, reasoning = excluded.reasoning, deleted = excluded.deleted, stamp = excluded.stamp
+    where excluded.stamp > p.stamp;
+
+    insert into kerai.associations as a (author, source, target, relation, weight, reasoning, deleted, stamp)
+    select distinct on (o.source, o.target, o.relation)
+        merge_relations.author, o.source, o.target, o.relation, o.weight, o.reasoning,
+        o.op = 'association_delete', o.stamp
+    from unnest(ops) as o
+    where o.op in ('association_set', 'association_delete')
+    order by o.source, o.target, o.relation, o.n desc
+    on conflict (source, target, relation, author) do update
+    set weight = excluded.weight, reasoning = excluded.reasoning, deleted = excluded.deleted, stamp = excluded.stamp
+    where excluded.stamp > a.stamp;
+end
+$$;

@@ -1,0 +1,419 @@
+-- 020 push: who says it, whether it follows on what is here, and then the merge.
+
+-- Refuses KR003 and keeps both changesets in kerai.forks. The refusal rolls this transaction back, so the evidence
+-- is written by a session of its own; when the server does not let itself in, the refusal says so.
+create or replace function kerai_private.refuse_fork(
+    author text, seq bigint, kept_id bytea, document json, signature bytea
+) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    evidence text := 'both are kept in kerai.forks';
+    new_id bytea := sha256(convert_to(document::text, 'UTF8'));
+begin
+    begin
+        perform kerai_private.execute_apart(format(
+            'insert into kerai.forks (author, seq, public_key, first_id, first_changeset, first_signature, '
+            || 'second_id, second_changeset, second_signature) '
+            -- Sixteen proofs against one author are enough; more would be a way to fill the disk.
+            || 'select %L, %s, %L, %L, %L, %L, %L, %L, %L where (select count(*) from kerai.forks where author = %1$L) < 16 '
+            || 'on conflict do nothing',
+            refuse_fork.author, seq, a.public_key, c.id, c.document, c.signature, new_id, refuse_fork.document,
+            refuse_fork.signature))
+        from kerai.changesets as c
+        inner join kerai_private.authors as a on a.author = c.author
+        where c.id = kept_id;
+    exception when others then
+        evidence := format('they could not be kept in kerai.forks (%s)', sqlerrm);
+    end;
+
+    perform kerai_private.refuse('KR003', 'fork: this author has signed another changeset at the same place',
+        format('author: %s, seq: %s, merged here: %s, refused: %s; %s', refuse_fork.author, seq,
+            encode(kept_id, 'hex'), encode(new_id, 'hex'), evidence));
+end
+$$;
+
+-- Runs one statement in a transaction of its own, over the server's own socket and as its own superuser.
+create or replace function kerai_private.execute_apart(statement text) returns text
+language sql volatile
+set search_path = pg_catalog, pg_temp
+begin atomic
+    select dblink_exec(
+        (
+            select string_agg(format('%s=''%s''', o.key, replace(replace(o.value, '\', '\\'), '''', '\''')), ' ')
+            from (values
+                ('host', split_part(current_setting('unix_socket_directories'), ',', 1)),
+                ('port', current_setting('port')),
+                ('dbname', current_database()::text),
+                ('user', (select a.rolname::text from pg_catalog.pg_authid as a where a.oid = 10)),
+                ('connect_timeout', '5'),
+                ('application_name', 'kerai')) as o (key, value)
+        ),
+        statement);
+end;
+
+-- Refuses unless the changeset follows directly on what its author has pushed before.
+create or replace function kerai_private.require_succession(
+    changeset jsonb, document json, signature bytea, head kerai_private.authors
+) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    seq bigint := changeset ->> 'seq';
+    prev bytea := decode(changeset ->> 'prev', 'hex');
+    rival bytea;
+begin
+    select c.id into rival from kerai.changesets as c
+    where c.author = head.author and c.first_seq <= require_succession.seq and c.last_seq >= require_succession.seq;
+    if rival is null and prev is distinct from head.changeset_id then
+        select c.id into rival from kerai.changesets as c
+        where c.author = head.author and c.prev is not distinct from require_succession.prev;
+    end if;
+    if rival is not null then
+        perform kerai_private.refuse_fork(head.author, seq, rival, document, signature);
+    end if;
+
+    if seq <> head.seq + 1 then
+        perform kerai_private.refuse('KR004', 'a gap in the author''s sequence',
+            format('author: %s, missing: %s–%s', head.author, head.seq + 1, seq - 1),
+            'Push the author''s earlier changesets first, then this one again.');
+    end if;
+    if prev is distinct from head.changeset_id then
+        perform kerai_private.refuse('KR004', 'prev names a changeset that is not here',
+            format('author: %s, prev: %s, the latest here: %s', head.author, coalesce(changeset ->> 'prev', 'null'),
+                coalesce(encode(head.changeset_id, 'hex'), 'null')),
+            'prev is the id of the author''s previous changeset, null for the first.');
+    end if;
+end
+$$;
+
+-- 1 + the highest Lamport timestamp among the operations that the vector and the author's last changeset name.
+create or replace function kerai_private.next_lamport(base jsonb, own_lamport bigint) returns bigint
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+    select 1 + greatest(next_lamport.own_lamport, max(
+        case when a.seq = e.seq then a.lamport
+            else (
+                select c.first_lamport + e.seq - c.first_seq from kerai.changesets as c
+                where c.author = e.author and c.first_seq <= e.seq
+                order by c.first_seq desc limit 1)
+        end))
+    from kerai_private.vector_entries(next_lamport.base) as e
+    inner join kerai_private.authors as a on a.author = e.author
+$$;
+
+-- Has an operation of another author, not covered by base, touched the subtree? Counted as touching: a node that is
+-- below the guard now or was placed below it by an earlier insert or move, and the deletion, restoration or move of
+-- the guard's ancestors. Too much rather than too little: the price is one more test run.
+create or replace function kerai_private.touched_since(guard uuid, author text, base jsonb) returns boolean
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+    with recursive unseen as materialized (
+        select distinct o.node_id, o.op_type in ('node_move', 'node_delete', 'node_restore') as reshapes,
+            o.op_type = 'node_move' as moves
+        from kerai_private.authors as a
+        left join kerai_private.vector_entries(touched_since.base) as e on e.author = a.author
+        inner join kerai.operations as o on o.author = a.author and o.author_seq > coalesce(e.seq, 0)
+        where a.author <> touched_since.author and a.seq > coalesce(e.seq, 0)
+    ),
+
+    below (id) as (
+        select u.node_id from unseen as u
+        union
+        select m.parent_id from unseen as u inner join kerai_private.moves as m on m.node_id = u.node_id where u.moves
+        union
+        select (o.payload ->> 'parent')::uuid from unseen as u
+        inner join kerai.operations as o on o.node_id = u.node_id and o.op_type = 'node_insert'
+        where u.moves
+    ),
+
+    climb (id) as (
+        select b.id from below as b
+        union
+        select n.parent_id from climb as c inner join kerai.nodes as n on n.id = c.id
+    ),
+
+    above (id) as (
+        select n.parent_id from kerai.nodes as n where n.id = guard
+        union
+        select n.parent_id from above as a inner join kerai.nodes as n on n.id = a.id
+    )
+
+    select exists (select from climb as c where c.id = guard)
+        or exists (select from unseen as u inner join above as a on a.id = u.node_id where u.reshapes)
+$$;
+
+-- Refuses KR006 or KR004 unless every node that an operation names was inserted by an operation that its author had
+-- seen: earlier in this changeset, earlier by the same author, or covered by base. Only so do all instances, in
+-- whatever order they receive the changesets, take and refuse the same ones.
+create or replace function kerai_private.require_known_nodes(
+    ops kerai_private.operation [], author text, base jsonb
+) returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    bad record;
+begin
+    with inserted as materialized (
+        select o.node, min(o.n) as n from unnest(ops) as o where o.op = 'node_insert' group by o.node
+    ),
+
+    named as (
+        select r.node, min(o.n) as n
+        from unnest(ops) as o
+        cross join lateral (values
+            (case when o.op <> 'node_insert' then o.node end), (o.parent), (o.source), (o.target), (o.context)) as r (node)
+        where r.node is not null
+        group by r.node
+    ),
+
+    elsewhere as (
+        select m.node, m.n from named as m
+        left join inserted as i on i.node = m.node and i.n < m.n
+        where i.node is null
+    )
+
+    select e.node, e.n, x.created_stamp is not null as known,
+        substr(x.created_stamp, 18) as creator, x.created_seq into bad
+    from elsewhere as e
+    left join kerai.nodes as x on x.id = e.node
+    where x.id is null
+        or substr(x.created_stamp, 18) <> require_known_nodes.author
+        and x.created_seq > coalesce((base ->> substr(x.created_stamp, 18))::bigint, 0)
+        -- Two authors may have inserted one node; then the one that was seen need not be the one that counts.
+        and not exists (
+            select from kerai.operations as o
+            where o.node_id = e.node and o.op_type = 'node_insert'
+                and (o.author = require_known_nodes.author or o.author_seq <= coalesce((base ->> o.author)::bigint, 0)))
+    order by e.n
+    limit 1;
+
+    if found then
+        if bad.known then
+            perform kerai_private.refuse('KR004', 'an operation names a node that base does not cover',
+                format('operation %s names node %s; missing in base: %s %s', bad.n, bad.node, bad.creator, bad.created_seq),
+                'Take base from kerai.version_vector() after reading the node, and lamport with it.');
+        end if;
+        perform kerai_private.refuse('KR006', 'no such node', format('operation %s names node %s', bad.n, bad.node),
+            'Insert a node before naming it; SELECT id, path FROM kerai.nodes shows what there is.');
+    end if;
+end
+$$;
+
+-- The one way in: checks a signed changeset against what is here, and merges it.
+create or replace function kerai_private.receive(
+    document json, changeset jsonb, signature bytea, public_key bytea
+) returns kerai.push_result
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    author constant text := changeset ->> 'author';
+    seq constant bigint := changeset ->> 'seq';
+    lamport constant bigint := changeset ->> 'lamport';
+    base constant jsonb := changeset -> 'base';
+    guard constant uuid := changeset ->> 'guard';
+    task constant uuid := changeset ->> 'task';
+    given constant int := jsonb_array_length(changeset -> 'ops');
+    id constant bytea := sha256(convert_to(document::text, 'UTF8'));
+    ops kerai_private.operation [];
+    head kerai_private.authors;
+    agent kerai.agents;
+    wanted_lamport bigint;
+    known_key bytea;
+begin
+    if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
+        perform kerai_private.refuse('KR011', 'a push needs to see what others have just merged',
+            format('transaction isolation: %s', current_setting('transaction_isolation')),
+            'Push in a READ COMMITTED transaction; read in any.');
+    end if;
+
+    -- Who says it.
+    if signature is null then
+        perform kerai_private.refuse('KR001', 'a changeset must be signed', format('author: %s, signature: null', author));
+    end if;
+    if public_key is not null and (octet_length(public_key) <> 32
+        or right(author, 16) <> left(encode(sha256(public_key), 'hex'), 16)) then
+        perform kerai_private.refuse('KR002', 'the author id does not match the public key',
+            format('author: %s, key: %s', author, encode(public_key, 'hex')),
+            'An author id is <name>.<first 16 hex digits of sha256(public key)>.');
+    end if;
+    select a.public_key into known_key from kerai_private.authors as a where a.author = author;
+    if known_key is null and public_key is null then
+        perform kerai_private.refuse('KR006', 'no such author', format('author: %s', author),
+            'Pass public_key to introduce the author, or register the agent with kerai.register_agent.');
+    end if;
+    if known_key <> public_key then
+        perform kerai_private.introduce_author(author, public_key);
+    end if;
+    if not kerai_private.verify_signature(document::text, signature, coalesce(known_key, public_key)) then
+        perform kerai_private.refuse('KR001', 'the signature does not verify',
+            format('author: %s, changeset: %s', author, encode(id, 'hex')));
+    end if;
+    if known_key is null then
+        perform kerai_private.introduce_author(author, public_key);
+    end if;
+
+    -- Whether it follows on what is here. One author's pushes go one after another.
+    select a.* into head from kerai_private.authors as a where a.author = author for update;
+    if exists (select from kerai.changesets as c where c.id = id) then
+        return (id, 'duplicate', 0, seq, seq + given - 1);
+    end if;
+    perform kerai_private.require_operations(changeset -> 'ops');
+    ops := kerai_private.unpack_operations(changeset -> 'ops', author, lamport);
+    perform kerai_private.require_succession(changeset, document, signature, head);
+    perform kerai_private.require_covered(base);
+    wanted_lamport := kerai_private.next_lamport(base, head.lamport);
+    if lamport <> wanted_lamport then
+        perform kerai_private.refuse('KR005', 'the lamport timestamp is out of bounds',
+            format('lamport: %s, must be: %s', lamport, wanted_lamport),
+            'It is 1 + the highest lamport among the operations that base and the author''s previous changeset name.');
+    end if;
+
+    perform kerai_private.enter_gate(alone => guard is not null or exists (
+        select from unnest(ops) as o where o.op = 'node_move' or o.set ? 'name'));
+    if guard is not null then
+        perform kerai_private.require_node(guard);
+        if kerai_private.touched_since(guard, author, base) then
+            return (id, 'stale', 0, seq, seq + given - 1);
+        end if;
+    end if;
+    perform kerai_private.require_known_nodes(ops, author, base);
+
+    -- Tasks are this instance's own: a foreign author's changeset may name one that is not here.
+    if task is not null then
+        select a.* into agent from kerai.agents as a where a.author = author;
+        if agent.id is not null then
+            perform kerai_private.check_task(task, agent, ops);
+        end if;
+    end if;
+
+    insert into kerai.changesets
+        (id, author, first_seq, last_seq, first_lamport, last_lamport, prev, base, guard, task_id, message, document,
+        signature)
+    values (id, author, seq, seq + given - 1, lamport, lamport + given - 1, head.changeset_id, base, guard, task,
+        changeset ->> 'message', document, signature);
+
+    insert into kerai.operations (author, author_seq, lamport_ts, op_type, node_id, payload, changeset_id)
+    select author, seq + o.n, lamport + o.n, o.op, coalesce(o.node, o.source), o.payload, id
+    from unnest(ops) as o;
+
+    perform kerai_private.merge_operations(ops, author, seq);
+
+    update kerai_private.authors as a
+    set seq = seq + given - 1, lamport = lamport + given - 1, changeset_id = id
+    where a.author = author;
+
+    return (id, 'merged', given, seq, seq + given - 1);
+end
+$$;
+
+create or replace function kerai_private.require_node(node uuid) returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if not exists (select from kerai.nodes as n where n.id = node) then
+        perform kerai_private.refuse('KR006', 'no such node', format('node: %s', coalesce(node::text, 'null')),
+            'SELECT id, path FROM kerai.nodes shows what there is.');
+    end if;
+end
+$$;
+
+-- The hosted agent that the caller acts as: the one that `SET kerai.agent` names, else the newest of the role.
+create or replace function kerai_private.hosted_agent() returns kerai.agents
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    wanted text := nullif(current_setting('kerai.agent', true), '');
+    agent kerai.agents;
+begin
+    select a.* into agent from kerai.agents as a
+    where a.hosted and a.owner_role = session_user and a.name = coalesce(wanted, a.name)
+    order by a.created_at desc, a.name limit 1;
+    if agent.id is null then
+        perform kerai_private.refuse('KR006', 'you have no hosted agent to act for you',
+            format('role: %s%s', session_user, ', kerai.agent: ' || wanted),
+            'SELECT kerai.register_agent(''your-name'', ''human''); then push again.');
+    end if;
+    return agent;
+end
+$$;
+
+-- Writes and signs the changeset of a hosted agent: the caller gives the operations only.
+create or replace function kerai_private.push_hosted(ops json) returns kerai.push_result
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    agent kerai.agents := kerai_private.hosted_agent();
+    head kerai_private.authors;
+    base jsonb;
+    document json;
+    signature bytea;
+begin
+    -- Held until the end, so that nobody can take the same sequence number meanwhile.
+    select a.* into head from kerai_private.authors as a where a.author = agent.author for update;
+    base := kerai.version_vector();
+    document := format(
+        '{"v":1,"author":%s,"seq":%s,"lamport":%s,"prev":%s,"base":%s,"guard":null,"task":null,"message":"","ops":%s}',
+        to_json(agent.author), head.seq + 1, kerai_private.next_lamport(base, head.lamport),
+        coalesce(to_json(encode(head.changeset_id, 'hex'))::text, 'null'), base, ops)::json;
+    signature := kerai_private.sign_as_instance(document::text, current_setting('data_directory'), agent.public_key);
+    if signature is null then
+        perform kerai_private.refuse('KR011', 'the key of this instance is not on this server',
+            format('agent: %s, key file: kerai/%s.key in the data directory', agent.name, right(agent.author, 16)),
+            'After a restore on another server, copy the key file over; or register an agent that has its own key.');
+    end if;
+    return kerai_private.receive(document, kerai_private.parse_changeset(document), signature, null);
+end
+$$;
+
+create or replace function kerai.push_ops(changeset json, signature bytea default null, public_key bytea default null)
+returns kerai.push_result
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $$
+declare
+    parsed jsonb := kerai_private.parse_changeset(changeset);
+begin
+    if jsonb_typeof(parsed) = 'array' and signature is null then
+        perform kerai_private.require_operations(parsed);
+        return kerai_private.push_hosted(changeset);
+    end if;
+    perform kerai_private.require_envelope(parsed);
+    return kerai_private.receive(changeset, parsed, signature, public_key);
+end
+$$;
+
+comment on function kerai.push_ops(json, bytea, bytea) is
+'Merges one signed changeset, all or nothing, and says what became of it: merged, duplicate (it was here already) or stale (its guard was touched; nothing was merged). signature: Ed25519 over kerai-changeset-v1, a newline and the exact text; public_key introduces an author. A JSON array of operations without a signature acts for your hosted agent: SELECT kerai.push_ops(''[{"op": "node_update", …}]'').';
+
+create or replace function kerai.next_changeset(author text, base jsonb default null)
+returns table (seq bigint, lamport bigint, prev text, base jsonb)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    seen constant jsonb := coalesce($2, kerai.version_vector());
+begin
+    perform kerai_private.require_covered(seen);
+    return query
+    select coalesce(a.seq, 0) + 1, kerai_private.next_lamport(seen, coalesce(a.lamport, 0)),
+        encode(a.changeset_id, 'hex'), seen
+    from (select $1 as author) as wanted
+    left join kerai_private.authors as a on a.author = wanted.author;
+end
+$$;
+
+comment on function kerai.next_changeset(text, jsonb) is
+'What the next changeset of an author must carry: seq, lamport, prev and base. base is the vector that the author has seen, by default everything that is merged here.';

@@ -1,0 +1,357 @@
+-- 030 reading: the tree as of now or as of a vector, source text, whole checkouts, the digest, the log.
+
+create or replace function kerai_private.is_below(nodes uuid [], scope uuid) returns boolean
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+    with recursive climb (origin, id) as (
+        select u.id, u.id from unnest(nodes) as u (id)
+        union
+        select c.origin, n.parent_id from climb as c
+        inner join kerai.nodes as n on n.id = c.id
+        where c.id <> scope
+    )
+
+    select not exists (
+        select from unnest(nodes) as u (id)
+        where not exists (select from climb as c where c.origin = u.id and c.id = scope))
+$$;
+
+-- The nodes as of a vector: the fold of the operations that it names. `place` is the stamp of what placed the node.
+create or replace function kerai_private.nodes_at(at jsonb)
+returns table (
+    id uuid, parent_id uuid, "position" text, kind text, name text, language text, content text, metadata jsonb,
+    deleted boolean, place text
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    move_stamps text [];
+    move_nodes uuid [];
+    move_parents uuid [];
+    move_positions text [];
+    base_nodes uuid [];
+    base_parents uuid [];
+    voids boolean [];
+begin
+    select array_agg(m.stamp order by m.stamp), array_agg(m.node_id order by m.stamp),
+        array_agg(m.parent_id order by m.stamp), array_agg(m.position order by m.stamp)
+    into move_stamps, move_nodes, move_parents, move_positions
+    from kerai_private.vector_entries(at) as e
+    inner join kerai.operations as o on o.author = e.author and o.author_seq <= e.seq and o.op_type = 'node_move'
+    inner join kerai_private.moves as m on m.stamp = lpad(to_hex(o.lamport_ts), 16, '0') || ':' || o.author;
+
+    -- Which moves are void depends on which moves there are: it is decided anew for those that the vector names.
+    if move_stamps is not null then
+        with recursive placed (node, parent) as (
+            select distinct on (o.node_id) o.node_id, (o.payload ->> 'parent')::uuid
+            from kerai_private.vector_entries(at) as e
+            inner join kerai.operations as o
+                on o.author = e.author and o.author_seq <= e.seq and o.op_type = 'node_insert'
+            order by o.node_id, o.lamport_ts, o.author
+        ),
+
+        climb (node, parent) as (
+            select p.node, p.parent from unnest(move_nodes || move_parents) as u (node)
+            inner join placed as p on p.node = u.node
+            union
+            select p.node, p.parent from climb as c inner join placed as p on p.node = c.parent
+        )
+
+        select array_agg(c.node), array_agg(c.parent) into base_nodes, base_parents from climb as c;
+        voids := kerai_private.void_moves(base_nodes, base_parents, move_nodes, move_parents);
+    end if;
+
+    return query
+    with log as materialized (
+        select o.node_id, o.op_type, o.payload, lpad(to_hex(o.lamport_ts), 16, '0') || ':' || o.author collate "C" as stamp
+        from kerai_private.vector_entries(at) as e
+        inner join kerai.operations as o on o.author = e.author and o.author_seq <= e.seq
+        where o.op_type like 'node%'
+    ),
+
+    inserts as (
+        select distinct on (l.node_id) l.node_id, l.payload, l.stamp from log as l
+        where l.op_type = 'node_insert'
+        order by l.node_id, l.stamp
+    ),
+
+    fields as (
+        select f.node_id, jsonb_object_agg(f.key, f.value) as written
+        from (
+            select distinct on (l.node_id, s.key) l.node_id, s.key, s.value
+            from log as l
+            cross join lateral jsonb_each(l.payload -> 'set') as s
+            where l.op_type = 'node_update'
+            order by l.node_id, s.key, l.stamp desc
+        ) as f
+        group by f.node_id
+    ),
+
+    keys as (
+        select k.node_id, jsonb_object_agg(k.key, k.value) as written
+        from (
+            select distinct on (l.node_id, s.key) l.node_id, s.key, s.value
+            from log as l
+            cross join lateral jsonb_each(l.payload -> 'metadata') as s
+            where l.op_type = 'node_update'
+            order by l.node_id, s.key, l.stamp desc
+        ) as k
+        group by k.node_id
+    ),
+
+    tombs as (
+        select distinct on (l.node_id) l.node_id, l.op_type = 'node_delete' as deleted from log as l
+        where l.op_type in ('node_delete', 'node_restore')
+        order by l.node_id, l.stamp desc
+    ),
+
+    places as (
+        select distinct on (m.node) m.node, m.parent, m.position, m.stamp
+        from unnest(move_stamps, move_nodes, move_parents, move_positions, voids) as m (stamp, node, parent, position, void)
+        where not m.void
+        order by m.node, m.stamp collate "C" desc
+    )
+
+    select
+        i.node_id,
+        case when p.node is null then (i.payload ->> 'parent')::uuid else p.parent end,
+        coalesce(p.position, i.payload ->> 'position'),
+        coalesce(f.written ->> 'kind', i.payload ->> 'kind'),
+        case when f.written ? 'name' then f.written ->> 'name' else i.payload ->> 'name' end,
+        case when f.written ? 'language' then f.written ->> 'language' else i.payload ->> 'language' end,
+        case when f.written ? 'content' then f.written ->> 'content' else i.payload ->> 'content' end,
+        case when k.node_id is null and not i.payload ? 'metadata' then '{}'
+            else kerai_private.without_nulls(
+                case jsonb_typeof(i.payload -> 'metadata') when 'object' then i.payload -> 'metadata' else '{}' end
+                || coalesce(k.written, '{}')) end,
+        coalesce(t.deleted, false),
+        coalesce(p.stamp, i.stamp)
+    from inserts as i
+    left join fields as f on f.node_id = i.node_id
+    left join keys as k on k.node_id = i.node_id
+    left join tombs as t on t.node_id = i.node_id
+    left join places as p on p.node = i.node_id;
+end
+$$;
+
+create or replace function kerai.tree(root uuid default null, at jsonb default null)
+returns table (
+    id uuid, parent_id uuid, "position" text, depth int, kind text, name text, language text, content text,
+    path ltree, metadata jsonb
+)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $$
+#variable_conflict use_column
+begin
+    if root is not null then
+        perform kerai_private.require_node(root);
+    end if;
+
+    if at is null or kerai.vector_compare(at, kerai.version_vector()) = 'equal' then
+        -- Nothing below a tombstone is visible, the root's own ancestors included.
+        if root is not null and exists (
+            with recursive climb (id, parent_id, deleted) as (
+                select n.id, n.parent_id, n.deleted from kerai.nodes as n where n.id = root
+                union all
+                select n.id, n.parent_id, n.deleted from climb as c inner join kerai.nodes as n on n.id = c.parent_id
+            )
+
+            select from climb as c where c.deleted) then
+            return;
+        end if;
+
+        -- `place` is the ranks among the siblings from the root down, four bytes each: it sorts in pre-order.
+        return query
+        with recursive walk (id, depth, place) as (
+            select t.id, 0, int4send(t.rank::int)
+            from (
+                select n.id, row_number() over (order by n.position, coalesce(n.placed_stamp, n.created_stamp), n.id) as rank
+                from kerai.nodes as n
+                where (root is not null and n.id = root or root is null and n.parent_id is null) and not n.deleted
+            ) as t
+            union all
+            select c.id, w.depth + 1, w.place || int4send(c.rank::int)
+            from walk as w
+            cross join lateral (
+                select n.id, row_number() over (order by n.position, coalesce(n.placed_stamp, n.created_stamp), n.id) as rank
+                from kerai.nodes as n
+                where n.parent_id = w.id and not n.deleted
+            ) as c
+        )
+
+        select n.id, n.parent_id, n.position::text, w.depth, n.kind, n.name, n.language, n.content, n.path, n.metadata
+        from walk as w
+        inner join kerai.nodes as n on n.id = w.id
+        order by w.place;
+        return;
+    end if;
+
+    perform kerai_private.require_covered(at);
+    return query
+    with recursive state as materialized (
+        select s.*, row_number() over (
+            partition by s.parent_id order by s."position" collate "C", s.place collate "C", s.id) as rank
+        from kerai_private.nodes_at(at) as s
+        where not s.deleted
+    ),
+
+    walk (id, depth, place, path) as (
+        select s.id, 0, int4send(s.rank::int), kerai_private.path_below('', s.name)
+        from state as s
+        where s.parent_id is null
+        union all
+        select s.id, w.depth + 1, w.place || int4send(s.rank::int),
+            case when s.name is null then w.path else kerai_private.path_below(w.path, s.name) end
+        from walk as w
+        inner join state as s on s.parent_id = w.id
+    ),
+
+    -- The root's place is a prefix of the places of all that is below it.
+    chosen as (select w.place, w.depth from walk as w where w.id = root)
+
+    select s.id, s.parent_id, s."position", w.depth - coalesce(c.depth, 0), s.kind, s.name, s.language, s.content,
+        w.path::kerai_private.path, s.metadata
+    from walk as w
+    inner join state as s on s.id = w.id
+    left join chosen as c on true
+    where root is null or substr(w.place, 1, length(c.place)) = c.place
+    order by w.place;
+end
+$$;
+
+comment on function kerai.tree(uuid, jsonb) is
+'The visible nodes from root (NULL: the whole tree) down, parents before children, siblings in order; at: as of that version vector.';
+
+create or replace function kerai.source(file uuid, at jsonb default null) returns text
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform kerai_private.require_node(file);
+    return (
+        select string_agg(t.content, '' order by t.n)
+        from kerai.tree(file, at) with ordinality as t (
+            id, parent_id, "position", depth, kind, name, language, content, path, metadata, n));
+end
+$$;
+
+comment on function kerai.source(uuid, jsonb) is
+'The text of a file, or of any node: the contents of the node and of everything below it, in order. Base64 when the node''s metadata says encoding = base64.';
+
+create or replace function kerai.checkout(scope uuid default null, at jsonb default null)
+returns table (path text, source text)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $$
+#variable_conflict use_column
+begin
+    if scope is not null then
+        perform kerai_private.require_node(scope);
+    end if;
+    return query
+    with recursive listing as materialized (
+        select t.*, max(t.n) filter (where t.kind = 'file') over (order by t.n) as file_n
+        from kerai.tree(null, at) with ordinality as t (
+            id, parent_id, "position", depth, kind, name, language, content, path, metadata, n)
+    ),
+
+    folders (id, path, inside) as (
+        select l.id, case when l.kind = 'file' or l.kind = 'directory' then l.name end, scope is null or l.id = scope
+        from listing as l
+        where l.parent_id is null
+        union all
+        select l.id, concat_ws('/', f.path, l.name), f.inside or l.id = scope
+        from folders as f
+        inner join listing as l on l.parent_id = f.id
+        where l.kind in ('directory', 'file')
+    ),
+
+    files as (
+        select l.n, l.depth, f.path from folders as f inner join listing as l on l.id = f.id
+        where l.kind = 'file' and f.inside
+    )
+
+    select f.path, coalesce(string_agg(l.content, '' order by l.n), '')
+    from files as f
+    inner join listing as l on l.file_n = f.n and (l.n = f.n or l.depth > f.depth)
+    group by f.n, f.path
+    order by f.n;
+end
+$$;
+
+comment on function kerai.checkout(uuid, jsonb) is
+'Every file below scope (NULL: all) as (path, source), paths from the root of the tree; at: as of that version vector.';
+
+create or replace function kerai.state_digest() returns text
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $$
+    -- Rows are hashed, then sorted and hashed in 256 buckets by their id, so that no value grows with the whole.
+    with rows as (
+        select get_byte(uuid_send(n.id), 0) as bucket, sha256(convert_to(jsonb_build_array(
+            'node', n.id, n.parent_id, n.position, n.kind, n.name, n.language, n.content, n.metadata, n.deleted,
+            n.created_stamp, n.created_seq, n.placed_stamp, n.kind_stamp, n.name_stamp, n.language_stamp,
+            n.content_stamp, n.metadata_stamps, n.deleted_stamp)::text, 'UTF8')) as hash
+        from kerai.nodes as n
+        union all
+        select get_byte(uuid_send(e.source), 0), sha256(convert_to(jsonb_build_array(
+            'edge', e.source, e.target, e.relation, e.metadata, e.deleted, e.stamp)::text, 'UTF8'))
+        from kerai.edges as e
+        union all
+        select get_byte(uuid_send(p.node_id), 0), sha256(convert_to(jsonb_build_array(
+            'perspective', p.author, p.node_id, p.context_id, p.weight, p.reasoning, p.deleted, p.stamp)::text, 'UTF8'))
+        from kerai.perspectives as p
+        union all
+        select get_byte(uuid_send(a.source), 0), sha256(convert_to(jsonb_build_array(
+            'association', a.author, a.source, a.target, a.relation, a.weight, a.reasoning, a.deleted, a.stamp)::text,
+            'UTF8'))
+        from kerai.associations as a
+    ),
+
+    buckets as (
+        select r.bucket, sha256(string_agg(r.hash, '' order by r.hash)) as hash from rows as r group by r.bucket
+    )
+
+    select encode(sha256(coalesce(string_agg(b.hash, '' order by b.bucket), '')), 'hex') from buckets as b
+$$;
+
+comment on function kerai.state_digest() is
+'SHA-256 over the whole replicated state, tombstones and registers'' stamps included: equal exactly when two instances hold the same state.';
+
+create or replace function kerai.changesets_since(vector jsonb, max_ops int default 10000)
+returns table (changeset json, signature bytea, public_key bytea)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    if max_ops is null or max_ops < 1 then
+        perform kerai_private.refuse('KR005', 'max_ops is at least 1', format('max_ops: %s', coalesce(max_ops::text, 'null')),
+            'Leave it out for pages of 10,000 operations.');
+    end if;
+    -- The order of arrival is a causal order: nothing is merged before what it is based on.
+    return query
+    select p.document, p.signature, a.public_key
+    from (
+        select c.document, c.signature, c.author, c.arrival,
+            sum(c.last_seq - c.first_seq + 1) over (order by c.arrival) as running,
+            row_number() over (order by c.arrival) as n
+        from kerai.changesets as c
+        left join kerai_private.vector_entries($1) as e on e.author = c.author
+        where c.last_seq > coalesce(e.seq, 0)
+    ) as p
+    inner join kerai_private.authors as a on a.author = p.author
+    where p.running <= max_ops or p.n = 1
+    order by p.arrival;
+end
+$$;
+
+comment on function kerai.changesets_since(jsonb, int) is
+'The changesets that a vector has not seen, byte for byte and in a causal order: push them one by one into another instance with kerai.push_ops(changeset, signature, public_key). At most max_ops operations, at least one changeset; call again with the new vector until nothing comes.';
