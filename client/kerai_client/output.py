@@ -104,19 +104,22 @@ def format_bytes(size: int | None) -> str:
 
 def text(value: object) -> str:
     """Return a value as a table shows it."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, datetime):
-        return value.isoformat(sep=" ", timespec="seconds")
-    if isinstance(value, timedelta):
-        return str(timedelta(seconds=round(value.total_seconds())))
-    if isinstance(value, bytes | memoryview):
-        return bytes(value).hex()
-    if isinstance(value, dict | list):
-        return to_json(value, indent=None)
-    return str(value)
+    match value:
+        case None:
+            shown = ""
+        case bool():
+            shown = "yes" if value else "no"
+        case datetime():
+            shown = value.isoformat(sep=" ", timespec="seconds")
+        case timedelta():
+            shown = str(timedelta(seconds=round(value.total_seconds())))
+        case bytes() | memoryview():
+            shown = bytes(value).hex()
+        case dict() | list():
+            shown = to_json(value, indent=None)
+        case _:
+            shown = str(value)
+    return shown
 
 
 def _cell(value: object, formatter: Formatter | None) -> Any:
