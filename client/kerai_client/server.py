@@ -169,6 +169,8 @@ class PrivateServer:
                 # Not the folder itself: it holds the lock and perhaps a config file.
                 for folder in (self.data, self.home / "data.new", self.socket_directory):
                     shutil.rmtree(folder, ignore_errors=True)
+                if self.home != self.directory:
+                    self.home.rmdir()
 
     def status(self) -> ServerStatus:
         """Return where the server is and whether it runs."""

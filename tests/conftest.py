@@ -1,0 +1,253 @@
+"""What the tests share: a throwaway server, databases with kerai in them, roles, a pooler, the command.
+
+The server runs as an unprivileged user, also when root runs pytest, listens on a socket in a folder of
+its own, and is gone at the end, also after Ctrl-C or a SIGTERM.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any, Protocol
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from kerai_client.database import Connection
+from kerai_client.database import connect as connect_to
+from kerai_client.instance import ensure_extension
+from kerai_client.server import DATABASE, PrivateServer
+
+SERVER_FOLDER = "kerai-test-"
+numbers = count(1)
+
+
+def pytest_configure() -> None:
+    """Let a SIGTERM (a timeout, a CI runner) end the session like Ctrl-C, with the server stopped."""
+    signal.signal(signal.SIGTERM, lambda *_: pytest.exit("terminated", returncode=143))
+
+
+@pytest.fixture(autouse=True)
+def _own_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Keep the user's settings, keys and environment out of the tests."""
+    for name in ("KERAI_DSN", "KERAI_DIR", "PGSERVICE", "PGHOST", "PGUSER", "PGDATABASE", "PGPORT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("KERAI_KEYS", str(tmp_path / "keys"))
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[PrivateServer]:
+    """The throwaway server of this session, up, with the extension in its database ``kerai``."""
+    _remove_leftovers()
+    folder = Path(tempfile.mkdtemp(prefix=f"{SERVER_FOLDER}{os.getpid()}-"))
+    folder.chmod(0o755)
+    private = PrivateServer(folder / "server", fsync=False)
+    try:
+        private.up()
+        yield private
+    finally:
+        private.destroy()
+        shutil.rmtree(folder)
+
+
+def _remove_leftovers() -> None:
+    """Stop the servers of sessions that were killed before they could do it."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{SERVER_FOLDER}*"):
+        session = folder.name.removeprefix(SERVER_FOLDER).partition("-")[0]
+        if folder.stat().st_uid == os.geteuid() and not Path("/proc", session).exists():
+            PrivateServer(folder / "server").destroy()
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class FreshDatabase:
+    """A database of its own for a test.
+
+    :param dsn: the superuser's way to it.
+    """
+
+    name: str
+    dsn: str
+    server: PrivateServer
+
+    def dsn_as(self, role: str) -> str:
+        """Return the way to it for another role."""
+        return self.server.dsn_of(self.name, role)
+
+
+@pytest.fixture(scope="session")
+def make_database(server: PrivateServer) -> Callable[..., Any]:
+    """Return the context manager factory behind the database fixtures; see :class:`Maker`."""
+    return Maker(server)
+
+
+class Maker:
+    """Makes a database and drops it: ``with make_database() as database: …``.
+
+    ``with make_database(template=None)`` runs CREATE EXTENSION in an empty one, which takes longer and
+    gives an instance with a key of its own; a copy of the template has the template's.
+    """
+
+    def __init__(self, server: PrivateServer) -> None:
+        self.server = server
+
+    def __call__(self, template: str | None = DATABASE) -> _Made:
+        return _Made(self.server, template)
+
+
+class _Made:
+    def __init__(self, server: PrivateServer, template: str | None) -> None:
+        self.admin = server.dsn_of("postgres")
+        name = f"test_{next(numbers)}"
+        self.template = template
+        self.database = FreshDatabase(name, server.dsn_of(name), server)
+
+    def __enter__(self) -> FreshDatabase:
+        name, template = sql.Identifier(self.database.name), sql.Identifier(self.template or "template0")
+        with connect_to(self.admin) as connection:
+            connection.execute(sql.SQL("create database {} template {}").format(name, template))
+        if self.template is None:
+            with connect_to(self.database.dsn) as connection:
+                ensure_extension(connection)
+        return self.database
+
+    def __exit__(self, *_: object) -> None:
+        with connect_to(self.admin) as connection:
+            name = sql.Identifier(self.database.name)
+            connection.execute(sql.SQL("drop database if exists {} with (force)").format(name))
+
+
+@pytest.fixture
+def database(make_database: Maker) -> Iterator[FreshDatabase]:
+    """A database with kerai and nothing else in it, for one test."""
+    with make_database() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def module_database(make_database: Maker) -> Iterator[FreshDatabase]:
+    """The same, for all tests of a module."""
+    with make_database() as made:
+        yield made
+
+
+@pytest.fixture
+def second_database(make_database: Maker) -> Iterator[FreshDatabase]:
+    """Another instance, with another key, for one test."""
+    with make_database(template=None) as made:
+        yield made
+
+
+class Connect(Protocol):
+    """``connect()`` to the test's database, ``connect(dsn)`` to another."""
+
+    def __call__(self, dsn: str | None = None) -> Connection: ...
+
+
+@pytest.fixture
+def connect(request: pytest.FixtureRequest) -> Iterator[Connect]:
+    """Return a factory of connections (autocommit, rows are dicts) that are closed after the test."""
+    opened: list[Connection] = []
+
+    def open_one(dsn: str | None = None) -> Connection:
+        opened.append(connect_to(dsn or request.getfixturevalue("database").dsn))
+        return opened[-1]
+
+    yield open_one
+    for connection in opened:
+        connection.close()
+
+
+@pytest.fixture
+def role_connection(database: FreshDatabase, connect: Connect) -> Callable[..., Connection]:
+    """Return a factory of connections as a login role that was granted one of kerai's roles.
+
+    ``role_connection('kerai_agent')``, or with a name for the login role when a test needs two.
+    """
+
+    def open_as(role: str, name: str | None = None) -> Connection:
+        login = name or f"test_{role}"
+        with connect_to(database.dsn) as connection:
+            if not connection.execute("select from pg_roles where rolname = %s", [login]).rowcount:
+                command = "create role {} login in role {}"
+                connection.execute(sql.SQL(command).format(sql.Identifier(login), sql.Identifier(role)))
+        return connect(database.dsn_as(login))
+
+    return open_as
+
+
+@pytest.fixture
+def pgbouncer(database: FreshDatabase) -> Iterator[str]:
+    """Return the DSN of the test's database through a PgBouncer in transaction pooling."""
+    owner = database.server.owner
+    folder = Path(tempfile.mkdtemp(prefix="kerai-bouncer-"))
+    os.chown(folder, owner.uid, owner.gid)
+    way = f"host={database.server.socket_directory} port=5432 user={owner.name}"
+    settings = {
+        "unix_socket_dir": folder,
+        "listen_port": 6432,
+        "pool_mode": "transaction",
+        "default_pool_size": 4,  # fewer than the clients of a test, so that they do share
+        "auth_type": "any",
+        "logfile": folder / "log",
+    }
+    lines = [
+        "[databases]",
+        f"{database.name} = {way}",
+        "[pgbouncer]",
+        *(f"{k} = {v}" for k, v in settings.items()),
+    ]
+    owner.write(folder / "pgbouncer.ini", "\n".join(lines) + "\n")
+    program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+    assert program is not None, "pgbouncer is missing: apt install pgbouncer"
+    with subprocess.Popen(
+        [program, "-q", folder / "pgbouncer.ini"],
+        **({"user": owner.uid, "group": owner.gid, "extra_groups": []} if os.geteuid() == 0 else {}),
+    ) as process:
+        try:
+            dsn = f"postgresql://{owner.name}@/{database.name}?host={folder}&port=6432"
+            _wait_for(dsn)
+            yield dsn
+        finally:
+            process.terminate()
+    shutil.rmtree(folder)
+
+
+def _wait_for(dsn: str) -> None:
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            connect_to(dsn).close()
+            return
+        except psycopg.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+class Kerai(Protocol):
+    """``kerai('task', 'list', …)`` runs the command; keywords are subprocess.run's."""
+
+    def __call__(self, *arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]: ...
+
+
+@pytest.fixture
+def kerai() -> Kerai:
+    """Return a function that runs the command ``kerai`` in a process of its own."""
+
+    def run(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "kerai_client.main", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+
+    return run
