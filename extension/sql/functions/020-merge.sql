@@ -254,6 +254,7 @@ create or replace function kerai_private.merge_relations(ops kerai_private.opera
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
+#variable_conflict use_column
 begin
     insert into kerai.edges as e (source, target, relation, metadata, deleted, stamp)
     select distinct on (o.source, o.target, o.relation)

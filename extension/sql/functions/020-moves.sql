@@ -96,14 +96,14 @@ $$;
 -- Where a node stands after all effective moves with a stamp below `before`, or all there are. `stamp` is NULL when
 -- that is still where its insert put it.
 create or replace function kerai_private.place_before(
-    node uuid, before text, out parent_id uuid, out position text, out stamp text
+    node uuid, before text, out parent_id uuid, out "position" text, out stamp text
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 begin
-    select m.parent_id, m.position, m.stamp into place_before.parent_id, place_before.position, place_before.stamp
+    select m.parent_id, m.position, m.stamp into place_before.parent_id, place_before."position", place_before.stamp
     from kerai_private.moves as m
     where m.node_id = place_before.node and not m.void
         and (place_before.before is null or m.stamp < place_before.before)
@@ -111,7 +111,7 @@ begin
     limit 1;
     if not found then
         select (o.payload ->> 'parent')::uuid, o.payload ->> 'position'
-        into place_before.parent_id, place_before.position
+        into place_before.parent_id, place_before."position"
         from kerai.nodes as n
         inner join kerai.operations as o on o.author = substr(n.created_stamp, 18) and o.author_seq = n.created_seq
         where n.id = place_before.node;

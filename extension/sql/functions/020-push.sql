@@ -19,7 +19,7 @@ begin
             -- Sixteen proofs against one author are enough; more would be a way to fill the disk.
             || 'select %L, %s, %L, %L, %L, %L, %L, %L, %L where (select count(*) from kerai.forks where author = %1$L) < 16 '
             || 'on conflict do nothing',
-            refuse_fork.author, seq, a.public_key, c.id, c.document, c.signature, new_id, refuse_fork.document,
+            refuse_fork.author, refuse_fork.seq, a.public_key, c.id, c.document, c.signature, new_id, refuse_fork.document,
             refuse_fork.signature))
         from kerai.changesets as c
         inner join kerai_private.authors as a on a.author = c.author
@@ -29,7 +29,7 @@ begin
     end;
 
     perform kerai_private.refuse('KR003', 'fork: this author has signed another changeset at the same place',
-        format('author: %s, seq: %s, merged here: %s, refused: %s; %s', refuse_fork.author, seq,
+        format('author: %s, seq: %s, merged here: %s, refused: %s; %s', refuse_fork.author, refuse_fork.seq,
             encode(kept_id, 'hex'), encode(new_id, 'hex'), evidence));
 end
 $$;
@@ -61,26 +61,26 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    seq bigint := changeset ->> 'seq';
-    prev bytea := decode(changeset ->> 'prev', 'hex');
+    new_seq bigint := changeset ->> 'seq';
+    new_prev bytea := decode(changeset ->> 'prev', 'hex');
     rival bytea;
 begin
     select c.id into rival from kerai.changesets as c
-    where c.author = head.author and c.first_seq <= require_succession.seq and c.last_seq >= require_succession.seq;
-    if rival is null and prev is distinct from head.changeset_id then
+    where c.author = head.author and c.first_seq <= new_seq and c.last_seq >= new_seq;
+    if rival is null and new_prev is distinct from head.changeset_id then
         select c.id into rival from kerai.changesets as c
-        where c.author = head.author and c.prev is not distinct from require_succession.prev;
+        where c.author = head.author and c.prev is not distinct from new_prev;
     end if;
     if rival is not null then
-        perform kerai_private.refuse_fork(head.author, seq, rival, document, signature);
+        perform kerai_private.refuse_fork(head.author, new_seq, rival, document, signature);
     end if;
 
-    if seq <> head.seq + 1 then
+    if new_seq <> head.seq + 1 then
         perform kerai_private.refuse('KR004', 'a gap in the author''s sequence',
-            format('author: %s, missing: %s–%s', head.author, head.seq + 1, seq - 1),
+            format('author: %s, missing: %s–%s', head.author, head.seq + 1, new_seq - 1),
             'Push the author''s earlier changesets first, then this one again.');
     end if;
-    if prev is distinct from head.changeset_id then
+    if new_prev is distinct from head.changeset_id then
         perform kerai_private.refuse('KR004', 'prev names a changeset that is not here',
             format('author: %s, prev: %s, the latest here: %s', head.author, coalesce(changeset ->> 'prev', 'null'),
                 coalesce(encode(head.changeset_id, 'hex'), 'null')),
@@ -263,7 +263,7 @@ begin
     -- Whether it follows on what is here. One author's pushes go one after another.
     select a.* into head from kerai_private.authors as a where a.author = author for update;
     if exists (select from kerai.changesets as c where c.id = id) then
-        return (id, 'duplicate', 0, seq, seq + given - 1);
+        return (id, 'duplicate'::text, 0, seq, seq + given - 1);
     end if;
     perform kerai_private.require_operations(changeset -> 'ops');
     ops := kerai_private.unpack_operations(changeset -> 'ops', author, lamport);
@@ -281,7 +281,7 @@ begin
     if guard is not null then
         perform kerai_private.require_node(guard);
         if kerai_private.touched_since(guard, author, base) then
-            return (id, 'stale', 0, seq, seq + given - 1);
+            return (id, 'stale'::text, 0, seq, seq + given - 1);
         end if;
     end if;
     perform kerai_private.require_known_nodes(ops, author, base);
@@ -310,7 +310,7 @@ begin
     set seq = seq + given - 1, lamport = lamport + given - 1, changeset_id = id
     where a.author = author;
 
-    return (id, 'merged', given, seq, seq + given - 1);
+    return (id, 'merged'::text, given, seq, seq + given - 1);
 end
 $$;
 
@@ -397,23 +397,23 @@ $$;
 comment on function kerai.push_ops(json, bytea, bytea) is
 'Merges one signed changeset, all or nothing, and says what became of it: merged, duplicate (it was here already) or stale (its guard was touched; nothing was merged). signature: Ed25519 over kerai-changeset-v1, a newline and the exact text; public_key introduces an author. A JSON array of operations without a signature acts for your hosted agent: SELECT kerai.push_ops(''[{"op": "node_update", …}]'').';
 
-create or replace function kerai.next_changeset(author text, base jsonb default null)
+create or replace function kerai.next_changeset(author text, seen jsonb default null)
 returns table (seq bigint, lamport bigint, prev text, base jsonb)
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
-    seen constant jsonb := coalesce($2, kerai.version_vector());
+    vector constant jsonb := coalesce(seen, kerai.version_vector());
 begin
-    perform kerai_private.require_covered(seen);
+    perform kerai_private.require_covered(vector);
     return query
-    select coalesce(a.seq, 0) + 1, kerai_private.next_lamport(seen, coalesce(a.lamport, 0)),
-        encode(a.changeset_id, 'hex'), seen
+    select coalesce(a.seq, 0) + 1, kerai_private.next_lamport(vector, coalesce(a.lamport, 0)),
+        encode(a.changeset_id, 'hex'), vector
     from (select $1 as author) as wanted
     left join kerai_private.authors as a on a.author = wanted.author;
 end
 $$;
 
 comment on function kerai.next_changeset(text, jsonb) is
-'What the next changeset of an author must carry: seq, lamport, prev and base. base is the vector that the author has seen, by default everything that is merged here.';
+'What the next changeset of an author must carry: seq, lamport, prev and base. seen is the vector that the author has seen, by default everything that is merged here.';

@@ -137,6 +137,16 @@ begin
 end
 $$;
 
+-- A result column needs ltree itself, which a pinned search_path cannot name; an assignment can make it.
+create or replace function kerai_private.as_path(path text) returns ltree
+language plpgsql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return path;
+end
+$$;
+
 create or replace function kerai.tree(root uuid default null, at jsonb default null)
 returns table (
     id uuid, parent_id uuid, "position" text, depth int, kind text, name text, language text, content text,
@@ -215,7 +225,7 @@ begin
     chosen as (select w.place, w.depth from walk as w where w.id = root)
 
     select s.id, s.parent_id, s."position", w.depth - coalesce(c.depth, 0), s.kind, s.name, s.language, s.content,
-        w.path::kerai_private.path, s.metadata
+        kerai_private.as_path(w.path), s.metadata
     from walk as w
     inner join state as s on s.id = w.id
     left join chosen as c on true
