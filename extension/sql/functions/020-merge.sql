@@ -104,7 +104,8 @@ begin
         select f.node, kerai_private.path_below(coalesce(p.path::text, ''), f.name)
         from fresh as f
         left join kerai.nodes as p on p.id = f.parent
-        where not exists (select from fresh as i where i.node = f.parent)
+        -- NOT IN is hashed whatever the planner believes about the size of the batch.
+        where f.parent is null or f.parent not in (select i.node from fresh as i)
         union all
         select f.node, case when f.name is null then p.path else kerai_private.path_below(p.path, f.name) end
         from placed as p

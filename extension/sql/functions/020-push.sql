@@ -159,23 +159,16 @@ as $$
 declare
     bad record;
 begin
-    with inserted as materialized (
-        select o.node, min(o.n) as n from unnest(ops) as o where o.op = 'node_insert' group by o.node
-    ),
-
-    named as (
-        select r.node, min(o.n) as n
+    with elsewhere as (
+        select r.node, min(o.n) filter (where not r.born) as n
         from unnest(ops) as o
         cross join lateral (values
-            (case when o.op <> 'node_insert' then o.node end), (o.parent), (o.source), (o.target), (o.context)) as r (node)
+            (o.node, o.op = 'node_insert'), (o.parent, false), (o.source, false), (o.target, false), (o.context, false)
+        ) as r (node, born)
         where r.node is not null
         group by r.node
-    ),
-
-    elsewhere as (
-        select m.node, m.n from named as m
-        left join inserted as i on i.node = m.node and i.n < m.n
-        where i.node is null
+        -- An insert that comes no earlier than the first mention is not the one that was meant.
+        having min(o.n) filter (where not r.born) <= coalesce(min(o.n) filter (where r.born), 2147483647)
     )
 
     select e.node, e.n, x.created_stamp is not null as known,
