@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -86,64 +87,52 @@ class FreshDatabase:
         return self.server.dsn_of(self.name, role)
 
 
+MakeDatabase = Callable[..., AbstractContextManager[FreshDatabase]]
+
+
 @pytest.fixture(scope="session")
-def make_database(server: PrivateServer) -> Callable[..., Any]:
-    """Return the context manager factory behind the database fixtures; see :class:`Maker`."""
-    return Maker(server)
+def make_database(server: PrivateServer) -> MakeDatabase:
+    """Return what makes a database and drops it: ``with make_database() as database: …``.
 
-
-class Maker:
-    """Makes a database and drops it: ``with make_database() as database: …``.
-
-    ``with make_database(template=None)`` runs CREATE EXTENSION in an empty one, which takes longer and
-    gives an instance with a key of its own; a copy of the template has the template's.
+    ``make_database(template=None)`` runs CREATE EXTENSION in an empty one, which takes longer and gives
+    an instance with a key of its own; a copy of the template has the template's.
     """
+    admin = server.dsn_of("postgres")
 
-    def __init__(self, server: PrivateServer) -> None:
-        self.server = server
+    @contextmanager
+    def make(template: str | None = DATABASE) -> Iterator[FreshDatabase]:
+        made = FreshDatabase(name := f"test_{next(numbers)}", server.dsn_of(name), server)
+        names = sql.Identifier(name), sql.Identifier(template or "template0")
+        with connect_to(admin) as connection:
+            connection.execute(sql.SQL("create database {} template {}").format(*names))
+        try:
+            if template is None:
+                with connect_to(made.dsn) as connection:
+                    ensure_extension(connection)
+            yield made
+        finally:
+            with connect_to(admin) as connection:
+                connection.execute(sql.SQL("drop database {} with (force)").format(names[0]))
 
-    def __call__(self, template: str | None = DATABASE) -> _Made:
-        return _Made(self.server, template)
-
-
-class _Made:
-    def __init__(self, server: PrivateServer, template: str | None) -> None:
-        self.admin = server.dsn_of("postgres")
-        name = f"test_{next(numbers)}"
-        self.template = template
-        self.database = FreshDatabase(name, server.dsn_of(name), server)
-
-    def __enter__(self) -> FreshDatabase:
-        name, template = sql.Identifier(self.database.name), sql.Identifier(self.template or "template0")
-        with connect_to(self.admin) as connection:
-            connection.execute(sql.SQL("create database {} template {}").format(name, template))
-        if self.template is None:
-            with connect_to(self.database.dsn) as connection:
-                ensure_extension(connection)
-        return self.database
-
-    def __exit__(self, *_: object) -> None:
-        with connect_to(self.admin) as connection:
-            name = sql.Identifier(self.database.name)
-            connection.execute(sql.SQL("drop database if exists {} with (force)").format(name))
+    return make
 
 
 @pytest.fixture
-def database(make_database: Maker) -> Iterator[FreshDatabase]:
+def database(make_database: MakeDatabase) -> Iterator[FreshDatabase]:
     """A database with kerai and nothing else in it, for one test."""
     with make_database() as made:
         yield made
 
 
 @pytest.fixture(scope="module")
-def module_database(make_database: Maker) -> Iterator[FreshDatabase]:
+def module_database(make_database: MakeDatabase) -> Iterator[FreshDatabase]:
     """The same, for all tests of a module."""
     with make_database() as made:
         yield made
 
 
 @pytest.fixture
-def second_database(make_database: Maker) -> Iterator[FreshDatabase]:
+def second_database(make_database: MakeDatabase) -> Iterator[FreshDatabase]:
     """Another instance, with another key, for one test."""
     with make_database(template=None) as made:
         yield made
@@ -247,7 +236,7 @@ def kerai() -> Kerai:
     """Return a function that runs the command ``kerai`` in a process of its own."""
 
     def run(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "kerai_client.main", *map(str, arguments)]
+        command = [sys.executable, "-m", "kerai_client", *map(str, arguments)]
         return subprocess.run(command, capture_output=True, text=True, check=False, **options)
 
     return run

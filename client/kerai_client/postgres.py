@@ -29,8 +29,10 @@ class Owner:
         """Return the owner that an entry of the user database names."""
         return cls(entry.pw_name, entry.pw_uid, entry.pw_gid, entry.pw_dir)
 
-    def run(self, command: Sequence[str | Path], text: str = "") -> subprocess.CompletedProcess[str]:
-        """Run a program as this account, in the root folder, with stdout and stderr as one text.
+    def run(
+        self, command: Sequence[str | Path], text: str = "", cwd: Path = Path("/")
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a program as this account; stdout and stderr come as one text.
 
         Its environment is bare: PYTHONPATH and the like would reach the server's PL/Python. Root uses
         it for whatever happens in folders of the account, whose links it must not follow.
@@ -43,7 +45,7 @@ class Owner:
             change = {"user": self.uid, "group": self.gid, "extra_groups": groups}
         return subprocess.run(
             command,
-            cwd="/",
+            cwd=cwd,
             env={"PATH": os.defpath, "LC_ALL": "C.UTF-8", "HOME": self.home},
             input=text,
             stdout=subprocess.PIPE,

@@ -30,6 +30,7 @@ SOCKET_PORT = 5432  # without TCP a port only names the socket's file
 LONGEST_SOCKET_PATH = 107  # sockaddr_un of Linux, less the closing zero
 START_SECONDS = 60
 STOP_SECONDS = 60
+START_LOG = "start.log"  # what the server says before it has opened its own log
 # Where root keeps the data of a directory that the server's owner cannot enter, as below /root.
 SHARED_PLACE = Path("/var/lib/kerai")
 
@@ -215,9 +216,9 @@ class PrivateServer:
         self._remove_stale_pid_file()
         self._make_private(self.socket_directory)
         self._write_settings(tcp_port)
-        started = self._pg_ctl("start", "--wait", f"--timeout={START_SECONDS}", f"--log={self._start_log()}")
+        started = self._pg_ctl("start", "--wait", f"--timeout={START_SECONDS}", f"--log={START_LOG}")
         if started.returncode != 0:
-            log = [*self._tail(self._start_log()), *self._tail(self._newest_log())]
+            log = [*self._tail(self.data / START_LOG), *self._tail(self._newest_log())]
             raise KeraiError(
                 "the private server does not start",
                 detail=" | ".join(log) or started.stdout.strip(),
@@ -388,9 +389,6 @@ class PrivateServer:
         lines = self._pid_file()
         return self._running_port() if len(lines) > 5 and lines[5].strip() else None
 
-    def _start_log(self) -> Path:
-        return self.data / "start.log"
-
     def _newest_log(self) -> Path | None:
         logs = sorted((self.data / "log").glob("*.log"), key=lambda file: file.stat().st_mtime)
         return logs[-1] if logs else None
@@ -402,4 +400,5 @@ class PrivateServer:
         return file.read_text(errors="replace").splitlines()[-5:]
 
     def _pg_ctl(self, action: str, *options: str) -> subprocess.CompletedProcess[str]:
-        return self.owner.run([program("pg_ctl"), action, f"--pgdata={self.data}", "--silent", *options])
+        # From inside, because pg_ctl hands the paths to a shell, and not every character survives that.
+        return self.owner.run([program("pg_ctl"), action, "--pgdata=.", "--silent", *options], cwd=self.data)

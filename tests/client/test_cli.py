@@ -1,0 +1,255 @@
+"""The command line as a whole: help, common options, how failures are told, output."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, ClassVar
+from uuid import UUID
+
+import click
+import psycopg
+import pytest
+from click.testing import CliRunner
+
+from kerai import __version__
+from kerai_client import output
+from kerai_client.errors import KeraiError
+from kerai_client.main import COMMANDS, Client, Kerai, add_common_options, cli, explain
+
+NAMES = [name for section in COMMANDS.values() for name in section]
+KERAI = [sys.executable, "-m", "kerai_client"]
+
+
+def failing(error: BaseException) -> Any:
+    """Return what the command line makes of an exception."""
+
+    @click.command()
+    def fail() -> None:
+        raise error
+
+    @click.group(cls=Kerai)
+    def group() -> None:
+        """Stands for kerai."""
+
+    group.add_command(fail)
+    return CliRunner().invoke(group, ["fail"])
+
+
+def test_help_lists_every_command() -> None:
+    shown = CliRunner().invoke(cli, ["--help"])
+    assert shown.exit_code == 0
+    assert all(f"  {name} " in shown.output for name in NAMES)
+
+
+def every_command() -> list[list[str]]:
+    """Return the words of every command and subcommand."""
+    context = click.Context(cli)
+    words = []
+    for name in NAMES:
+        command = cli.get_command(context, name)
+        words.append([name])
+        if isinstance(command, click.Group):
+            words += [[name, subcommand] for subcommand in command.list_commands(context)]
+    return words
+
+
+def test_every_command_has_help_with_an_example_and_the_common_options() -> None:
+    for words in every_command():
+        shown = CliRunner().invoke(cli, [*words, "--help"])
+        assert shown.exit_code == 0, words
+        assert {"--dsn", "--json"} <= set(shown.output.replace(",", " ").split()), words
+        assert "Example" in shown.output, words
+
+
+def test_help_is_quick() -> None:
+    """Twice the time of a bare Python with Click in it, and none of the drivers and parsers."""
+    code = "import sys, kerai_client.main as m; m.main(['--help']); print(*sys.modules, file=sys.stderr)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(run.stderr.split())
+    assert loaded.isdisjoint({"psycopg", "rich", "nacl", "tree_sitter", "coverage", "pathspec"})
+
+    def seconds(command: list[str]) -> float:
+        times = []
+        for _ in range(5):
+            start = time.perf_counter()
+            subprocess.run(command, capture_output=True, check=True)
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    assert (
+        seconds([*KERAI, "--help"])
+        < 2 * seconds([sys.executable, "-c", "import click.shell_completion"]) + 0.05
+    )
+
+
+def test_version() -> None:
+    assert CliRunner().invoke(cli, ["--version"]).output == f"kerai {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--dsn", "x", "--dir", "d", "--json", "show", "inner"],
+        ["show", "--dsn", "x", "--dir", "d", "--json", "inner"],
+        ["show", "inner", "--dsn", "x", "--dir", "d", "--json"],
+        ["--dsn", "other", "--json", "show", "inner", "--dsn", "x", "--dir", "d"],
+    ],
+)
+def test_common_options_stand_before_or_after_the_command(arguments: list[str]) -> None:
+    seen: list[Client] = []
+
+    @click.group()
+    def show() -> None:
+        """Stands for a command group."""
+
+    @show.command()
+    @click.pass_obj
+    def inner(client: Client) -> None:
+        seen.append(client)
+
+    group = Kerai(params=[], callback=click.pass_context(lambda context: context.ensure_object(Client)))
+    group.add_command(show)
+    add_common_options(group)
+    result = CliRunner().invoke(group, arguments)
+    assert result.exit_code == 0, result.output
+    assert seen == [Client(dsn="x", directory="d", json=True)]
+
+
+def test_an_unknown_command_and_option() -> None:
+    assert CliRunner().invoke(cli, ["no-such"]).exit_code == 2
+    assert CliRunner().invoke(cli, ["status", "--no-such"]).exit_code == 2
+
+
+def test_an_expected_failure_is_told_in_lines() -> None:
+    result = failing(KeraiError("outside the scope", code="KR007", detail="node 5", hint="ask for more"))
+    assert result.exit_code == 1
+    assert result.stderr == "error KR007: outside the scope\ndetail: node 5\nhint: ask for more\n"
+    assert failing(KeraiError("plain")).stderr == "error: plain\n"
+
+
+def test_an_error_of_the_server_is_told_in_lines(database: Any, kerai: Any) -> None:
+    raised = (
+        "do $$ begin raise exception using errcode = 'KR010', message = 'too poor',"
+        " detail = 'balance 1, price 2', hint = 'work'; end $$"
+    )
+    with pytest.raises(psycopg.Error) as caught, psycopg.connect(database.dsn) as connection:
+        connection.execute(raised)
+    assert failing(caught.value).stderr == "error KR010: too poor\ndetail: balance 1, price 2\nhint: work\n"
+
+
+def test_no_server_is_told_in_lines(kerai: Any, tmp_path: Path) -> None:
+    run = kerai("status", "--dsn", "host=/nowhere")
+    assert run.returncode == 1
+    assert run.stderr.startswith("error: ")
+    assert "Traceback" not in run.stderr
+    run = kerai("log", cwd=tmp_path)
+    assert run.returncode == 1
+    assert "hint: start it with `kerai up`" in run.stderr
+
+
+def test_a_bug_keeps_its_traceback() -> None:
+    assert explain(ZeroDivisionError()) is None
+    assert isinstance(failing(ZeroDivisionError()).exception, ZeroDivisionError)
+
+
+def test_interrupted() -> None:
+    result = failing(KeyboardInterrupt())
+    assert result.exit_code == 130
+    assert "Traceback" not in result.output
+
+
+def test_ctrl_c_in_a_query(database: Any, connect: Any) -> None:
+    with subprocess.Popen(
+        [*KERAI, "--dsn", database.dsn, "sql", "select pg_sleep(60)"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        asleep = "select 1 from pg_stat_activity where query like 'select pg_sleep%' and state = 'active'"
+        while connect().execute(asleep).fetchone() is None:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+
+
+def test_a_reader_that_has_seen_enough(database: Any) -> None:
+    command = [*KERAI, "--dsn", database.dsn, "sql", "select n from generate_series(1, 100000) as n"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_script(shell: str) -> None:
+    result = CliRunner().invoke(cli, ["completion", shell])
+    assert result.exit_code == 0
+    assert "_KERAI_COMPLETE" in result.output
+
+
+def test_completion_knows_the_commands() -> None:
+    environment = os.environ | {
+        "COMP_WORDS": "kerai s",
+        "COMP_CWORD": "1",
+        "_KERAI_COMPLETE": "bash_complete",
+    }
+    code = "import kerai_client.main as m; m.main()"
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, env=os.environ | asked, capture_output=True, text=True, check=False)
+    assert run.stdout.split() == [f"plain,{name}" for name in ("status", "swarm", "solve", "sql")]
+
+
+class TestOutput:
+    """Tables and JSON."""
+
+    ROWS: ClassVar[list[dict[str, Any]]] = [
+        {"id": UUID(int=1), "name": "[bold]a[/bold]", "amount": 1_500_000_000, "extra": b"\x00\xff"},
+        {"id": UUID(int=2), "name": "b" * 300, "amount": 2, "extra": None},
+    ]
+
+    def test_json(self, capsys: pytest.CaptureFixture[str]) -> None:
+        output.emit(self.ROWS, ["name"], json=True)
+        assert json.loads(capsys.readouterr().out) == [
+            {**self.ROWS[0], "id": str(UUID(int=1)), "extra": "00ff"},
+            {**self.ROWS[1], "id": str(UUID(int=2))},
+        ]
+
+    def test_values_in_json(self) -> None:
+        time = datetime(2024, 5, 1, 12, 0, tzinfo=UTC)
+        value = [Decimal("10"), Decimal("0.5"), time, timedelta(minutes=1), {"ä": None}]
+        assert json.loads(output.to_json(value)) == [10, 0.5, time.isoformat(), 60.0, {"ä": None}]
+        with pytest.raises(TypeError):
+            output.to_json(object())
+
+    def test_table(self, capsys: pytest.CaptureFixture[str]) -> None:
+        output.emit(self.ROWS, ["name", "amount"], title="Agents", formats={"amount": output.format_nkoi})
+        shown = capsys.readouterr().out
+        assert "Agents" in shown
+        assert "[bold]a[/bold]" in shown
+        assert "1,500,000,000" in shown
+        assert "b" * 300 in shown, "what goes into a pipe is not cut"
+        assert str(UUID(int=1)) not in shown
+
+    def test_no_rows(self, capsys: pytest.CaptureFixture[str]) -> None:
+        output.emit([], title="Agents")
+        assert capsys.readouterr().out == "no agents\n"
+        output.emit([], json=True)
+        assert json.loads(capsys.readouterr().out) == []
+
+    def test_record(self, capsys: pytest.CaptureFixture[str]) -> None:
+        output.emit_record({"size": 8_600_000, "ok": True}, formats={"size": output.format_bytes})
+        shown = capsys.readouterr().out
+        assert "8.2 MiB" in shown
+        assert "yes" in shown
