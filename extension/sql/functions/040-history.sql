@@ -1,0 +1,124 @@
+-- 040 history: where a swarm has been busy, and how a node came to be what it is.
+
+create or replace function kerai.swarm_hotspots(since interval default '1 hour')
+returns table (
+    path ltree, kind text, name text, node_id uuid, operations bigint, authors bigint, last_changed_at timestamptz
+)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $$
+begin
+    if since is null or since < interval '0' then
+        perform kerai_private.refuse('KR005', 'hotspots are counted since a time ago',
+            format('since: %s', coalesce(since::text, 'null')), 'Pass an interval such as ''1 hour''.');
+    end if;
+
+    return query
+    -- An unnamed node has the path of its nearest named ancestor: so each operation is counted where its node's path
+    -- points to, and at each step above it.
+    with places as (
+        select p.path::text as path, string_to_array(p.path::text, '.') as labels, o.author, count(*) as operations,
+            max(c.received_at) as last_at, (array_agg(p.id))[1] as example
+        from kerai.changesets as c
+        inner join kerai.operations as o on o.author = c.author and o.author_seq between c.first_seq and c.last_seq
+        inner join kerai.nodes as p on p.id = o.node_id
+        where c.received_at >= now() - since
+        group by p.path, o.author
+    ),
+
+    steps as (
+        select array_to_string(p.labels[:k], '.') as path, count(distinct p.author) as authors,
+            sum(p.operations)::bigint as operations, max(p.last_at) as last_at, (array_agg(p.example))[1] as example
+        from places as p
+        cross join lateral generate_series(1, cardinality(p.labels)) as k
+        group by 1
+    ),
+
+    ranked as (
+        select s.* from steps as s order by s.operations desc, s.path
+    )
+
+    select n.path, n.kind, n.name, n.id, r.operations, r.authors, r.last_at
+    from ranked as r
+    cross join lateral (
+        with recursive climb as (
+            select x.id, x.parent_id, x.path, x.kind, x.name from kerai.nodes as x where x.id = r.example
+            union all
+            select x.id, x.parent_id, x.path, x.kind, x.name
+            from climb as c inner join kerai.nodes as x on x.id = c.parent_id
+        )
+
+        select c.* from climb as c
+        where c.path::text = r.path and c.name is not null and c.kind <> 'directory' limit 1
+    ) as n
+    limit 100;
+end
+$$;
+
+comment on function kerai.swarm_hotspots(interval) is
+'The 100 files, and named things in files, that were changed most in the time before now. Operations below a place count for it, so a file counts at least what its functions do.';
+
+create or replace function kerai.lineage(node uuid)
+returns table (
+    author text, author_seq bigint, lamport_ts bigint, op_type text, node_id uuid, payload jsonb, changeset_id bytea,
+    task_id uuid, agent_id uuid, agent text, created_at timestamptz, passed boolean, passes bigint,
+    first_passed_at timestamptz, test_result_id uuid
+)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $$
+#variable_conflict use_column
+begin
+    perform kerai_private.require_node(node);
+    return query
+    with recursive below as (
+        select node as id
+        union
+        select n.id from below as b inner join kerai.nodes as n on n.parent_id = b.id
+    ),
+
+    done as materialized (
+        select o.* from below as b inner join kerai.operations as o on o.node_id = b.id
+    ),
+
+    -- A passing result includes an author's operations up to its vector's entry: each author's entries and operations
+    -- in falling order, and every operation has before it the results that include it.
+    tested as (
+        select d.author, (r.version_vector ->> d.author)::bigint as seq, r.number
+        from (
+            select t.version_vector, row_number() over (order by t.created_at, t.id) as number
+            from kerai.test_results as t where t.passed
+        ) as r
+        cross join (select distinct d.author from done as d) as d
+        where r.version_vector ? d.author
+    ),
+
+    included as (
+        select u.author, u.seq, u.number is null as is_operation,
+            count(u.number) over upward as passes, min(u.number) over upward as first_number
+        from (
+            select t.author, t.seq, t.number from tested as t
+            union all
+            select d.author, d.author_seq, null from done as d
+        ) as u
+        window upward as (partition by u.author order by u.seq desc range unbounded preceding)
+    )
+
+    select d.author, d.author_seq, d.lamport_ts, d.op_type, d.node_id, d.payload, d.changeset_id, c.task_id, a.id,
+        a.name, d.created_at, i.passes > 0, i.passes, f.created_at, f.id
+    from done as d
+    inner join included as i on i.author = d.author and i.seq = d.author_seq and i.is_operation
+    inner join kerai.changesets as c on c.id = d.changeset_id
+    left join kerai.agents as a on a.author = d.author
+    left join (
+        select t.id, t.created_at, row_number() over (order by t.created_at, t.id) as number
+        from kerai.test_results as t where t.passed
+    ) as f on f.number = i.first_number
+    order by d.lamport_ts, d.author;
+end
+$$;
+
+comment on function kerai.lineage(uuid) is
+'The operations on a node and on all below it, in the order of the fold, each with the passing test results whose vector includes it: how many there are, and the first of them.';

@@ -1,0 +1,223 @@
+-- 040 results: what agents report, and the log of attempts that were not pushed.
+
+-- Sums the first group of a pattern over all lines that match it; NULL when none does.
+create or replace function kerai_private.sum_matches(text text, pattern text) returns bigint
+language sql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+    select sum(m.groups[1]::bigint) from regexp_matches(sum_matches.text, sum_matches.pattern, 'gn') as m (groups)
+$$;
+
+-- The first group of a pattern on the last line that matches it.
+create or replace function kerai_private.last_match(text text, pattern text) returns text
+language sql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+    select m.groups[1]
+    from regexp_matches(last_match.text, last_match.pattern, 'gn') with ordinality as m (groups, n)
+    order by m.n desc limit 1
+$$;
+
+-- How many tests a failed run counted as failing, from the summary that its runner printed; NULL when there is none.
+-- Summaries stand at the end, so only the end is searched; Go and TAP print none, so their failures are counted.
+create or replace function kerai_private.failing_tests(output text) returns int
+language plpgsql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    tail constant text := regexp_replace(right(output, 32768), '\x1b\[[0-9;]*m', '', 'g');
+    summary text;
+    failing bigint;
+begin
+    -- cargo: test result: FAILED. 3 passed; 2 failed; 0 ignored — one a test binary
+    if strpos(tail, 'test result: ') > 0 then
+        failing := kerai_private.sum_matches(tail, '^test result: .* (\d{1,6}) failed;');
+    -- pytest: === 3 failed, 2 passed, 1 error in 0.12s === ; files that it could not read hide tests from the count
+    elsif tail ~ 'Interrupted: \d+ errors? during collection' then
+        return null;
+    else
+        summary := kerai_private.last_match(tail, '^(?:=+ )?(\d{1,6} [a-z].*) in [0-9.]+s\M.*$');
+        failing := kerai_private.sum_matches(summary, '\m(\d{1,6}) (?:failed|errors?)\M');
+    end if;
+    -- unittest: FAILED (failures=2, errors=1)
+    if failing is null then
+        summary := kerai_private.last_match(tail, '^FAILED \((.*)\)[ \t\r]*$');
+        failing := kerai_private.sum_matches(summary, '(?:failures|errors|unexpected successes)=(\d{1,6})');
+    end if;
+    -- jest and vitest: Tests: 2 failed, 5 passed, 7 total (a line above it counts files); mocha: 2 failing
+    failing := coalesce(failing,
+        kerai_private.last_match(tail, '^[ \t]*Tests:?[ \t](?:.*[^\d\n])?(\d{1,6}) failed\M')::bigint,
+        kerai_private.last_match(tail, '^[ \t]*(\d{1,6}) failing\M')::bigint);
+    -- go test: --- FAIL: TestName (0.00s), subtests are indented
+    if failing is null and strpos(output, '--- FAIL: ') > 0 then
+        failing := regexp_count(output, '^--- FAIL: ', 1, 'n');
+    end if;
+    -- TAP: not ok 3 - name, subtests are indented
+    if failing is null and strpos(output, 'not ok') > 0 then
+        failing := nullif(regexp_count(output, '^not ok\M(?!.*# (?:TODO|SKIP))', 1, 'in'), 0);
+    end if;
+    -- Other runners say much the same in the end: 2 tests failed out of 10
+    if failing is null then
+        failing := kerai_private.last_match(tail, '^(?:.*[^\d\n])?(\d{1,6}) (?:tests? )?fail(?:ed|ures?)\M')::bigint;
+    end if;
+    return nullif(least(failing, 2147483647), 0);
+end
+$$;
+
+create or replace function kerai.record_test_result(
+    task uuid,
+    agent uuid,
+    version_vector jsonb,
+    passed boolean,
+    output text default null,
+    duration_ms int default null,
+    compute_cost bigint default 0
+) returns kerai.test_results
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $$
+#variable_conflict use_variable
+declare
+    longest constant bigint := kerai_private.setting('max_output_bytes');
+    cost constant bigint := coalesce(compute_cost, 0);
+    reporter constant kerai.agents := kerai_private.require_agent(agent);
+    job kerai.tasks := kerai_private.require_task(task);
+    result kerai.test_results;
+begin
+    if passed is null then
+        perform kerai_private.refuse('KR005', 'a test result says whether it passed', 'passed: null',
+            'Pass true when the success command exited with 0, else false.');
+    end if;
+    if octet_length(output) > longest then
+        perform kerai_private.refuse('KR005', 'the output is too long',
+            format('%s bytes, at most %s are taken', octet_length(output), longest),
+            'Send the end of it: that is where test runners put their summary.');
+    end if;
+    if least(duration_ms, cost) < 0 then
+        perform kerai_private.refuse('KR005', 'durations and costs are not negative',
+            concat_ws(', ', 'duration_ms: ' || duration_ms, 'compute_cost: ' || compute_cost),
+            'Pass milliseconds and nKoi, 0 or more.');
+    end if;
+    perform kerai_private.require_covered(version_vector);
+
+    -- The account of a task closes when it succeeds: reports that come later are kept, free of charge.
+    if job.status <> 'succeeded' then
+        perform kerai_private.require_open(job, reporter);
+        if cost > 0 then
+            update kerai.tasks as t
+            set spent_nkoi = t.spent_nkoi + cost
+            where t.id = task and t.status in ('pending', 'running')
+                and t.spent_nkoi <= coalesce(t.budget_nkoi, 9223372036854775807) - cost
+            returning t.* into job;
+            if not found then
+                job := kerai_private.require_task(task);
+                perform kerai_private.require_open(job, reporter);
+                if job.status <> 'succeeded' then
+                    perform kerai_private.refuse('KR008', 'the task''s money is used up',
+                        format('task %s: %s of %s nKoi spent, this result cost %s', job.id, job.spent_nkoi,
+                            coalesce(job.budget_nkoi, 9223372036854775807), cost),
+                        'Stop working on it; ask the sponsor for a new task with a larger budget_nkoi.');
+                end if;
+            end if;
+        end if;
+    end if;
+
+    insert into kerai.test_results as r
+        (task_id, agent_id, version_vector, passed, output, duration_ms, compute_cost, failing)
+    values (task, agent, version_vector, passed, output, duration_ms, cost,
+        case when passed then 0 else kerai_private.failing_tests(output) end)
+    returning r.* into result;
+
+    if passed and job.status <> 'succeeded' then
+        perform kerai_private.converge(result, reporter);
+    end if;
+    return result;
+end
+$$;
+
+comment on function kerai.record_test_result(uuid, uuid, jsonb, boolean, text, int, bigint) is
+'Reports one run of the task''s success command by your agent. version_vector: the merged state that was tested; for an attempt that was not pushed, the state that it started from. compute_cost: nKoi, counted against the task''s budget. When the command passed and nothing in the scope is newer than the vector, the task succeeds and swarm_convergence is minted, once a task.';
+
+create or replace function kerai_private.drop_oldest_attempts(newest bigint) returns void
+language sql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+    -- A few of each at a time, by index: each new attempt removes more than it adds, and none pays for all.
+    delete from kerai.failed_operations as f
+    where f.id in (
+        select e.id from kerai.failed_operations as e
+        where e.expires_at <= now() order by e.expires_at limit 4 for update skip locked);
+
+    delete from kerai.failed_operations as f
+    where f.id in (
+        select e.id from kerai.failed_operations as e
+        where e.arrival <= drop_oldest_attempts.newest - kerai_private.setting('max_failed_operations')
+        order by e.arrival limit 4 for update skip locked);
+$$;
+
+create or replace function kerai.record_failed_attempt(
+    task uuid, agent uuid, base jsonb, ops json, reason text, output text default null
+) returns uuid
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    most_bytes constant bigint := kerai_private.setting('max_changeset_bytes');
+    most_ops constant bigint := kerai_private.setting('max_changeset_ops');
+    reporter constant kerai.agents := kerai_private.require_agent(agent);
+    job constant kerai.tasks := kerai_private.require_task(task);
+    attempt record;
+begin
+    perform from kerai_private.vector_entries(base);
+    if ops is null or json_typeof(ops) <> 'array' then
+        perform kerai_private.refuse('KR005', 'an attempt is an array of operations',
+            format('given: %s', coalesce(json_typeof(ops), 'null')), 'Pass the operations that were not pushed.');
+    end if;
+    if octet_length(ops::text) > most_bytes or json_array_length(ops) > most_ops then
+        perform kerai_private.refuse('KR005', 'the attempt is too large',
+            format('%s bytes and %s operations, at most %s and %s are taken', octet_length(ops::text),
+                json_array_length(ops), most_bytes, most_ops),
+            'Leave it out: a failed attempt is for study only.');
+    end if;
+    if reason is null or length(reason) not between 1 and 1000 then
+        perform kerai_private.refuse('KR005', 'a failed attempt has a reason of 1 to 1000 characters',
+            format('reason: %s', coalesce(length(reason) || ' characters', 'null')),
+            'For example: more tests failed, timeout, does not parse.');
+    end if;
+    if octet_length(output) > kerai_private.setting('max_output_bytes') then
+        perform kerai_private.refuse('KR005', 'the output is too long',
+            format('%s bytes, at most %s are taken', octet_length(output), kerai_private.setting('max_output_bytes')),
+            'Send the end of it: that is where test runners put their summary.');
+    end if;
+
+    insert into kerai.failed_operations as f
+        (task_id, agent_id, base, operations, reason, failing, output_tail, expires_at)
+    values (job.id, reporter.id, base, ops, reason, kerai_private.failing_tests(output), right(output, 4000),
+        now() + kerai_private.setting('failed_operations_ttl_seconds') * interval '1 second')
+    returning f.id, f.arrival into attempt;
+    perform kerai_private.drop_oldest_attempts(attempt.arrival);
+    return attempt.id;
+end
+$$;
+
+comment on function kerai.record_failed_attempt(uuid, uuid, jsonb, json, text, text) is
+'Keeps an attempt that was not pushed, for study: base is the vector that it started from, ops its operations, reason why it was given up. Removed after failed_operations_ttl_seconds (kerai.settings).';
+
+create or replace function kerai.expire_failed_operations() returns bigint
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    removed bigint;
+begin
+    with gone as (delete from kerai.failed_operations as f where f.expires_at <= now() returning 1)
+
+    select count(*) into removed from gone;
+    return removed;
+end
+$$;
+
+comment on function kerai.expire_failed_operations() is
+'Removes all failed attempts that have expired and says how many. Recording attempts removes some as it goes, so this is for a quiet instance.';
