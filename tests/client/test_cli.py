@@ -200,7 +200,7 @@ def test_completion_script(shell: str) -> None:
 
 
 def test_completion_knows_the_commands() -> None:
-    environment = os.environ | {
+    asked = {
         "COMP_WORDS": "kerai s",
         "COMP_CWORD": "1",
         "_KERAI_COMPLETE": "bash_complete",

@@ -1,0 +1,60 @@
+#!/usr/bin/env python3
+"""spot_holes.py FILE…: let pgspot look for search_path and privilege holes in install scripts.
+
+Two things of ours are beyond pgspot 0.9, which stops at them:
+
+- functions whose body is SQL itself (BEGIN ATOMIC, RETURN). Their names are resolved when they are
+  made and never again, so there is no search_path to abuse when they run: they are left out.
+- PL/pgSQL bodies that write ``function_name.variable``: bodies are not looked into (--no-plpgsql). A
+  body that runs under a pinned search_path, which pgspot does insist on, has nothing to hide from it.
+
+Not asked about: PS001, PS009, PS016 and PS017, names without a schema in statements that run once,
+while CREATE EXTENSION runs. README and docs say to create the extension in an empty database.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from pglast import ast, parse_sql
+
+ONCE_ONLY = ("PS001", "PS009", "PS016", "PS017")
+
+
+def judged(script: str) -> str:
+    """Return a script without the functions whose body is SQL itself."""
+    # psql's commands are not SQL; PostgreSQL skips those lines too.
+    text = "".join(line for line in script.splitlines(keepends=True) if not line.startswith("\\"))
+    kept = []
+    for statement in parse_sql(text):
+        node = statement.stmt
+        if isinstance(node, ast.CreateFunctionStmt) and node.sql_body is not None:
+            continue
+        start = statement.stmt_location
+        end = start + statement.stmt_len if statement.stmt_len else len(text)
+        kept.append(text[start:end].strip() + ";\n")
+    return "".join(kept)
+
+
+def main() -> int:
+    """Run pgspot over the scripts named on the command line; return its exit code."""
+    options = ["--no-plpgsql", "--ignore-lang=plpython3u"]
+    options += [word for code in ONCE_ONLY for word in ("--ignore", code)]
+    for file in sys.argv[1:]:
+        run = subprocess.run(
+            [sys.executable, "-m", "pgspot", *options],
+            input=judged(Path(file).read_text("utf-8")),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if run.returncode != 0:
+            print(f"{file}:\n{run.stdout}{run.stderr}")
+            return run.returncode
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
