@@ -1,0 +1,106 @@
+"""The folder that an agent works in, and the removal of those that dead agents have left behind."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+OWNER = "owner"
+
+
+class Workspace:
+    """A temporary folder: ``tree`` is the working tree, what the solver is told lies beside it.
+
+    An agent that is killed with -9 cannot remove its folder; it holds a lock in it that dies with it,
+    and the next workspace that is made removes every folder without one.
+    """
+
+    def __init__(self, name: str, parent: Path | None = None) -> None:
+        self._base = _base(parent or Path(tempfile.gettempdir()))
+        with _locked(self._base / "lock"):
+            _remove_abandoned(self._base)
+            self.path = Path(tempfile.mkdtemp(prefix=f"{name[:40]}-".replace("/", "_"), dir=self._base))
+            self._owner = os.open(self.path / OWNER, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._owner, fcntl.LOCK_EX)
+            os.write(self._owner, f"{os.getpid()}\n".encode())
+        self.tree = self.path / "tree"
+        self.task_file = self.path / "task.md"
+        self.test_output = self.path / "test-output.txt"
+
+    def clear(self) -> None:
+        """Empty the working tree."""
+        remove(self.tree)
+        self.tree.mkdir()
+
+    def __enter__(self) -> Workspace:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        remove(self.path)
+        os.close(self._owner)
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder with all that is in it, read-only folders too; what is gone already is fine."""
+
+    def make_writable(function: object, path: str, info: object) -> None:
+        try:
+            Path(path).parent.chmod(0o700)
+            if Path(path).is_dir() and not Path(path).is_symlink():
+                Path(path).chmod(0o700)
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                Path(path).unlink()
+        except OSError:
+            return
+
+    shutil.rmtree(folder, onerror=make_writable)
+
+
+def _base(parent: Path) -> Path:
+    """Return the folder that holds this user's workspaces, nobody else's."""
+    base = parent / f"kerai-agents-{os.getuid()}"
+    base.mkdir(mode=0o700, exist_ok=True)
+    found = base.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        # Somebody else was there first: in a shared /tmp that may be on purpose.
+        return Path(tempfile.mkdtemp(prefix="kerai-agents-", dir=parent))
+    return base
+
+
+@contextmanager
+def _locked(file: Path) -> Iterator[None]:
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _remove_abandoned(base: Path) -> None:
+    for folder in base.iterdir():
+        if not folder.is_dir() or folder.is_symlink():
+            continue
+        try:
+            descriptor = os.open(folder / OWNER, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            remove(folder)
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            continue
+        else:
+            remove(folder)
+        finally:
+            os.close(descriptor)
