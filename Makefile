@@ -9,7 +9,7 @@ PG_MAJOR = $(or $(shell '$(PG_CONFIG)' --version 2> /dev/null | sed -n 's/^Postg
 PACKAGES = make python3-venv python3-nacl postgresql-$(PG_MAJOR) postgresql-plpython3-$(PG_MAJOR)
 TEST_PACKAGES = postgresql-$(PG_MAJOR)-pgtap libtap-parser-sourcehandler-pgtap-perl pgbouncer
 
-PIP = .venv/bin/python -m pip --quiet --disable-pip-version-check
+PIP = .venv/bin/python -m pip -qq --disable-pip-version-check
 HERE := $(shell pwd | cksum | cut -d ' ' -f 1)
 CLIENT = .venv/.client-$(HERE)
 DEV = .venv/.dev-$(HERE)
