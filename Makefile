@@ -47,7 +47,7 @@ lint: $(DEV) build ## the linters alone
 	@.venv/bin/python -m ruff check --quiet
 	@.venv/bin/python -m ruff format --check --quiet
 	@.venv/bin/python -m mypy --no-error-summary
-	@.venv/bin/python -m sqlfluff lint --disable-progress-bar extension/sql client/kerai_client/queries
+	@.venv/bin/python -m sqlfluff lint --quiet extension/sql client/kerai_client/queries
 	@.venv/bin/python scripts/spot_holes.py build/kerai--*.sql
 
 clean: ## remove what was built, .venv too
