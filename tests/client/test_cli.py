@@ -174,7 +174,9 @@ def test_ctrl_c_in_a_query(database: Any, connect: Any) -> None:
         text=True,
     ) as process:
         asleep = "select 1 from pg_stat_activity where query like 'select pg_sleep%' and state = 'active'"
-        while connect().execute(asleep).fetchone() is None:
+        observer = connect()
+        while observer.execute(asleep).fetchone() is None:
+            assert process.poll() is None
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=20)
