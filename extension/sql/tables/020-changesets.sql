@@ -25,7 +25,6 @@ create table kerai.changesets (
 
 -- Source text compresses well and lz4 costs a tenth of pglz.
 alter table kerai.changesets alter column document set compression lz4;
-create index changesets_task on kerai.changesets (task_id, author) where task_id is not null;
 create index changesets_received on kerai.changesets using brin (received_at);
 
 comment on table kerai.changesets is 'The truth: every changeset as it was signed, byte for byte, in the order of arrival.';
