@@ -1,0 +1,301 @@
+"""From an edited directory to few operations on the tree that it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from posixpath import basename, dirname
+from typing import Any
+from uuid import UUID
+
+from .draft import FileDraft, Snapshot
+from .emit import Emitter, Operation
+from .layout import SourceError
+from .match import Matcher
+from .node import ROOT_ID, new_id
+from .parse import parse_file
+from .part import Part, new_parts, old_parts
+from .plan import Plan, make_plan
+from .positions import keys, tag
+from .renames import parents, renamed_directories, renamed_files
+from .tree import Tree, apply_operations
+
+
+def diff(
+    tree: Tree,
+    snapshot: Snapshot,
+    *,
+    author: str,
+    run: str | None = None,
+    into: str = "",
+    scope: UUID | None = None,
+    unread: Collection[str] = (),
+    ids: Callable[[], UUID] = new_id,
+) -> list[Operation]:
+    """Return the operations that make a tree hold the files of a directory.
+
+    Applied to the tree (see :func:`.tree.apply_operations`) they give exactly the snapshot; this is
+    checked before they are returned. What did not change keeps its nodes; renamed files and directories
+    and moved functions keep theirs too.
+
+    :param snapshot: the files, by posix path relative to ``into``.
+    :param author: the author id; with ``run`` it keeps blocks that are inserted at one place at the same
+        time apart, see :mod:`.positions`.
+    :param into: the directory of the tree that the snapshot stands for; made when missing.
+    :param scope: only edits at and below this node become operations; :func:`outside_scope` names the
+        files with other edits.
+    :param unread: paths (of files or directories, relative to ``into``) that could not be read; they stay
+        as they are in the tree although the snapshot lacks them.
+    :param ids: makes the ids of new nodes.
+    :return: operations in an order that applies: parents first, deletions last. Empty when nothing changed.
+    :raises SourceError: when a path or the scope does not fit the tree.
+    """
+    into = "/".join(part for part in into.split("/") if part not in ("", "."))
+    plan = make_plan(tree, snapshot, into, scope, unread)
+    emitter = Emitter(tree, tag(author, run), ids)
+    work = _Diff(tree, plan, emitter, into, scope)
+    work.run()
+    return work.checked()
+
+
+def outside_scope(
+    tree: Tree, snapshot: Snapshot, *, scope: UUID, into: str = "", unread: Collection[str] = ()
+) -> list[str]:
+    """Return the paths with edits that :func:`diff` leaves out for this scope, sorted."""
+    into = "/".join(part for part in into.split("/") if part not in ("", "."))
+    return sorted(make_plan(tree, snapshot, into, scope, unread).outside)
+
+
+class _Diff:
+    def __init__(self, tree: Tree, plan: Plan, emitter: Emitter, into: str, scope: UUID | None) -> None:
+        self.tree = tree
+        self.plan = plan
+        self.emitter = emitter
+        self.into = into
+        self.scope = scope
+        self.layout = tree.layout()
+        self.directories: dict[str, list[UUID]] = {
+            path: [node.id for node in nodes] for path, nodes in self.layout.directories.items() if nodes
+        }
+        self.places: dict[UUID, str] = {}  # the path that each surviving file node shall have
+
+    def run(self) -> None:
+        old, want = self.plan.old, self.plan.want
+        changed = [path for path in want if path in old and self.tree.state(old[path].id) != want[path]]
+        gone = {path: self.tree.state(old[path].id) for path in old if path not in want}
+        added = {path: want[path] for path in want if path not in old}
+        self.places = {old[path].id: path for path in want if path in old}
+        renames = renamed_files(gone, added)
+        if added or self.into not in self.directories:
+            self.make_directories(renames, added)
+        for path, before in sorted(renames.items()):
+            self.relocate(old[before].id, before, path)
+            self.places[old[before].id] = path
+        self.contents(
+            {path: old[path].id for path in changed} | {path: old[was].id for path, was in renames.items()},
+            [old[path].id for path in gone if path not in set(renames.values())],
+            sorted(added.keys() - renames.keys()),
+        )
+        self.delete([path for path in gone if path not in set(renames.values())])
+        self.emitter.ops += self.emitter.deletions
+
+    def make_directories(self, renames: dict[str, str], added: Snapshot) -> None:
+        """Make, rename or move the directories that the new paths need, upper ones first."""
+        emitter = self.emitter
+        if "" not in self.directories:
+            if len(self.tree):
+                raise SourceError("the tree has no root directory to put files into")
+            emitter.insert_as(ROOT_ID, None, keys(None, None, 1, None)[0], "directory")
+            # in case that somebody had deleted it: inserting a known node does nothing
+            emitter.ops.append({"op": "node_restore", "node": str(ROOT_ID)})
+            self.directories[""] = [ROOT_ID]
+        needed = {above for path in added for above in parents(path)}
+        if self.into:
+            needed |= {self.into, *parents(self.into)}
+        missing = {path for path in needed if path not in self.directories}
+        kept = {above for path in self.plan.want for above in parents(path)} | {self.into}
+        free = {path for path in self.directories if path and path not in kept and self.may_go(path)}
+        moved = renamed_directories(
+            renames, missing, {path for path in free if len(self.directories[path]) == 1}
+        )
+        for path in sorted(missing, key=lambda path: (path.count("/"), path)):
+            if path in moved:
+                before = moved[path]
+                (node,) = self.directories[path] = self.directories.pop(before)
+                self.relocate(node, before, path)
+            else:
+                parent = self.home(dirname(path))
+                node = emitter.insert(
+                    parent, emitter.append_position(parent), "directory", name=basename(path)
+                )
+                self.directories[path] = [node]
+
+    def may_go(self, path: str) -> bool:
+        """Whether a directory lies properly below where edits are allowed."""
+        if self.into and not path.startswith(self.into + "/"):
+            return False
+        nodes = self.directories[path]
+        return self.scope is None or all(
+            node != self.scope and self.tree.within(node, self.scope) for node in nodes
+        )
+
+    def home(self, path: str) -> UUID:
+        """Return the node of a directory: the scope if it is one of several."""
+        nodes = self.directories[path]
+        return self.scope if self.scope is not None and self.scope in nodes else nodes[0]
+
+    def relocate(self, node: UUID, before: str, path: str) -> None:
+        """Give a file or directory its new parent and name, where they differ."""
+        parents_there = self.directories[dirname(path)]
+        if self.tree[node].parent not in parents_there:
+            home = self.home(dirname(path))
+            self.emitter.move(node, home, self.emitter.append_position(home))
+        if basename(path) != basename(before):
+            self.emitter.update(node, {"name": basename(path)})
+
+    def contents(self, kept: dict[str, UUID], gone: list[UUID], added: list[str]) -> None:
+        """Compare what is in the files, all together so that definitions can move between them."""
+        if not kept and not gone:
+            for path in added:
+                draft = parse_file(path, self.plan.want[path])
+                self.emitter.parts(
+                    self.make_file(path, draft), None, new_parts("file", draft.text, draft.children)
+                )
+            return
+        matcher = Matcher([old_parts(self.tree, node) for node in gone])
+        pairs: list[tuple[UUID, Part, Part]] = []
+        for path, node in kept.items():
+            here = self.plan.inner
+            if here is not None and here[0] == path:
+                _, old, new = here
+            else:
+                draft = self.retag(node, path)
+                old, new = old_parts(self.tree, node), new_parts("file", draft.text, draft.children)
+                new.name = old.name
+            matcher.add(old, new)
+            pairs.append((old.id or node, old, new))
+        fresh: list[tuple[UUID, Part]] = []
+        for path in added:
+            draft = parse_file(path, self.plan.want[path])
+            root = new_parts("file", draft.text, draft.children)
+            fresh.append((self.make_file(path, draft), root))
+            matcher.added.append(root)
+        matcher.run()
+        for node, old, new in pairs:
+            if self.plan.inner is not None and old.kind != "file":
+                self.emitter.registers(old, new)
+            self.emitter.parts(node, old, new)
+        for node, root in fresh:
+            self.emitter.parts(node, None, root)
+        for _, old, _ in pairs:
+            self.emitter.leftovers(old)
+
+    def make_file(self, path: str, draft: FileDraft) -> UUID:
+        parent = self.home(dirname(path))
+        node = self.emitter.insert(
+            parent,
+            self.emitter.append_position(parent),
+            "file",
+            name=basename(path),
+            language=draft.language,
+            metadata=draft.metadata,
+        )
+        self.places[node] = path
+        return node
+
+    def retag(self, node: UUID, path: str) -> FileDraft:
+        """Bring a file's language and metadata up to date, and return its draft."""
+        file = self.tree[node]
+        # under the same name the tree's language stands: whoever chose another one had a reason
+        same = basename(path) == basename(self.layout.paths[node])
+        draft = parse_file(path, self.plan.want[path], file.language if same else None)
+        fields: dict[str, Any] = {} if draft.language == file.language else {"language": draft.language}
+        known = ("executable", "symlink", "encoding")
+        metadata = {
+            key: draft.metadata.get(key) for key in known if draft.metadata.get(key) != file.metadata.get(key)
+        }
+        self.emitter.update(node, fields, metadata)
+        return draft
+
+    def delete(self, gone: list[str]) -> None:
+        """Delete files, and the directories that lose their last file, only the topmost of them."""
+        left = {above for path in self.plan.want for above in parents(path)} | {"", self.into}
+        lost = {above for path in self.plan.old if path not in self.plan.want for above in parents(path)}
+        going: set[str] = set()
+        for path in sorted(lost, key=lambda path: -path.count("/")):
+            if path in left or path not in self.directories or not self.may_go(path):
+                continue
+            if self.only_files(path, going):
+                going.add(path)
+        for path in sorted(going):
+            if dirname(path) not in going:
+                for node in self.directories[path]:
+                    self.emitter.delete(node)
+        for path in gone:
+            if dirname(path) not in going:
+                self.emitter.delete(self.plan.old[path].id)
+
+    def only_files(self, path: str, going: set[str]) -> bool:
+        """Whether nothing but files, and directories that go or have gone, stands in a directory."""
+        for directory in self.directories[path]:
+            for child in self.tree.children(directory):
+                if child.kind == "directory":
+                    below = f"{path}/{child.name}"
+                    if below in going or below not in self.directories:
+                        continue
+                    if all(node.kind == "directory" for node in self.tree.subtree(child.id)):
+                        continue
+                    return False
+                if child.kind != "file":
+                    return False
+        return True
+
+    def checked(self) -> list[Operation]:
+        """Return the operations once they are known to give what is wanted; where they do not, mend them."""
+        ops = self.emitter.ops
+        if not ops:
+            return ops
+        for attempt in range(3):
+            after = apply_operations(self.tree, ops)
+            mending = self.names(after) or self.rewritten(after)
+            if not mending:
+                return ops
+            if attempt == 2:
+                break
+            ops += mending
+        raise SourceError("the edit could not be expressed as operations", detail=repr(mending[:2]))
+
+    def names(self, after: Tree) -> list[Operation]:
+        """Name the files whose path came out otherwise: those that share a name with a sibling."""
+        mending = Emitter(after, self.emitter.block, self.emitter.new_id)
+        paths = after.layout().paths
+        for node, path in self.places.items():
+            if paths.get(node) not in (path, None):
+                mending.update(node, {"name": basename(path)})
+        return mending.ops
+
+    def rewritten(self, after: Tree) -> list[Operation]:
+        """Replace whatever does not hold the wanted text: an edit is never lost."""
+        mending = Emitter(after, self.emitter.block, self.emitter.new_id)
+        layout = after.layout()
+        for path, state in self.plan.want.items():
+            node = layout.files.get(path)
+            if node is not None and after.state(node.id) == state:
+                continue
+            draft = parse_file(path, state)
+            new = new_parts("file", draft.text, draft.children)
+            if node is None:
+                self.emitter, before = mending, self.emitter
+                mending.parts(self.make_file(path, draft), None, new)
+                self.emitter = before
+                continue
+            for child in after.children(node.id):
+                mending.delete(child.id)
+            metadata = {key: draft.metadata.get(key) for key in ("executable", "symlink", "encoding")}
+            mending.update(node.id, {"language": draft.language}, metadata)
+            mending.parts(node.id, old_parts(after, node.id), new)
+        extra = (
+            layout.files.keys() - self.plan.want.keys() - (self.layout.files.keys() - self.plan.old.keys())
+        )
+        for path in sorted(extra):
+            mending.delete(layout.files[path].id)
+        return mending.ops + mending.deletions

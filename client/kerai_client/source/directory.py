@@ -1,0 +1,202 @@
+"""Reading a directory: every file that belongs to it, and a line for every one that could not be read."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .draft import FileState, Snapshot
+from .ignore import Ignore
+
+MAX_FILE_BYTES = 4 << 20
+_MAX_IGNORE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something in a directory that was left out, and why. The path is relative, as the file is named."""
+
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+def read_directory(
+    directory: Path,
+    *,
+    ignore: bool = True,
+    max_file_bytes: int = MAX_FILE_BYTES,
+    progress: Callable[[int], None] | None = None,
+    exclude: Sequence[str] = (),
+    tracked: Collection[str] = (),
+) -> tuple[Snapshot, list[Problem]]:
+    """Read a working tree. Symlinks are kept as such and never followed; nothing outside is read.
+
+    :param directory: the directory to read.
+    :param ignore: honour .gitignore files. ``.git`` is always left out, other hidden files never.
+    :param max_file_bytes: a larger file is a problem.
+    :param progress: called with the number of files read so far.
+    :param exclude: more patterns in the .gitignore syntax, also with ``ignore`` off.
+    :param tracked: paths that are read although a pattern ignores them, for they are in the tree already.
+    :return: the files by posix path, in order of their names, and what was left out.
+    :raises NotADirectoryError: when there is no such directory.
+    :raises OSError: when the directory itself cannot be read.
+    """
+    reader = _Reader(directory, ignore, max_file_bytes, tracked)
+    if not reader.top.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "not a directory", str(directory))
+    next(reader.top.iterdir(), None)  # an error here is the caller's; further down it is a problem
+    for count, _ in enumerate(reader.walk(Ignore(exclude)), 1):
+        if progress is not None:
+            progress(count)
+    return dict(sorted(reader.files.items())), sorted(reader.problems, key=lambda problem: problem.path)
+
+
+class _Reader:
+    def __init__(self, directory: Path, ignore: bool, limit: int, tracked: Collection[str]) -> None:
+        self.top = Path(os.path.realpath(directory))
+        self.ignore = ignore
+        self.limit = limit
+        self.tracked = frozenset(tracked)
+        self.tracked_above = {path[:at] for path in tracked for at, sign in enumerate(path) if sign == "/"}
+        self.files: Snapshot = {}
+        self.problems: list[Problem] = []
+
+    def problem(self, path: str, reason: str) -> None:
+        readable = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        self.problems.append(Problem(readable, reason))
+
+    def walk(self, rules: Ignore) -> Iterator[str]:
+        """Read everything, yielding each path that was read."""
+        pending = [("", rules)]
+        while pending:
+            prefix, rules = pending.pop()
+            try:
+                with os.scandir(self.top / prefix) as found:
+                    entries = sorted(found, key=lambda entry: entry.name)
+            except OSError as error:
+                self.problem(prefix.rstrip("/"), _reason(error))
+                continue
+            if self.ignore and any(entry.name == ".gitignore" for entry in entries):
+                rules = self.nested(prefix, rules)
+            below = []
+            for entry in entries:
+                path = prefix + entry.name
+                if entry.name == ".git":
+                    continue
+                directory = entry.is_dir(follow_symlinks=False)
+                if rules(path + "/" if directory else path) and not (
+                    path in self.tracked or (directory and path in self.tracked_above)
+                ):
+                    continue
+                if not _is_text(entry.name):
+                    self.problem(path, "its name is not UTF-8")
+                elif directory:
+                    below.append((path + "/", rules))
+                elif self.entry(path, entry):
+                    yield path
+            pending.extend(reversed(below))
+
+    def nested(self, prefix: str, rules: Ignore) -> Ignore:
+        """Add a directory's .gitignore; like git, not when it is a symlink."""
+        path = prefix + ".gitignore"
+        try:
+            state = self.regular(path, _MAX_IGNORE_BYTES)
+        except OSError:
+            return rules  # reading it as a file reports the problem
+        if state is None:
+            return rules
+        rules, bad = rules.with_file(prefix, state.data.decode("utf-8", "surrogateescape"))
+        for pattern in bad:
+            self.problem(path, f"the pattern {pattern!r} is not valid and was passed over")
+        return rules
+
+    def entry(self, path: str, entry: os.DirEntry[str]) -> bool:
+        """Read one file or symlink; say whether it could be."""
+        try:
+            if entry.is_symlink():
+                state = self.link(path)
+            elif entry.is_file(follow_symlinks=False):
+                state = self.regular(path, self.limit)
+                if state is None:
+                    size = entry.stat(follow_symlinks=False).st_size
+                    self.problem(path, f"has {_size(size)}, more than the limit of {_size(self.limit)}")
+            else:
+                self.problem(path, f"is {_special(entry.stat(follow_symlinks=False).st_mode)}, not a file")
+                return False
+        except OSError as error:
+            self.problem(path, _reason(error))
+            return False
+        if state is None:
+            return False
+        self.files[path] = state
+        return True
+
+    def regular(self, path: str, limit: int) -> FileState | None:
+        """Read a regular file; None when it is larger than ``limit``.
+
+        :raises OSError: when it cannot be read or has become something else.
+        """
+        # not through a link, and not waiting for the other end of a pipe, should the file have changed
+        descriptor = os.open(self.top / path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise OSError(errno.EINVAL, "is not a regular file")
+            data = file.read(limit + 1)
+        return None if len(data) > limit else FileState(data, bool(status.st_mode & stat.S_IXUSR))
+
+    def link(self, path: str) -> FileState | None:
+        target = os.readlink(self.top / path)  # noqa: PTH115 - a Path would drop "./"
+        if not _is_text(target):
+            self.problem(path, "is a symlink to a name that is not UTF-8")
+            return None
+        lexical = os.path.normpath((self.top / path).parent / target)
+        if target.startswith("/") or not self.inside(lexical):
+            self.problem(path, f"is a symlink to {target!r}, outside of the directory")
+            return None
+        try:
+            real = os.path.realpath(self.top / path, strict=True)
+        except OSError as error:
+            loop = error.errno == errno.ELOOP
+            self.problem(path, f"is a symlink to {target!r}, " + ("a loop" if loop else "which is not there"))
+            return None
+        if not self.inside(real):
+            self.problem(path, f"is a symlink to {target!r}, which leads outside of the directory")
+            return None
+        return FileState(target.encode("utf-8"), False, True)
+
+    def inside(self, path: str) -> bool:
+        return Path(path).is_relative_to(self.top)
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _reason(error: OSError) -> str:
+    return f"cannot be read: {(error.strerror or str(error)).lower()}"
+
+
+def _size(count: int) -> str:
+    return f"{count / (1 << 20):.1f} MiB" if count >= 1 << 20 else f"{count} bytes"
+
+
+def _special(mode: int) -> str:
+    kinds = [
+        (stat.S_ISFIFO, "a named pipe"),
+        (stat.S_ISSOCK, "a socket"),
+        (stat.S_ISBLK, "a block device"),
+        (stat.S_ISCHR, "a character device"),
+    ]
+    return next((name for test, name in kinds if test(mode)), "something else")

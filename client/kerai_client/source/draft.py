@@ -1,0 +1,86 @@
+"""What a file's bytes are made of, before anything has an id: drafts of nodes."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(slots=True)
+class FileState:
+    """One file of a working tree: its bytes (a symlink's target), whether it may be executed, whether it
+    is a symlink."""
+
+    data: bytes
+    executable: bool = False
+    symlink: bool = False
+
+
+Snapshot = dict[str, FileState]
+
+
+@dataclass(slots=True)
+class Draft:
+    """A node that has no id yet. ``start`` and ``end`` count characters of the file's text.
+
+    A container has children and no content; a leaf has its exact text as content.
+    """
+
+    kind: str
+    start: int
+    end: int
+    name: str | None = None
+    content: str | None = None
+    children: list[Draft] = field(default_factory=list)
+
+    def walk(self) -> Iterator[Draft]:
+        """Yield this draft and all below it, parents first, in order."""
+        stack = [self]
+        while stack:
+            draft = stack.pop()
+            yield draft
+            stack.extend(reversed(draft.children))
+
+
+@dataclass(slots=True)
+class FileDraft:
+    """A file's language and metadata, the text that its leaves hold, and the drafts below it."""
+
+    language: str | None
+    metadata: dict[str, Any]
+    text: str
+    children: list[Draft]
+
+
+def text_of(state: FileState) -> tuple[str, dict[str, Any]]:
+    """Return the text that is stored for a file, and the metadata that turns it back into the file.
+
+    UTF-8 is stored as it is; what is not UTF-8, or holds NUL (which PostgreSQL text cannot), as base64.
+    """
+    metadata: dict[str, Any] = {}
+    if state.executable:
+        metadata["executable"] = True
+    if state.symlink:
+        metadata["symlink"] = True
+    try:
+        if b"\0" not in state.data:
+            return state.data.decode("utf-8"), metadata
+    except UnicodeDecodeError:
+        pass
+    metadata["encoding"] = "base64"
+    return base64.b64encode(state.data).decode("ascii"), metadata
+
+
+def state_of(text: str, metadata: dict[str, Any]) -> FileState:
+    """Return the file that a stored text and its metadata stand for: the inverse of :func:`text_of`.
+
+    Text that claims to be base64 and is not (two merged rewrites of a binary file) is kept as it is.
+    """
+    data = text.encode("utf-8", "surrogatepass")
+    if metadata.get("encoding") == "base64":
+        with contextlib.suppress(ValueError):
+            data = base64.b64decode(data, validate=True)
+    return FileState(data, metadata.get("executable") is True, metadata.get("symlink") is True)

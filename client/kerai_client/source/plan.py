@@ -1,0 +1,153 @@
+"""What a comparison has to achieve: the paths of the tree and of the directory, within a scope."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from .draft import FileState, Snapshot, text_of
+from .layout import SourceError, check_name
+from .match import Matcher
+from .node import Node
+from .parse import parse_file
+from .part import Part, new_parts, old_parts, pair
+from .renames import parents
+from .splice import clip_parts
+from .tree import Tree
+
+
+@dataclass(slots=True)
+class Plan:
+    """``old`` and ``want`` by full path; ``outside`` lists the paths whose edits are left out; ``inner`` is
+    the node within a file that edits are confined to, with its old and new parts."""
+
+    old: dict[str, Node]
+    want: Snapshot
+    outside: list[str] = field(default_factory=list)
+    inner: tuple[str, Part, Part] | None = None
+
+
+def make_plan(tree: Tree, snapshot: Snapshot, into: str, scope: UUID | None, unread: Collection[str]) -> Plan:
+    """Compare paths and leave out what the caller does not want changed.
+
+    :raises SourceError: when a path is no path, ``into`` is a file, or the scope is not in the tree.
+    """
+    layout = tree.layout()
+    prefix = into + "/" if into else ""
+    for above in [*parents(into), into]:
+        if above in layout.files:
+            raise SourceError(f"{above!r} is a file in the tree, so nothing can be put below it")
+    old = {path: node for path, node in layout.files.items() if path.startswith(prefix)}
+    want = {prefix + path: state for path, state in snapshot.items()}
+    check_paths({**want, **({f"{into}/x": FileState(b"")} if into else {})})
+    hidden = {prefix + path.strip("/") for path in unread}
+    for path, node in old.items():
+        if path in hidden or any(above in hidden for above in parents(path)):
+            want.setdefault(path, tree.state(node.id))
+    plan = Plan(old, want)
+    if scope is not None:
+        _confine(tree, plan, scope)
+    return plan
+
+
+def check_paths(snapshot: Snapshot) -> None:
+    """Check that every path is a clean relative posix path, and that no file is also a directory.
+
+    :raises UnsafeTree: on the first that is not.
+    """
+    above: set[str] = set()
+    for path in snapshot:
+        *directories, name = path.split("/")
+        check_name(name, "/".join(directories))
+        if path.startswith("/") or any(part in ("", ".", "..") or "\0" in part for part in directories):
+            for at, part in enumerate(directories):
+                check_name(part, "/".join(directories[:at]))
+        above.update(parents(path))
+    for path in above:
+        if path in snapshot:
+            check_name("", f"{path} (which is a file as well)")
+
+
+def _confine(tree: Tree, plan: Plan, scope: UUID) -> None:
+    """Make the plan want the old state wherever the scope does not reach."""
+    if scope not in tree:
+        raise SourceError(f"the scope {scope} is not in the tree", hint="it may have been deleted meanwhile")
+    layout = tree.layout()
+    home = tree.path_of(scope)
+    directory = tree[scope].kind == "directory"
+    for path in sorted(plan.old.keys() | plan.want.keys()):
+        node = plan.old.get(path)
+        state = tree.state(node.id) if node is not None else None
+        if plan.want.get(path) == state:
+            continue
+        if directory:
+            inside = tree.within(node.id, scope) if node else (not home or path.startswith(home + "/"))
+            if inside:
+                continue
+        elif path == home and (scope == layout.files[home].id or _inner(tree, plan, path, scope)):
+            continue
+        plan.outside.append(path)
+        if state is None:
+            del plan.want[path]
+        else:
+            plan.want[path] = state
+
+
+def _inner(tree: Tree, plan: Plan, path: str, scope: UUID) -> bool:
+    """Confine the edits of a file to one node in it; False when none of them can be."""
+    file = plan.old[path]
+    if path not in plan.want:
+        return False
+    now, wish = tree.state(file.id), plan.want[path]
+    text, metadata = text_of(wish)
+    if metadata != text_of(now)[1]:
+        return False
+    root = old_parts(tree, file.id)
+    part = next(below for below in root.walk() if below.id == scope)
+    before, after = root.source[: part.start], root.source[part.end :]
+    new = _parsed(path, wish, file)
+    if not _surrounds(before, after, text):
+        # There are edits outside as well: take over only what the node itself became.
+        plan.outside.append(path)
+        matcher = Matcher()
+        matcher.add(root, new)
+        matcher.run()
+        middle = part.text if part.match is None or part.whole else _text(part.match)
+        wish = FileState((before + middle + after).encode(), wish.executable, wish.symlink)
+        text, new = before + middle + after, _parsed(path, wish, file)
+        part = next(below for below in old_parts(tree, file.id).walk() if below.id == scope)
+    plan.want[path] = wish
+    if wish == now:
+        return True
+    low, high = len(before), len(text) - len(after)
+    plan.inner = (path, part, _as_one(part, clip_parts(new.children, low, high), text[low:high]))
+    return True
+
+
+def _surrounds(before: str, after: str, text: str) -> bool:
+    return len(before) + len(after) <= len(text) and text.startswith(before) and text.endswith(after)
+
+
+def _parsed(path: str, state: FileState, file: Node) -> Part:
+    draft = parse_file(path, state, file.language)
+    return new_parts("file", draft.text, draft.children)
+
+
+def _text(new: Part) -> str:
+    """Return the text of a new part; a mirror of an old one has its text in its children."""
+    if new.whole or not new.children:
+        return new.text if new.content is None else new.content
+    return "".join(map(_text, new.children))
+
+
+def _as_one(old: Part, pieces: list[Part], text: str) -> Part:
+    """Return one new part that stands for ``old`` and holds ``pieces``."""
+    if len(pieces) == 1 and pieces[0].is_container == old.is_container and pieces[0].is_leaf == old.is_leaf:
+        new = pieces[0]
+    else:
+        new = Part(old.kind, text, 0, len(text), name=old.name, content=text if old.is_leaf else None)
+        if not old.is_leaf:
+            new.adopt(pieces)
+    pair(old, new)
+    return new

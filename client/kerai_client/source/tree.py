@@ -1,0 +1,276 @@
+"""A state of the codebase in memory, and operations upon it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+from uuid import UUID
+
+from .draft import FileState, Snapshot, state_of
+from .layout import Layout, lay_out
+from .node import Node
+
+_COLUMNS = ("id", "parent_id", "position", "depth", "kind", "name", "language", "content", "path", "metadata")
+
+
+class Tree:
+    """The nodes of a tree, with their children in order. Operations make a new tree, see
+    :func:`apply_operations`; a tree itself does not change, so what is computed from it is kept."""
+
+    def __init__(self) -> None:
+        self._nodes: dict[UUID, Node] = {}
+        self._children: dict[UUID | None, list[UUID]] = {None: []}
+        self._tops: set[UUID] = set()
+        self._deleted: set[UUID] = set()
+        self._states: dict[UUID, FileState] = {}
+        self._layout: Layout | None = None
+
+    @classmethod
+    def from_rows(cls, rows: Iterable[Mapping[str, Any] | Sequence[Any]]) -> Tree:
+        """Build a tree from the rows of ``kerai.tree()``: mappings, or sequences in its column order.
+
+        :param rows: parents before children, siblings in order. A row whose parent is not among the rows
+            before it is a top of the tree, so a subtree can be read as well.
+        """
+        tree = cls()
+        for row in rows:
+            get = row if isinstance(row, Mapping) else dict(zip(_COLUMNS, row, strict=True))
+            metadata = get["metadata"]
+            node = Node(
+                _uuid(get["id"]),
+                None if get["parent_id"] is None else _uuid(get["parent_id"]),
+                get["position"],
+                get["kind"],
+                get["name"],
+                get["language"],
+                get["content"],
+                json.loads(metadata) if isinstance(metadata, str) else metadata or {},
+            )
+            key = node.parent if node.parent in tree._nodes else None
+            if key is None:
+                tree._tops.add(node.id)
+            tree._nodes[node.id] = node
+            tree._children.setdefault(key, []).append(node.id)
+        return tree
+
+    @property
+    def root(self) -> Node | None:
+        """The first node without a parent; None when the tree is empty."""
+        tops = self.tops()
+        return tops[0] if tops else None
+
+    def __contains__(self, node: UUID) -> bool:
+        return node in self._nodes
+
+    def __getitem__(self, node: UUID) -> Node:
+        return self._nodes[node]
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def tops(self) -> list[Node]:
+        """Return the visible nodes without a parent, in order."""
+        return self._visible(None)
+
+    def children(self, node: UUID) -> list[Node]:
+        """Return a node's children in order, without deleted ones."""
+        return self._visible(node)
+
+    def _visible(self, key: UUID | None) -> list[Node]:
+        ids = self._children.get(key, ())
+        if self._deleted:
+            return [self._nodes[child] for child in ids if child not in self._deleted]
+        return [self._nodes[child] for child in ids]
+
+    def subtree(self, node: UUID) -> Iterator[Node]:
+        """Yield a node and all visible nodes below it, parents first, siblings in order."""
+        stack = [self._nodes[node]]
+        while stack:
+            here = stack.pop()
+            yield here
+            if here.id in self._children:
+                stack.extend(reversed(self._visible(here.id)))
+
+    def text(self, node: UUID) -> str:
+        """Return the contents at and below a node, concatenated in order."""
+        return "".join([below.content for below in self.subtree(node) if below.content is not None])
+
+    def state(self, file: UUID) -> FileState:
+        """Return what a file node stands for in a directory."""
+        found = self._states.get(file)
+        if found is None:
+            found = self._states[file] = state_of(self.text(file), self._nodes[file].metadata)
+        return found
+
+    def layout(self) -> Layout:
+        """Return which path belongs to which node.
+
+        :raises UnsafeTree: when a node's name is not a file name.
+        """
+        if self._layout is None:
+            self._layout = lay_out(self.tops(), self.children)
+        return self._layout
+
+    def files(self) -> Iterator[tuple[str, Node]]:
+        """Yield every visible file with its posix path."""
+        yield from self.layout().files.items()
+
+    def find(self, path: str) -> Node | None:
+        """Return the file or directory at a posix path, None when there is none; ``''`` is the root."""
+        layout = self.layout()
+        path = path.strip("/")
+        if path in layout.files:
+            return layout.files[path]
+        return next(iter(layout.directories.get(path, ())), None)
+
+    def path_of(self, node: UUID) -> str:
+        """Return the posix path of a file or directory; for a node within a file, the file's.
+
+        :raises KeyError: when the node is not there or not visible.
+        """
+        paths = self.layout().paths
+        here: UUID | None = node
+        while here is not None and here not in paths:
+            if here in self._deleted:
+                break
+            here = self._nodes[here].parent
+        if here is None or here not in paths:
+            raise KeyError(node)
+        return paths[here]
+
+    def within(self, node: UUID, ancestor: UUID) -> bool:
+        """Whether ``node`` is ``ancestor`` or below it."""
+        here: UUID | None = node
+        while here is not None:
+            if here == ancestor:
+                return True
+            known = self._nodes.get(here)
+            here = None if known is None or here in self._tops else known.parent
+        return False
+
+
+def snapshot_of(tree: Tree) -> Snapshot:
+    """Return the directory that a tree stands for.
+
+    Of several files of one name the later ones get ``~2``, ``~3`` … appended, see :func:`.layout.lay_out`.
+
+    :raises UnsafeTree: when a node's name is not a file name.
+    """
+    return {path: tree.state(file.id) for path, file in tree.files()}
+
+
+def apply_operations(tree: Tree, ops: Sequence[Mapping[str, Any]]) -> Tree:
+    """Return the tree after one later author's operations, as the server would merge them.
+
+    What names an unknown node changes nothing; so do inserting a known node and moving a node below
+    itself. Of equal positions the later placed one comes later. Operations on edges, perspectives and
+    associations are passed over: they are not part of the tree.
+    """
+    editor = _Editor(tree)
+    for op in ops:
+        editor.apply(op)
+    return editor.tree
+
+
+class _Editor:
+    """A copy of a tree that changes; lists of children are copied when first written."""
+
+    def __init__(self, tree: Tree) -> None:
+        copy = self.tree = Tree()
+        copy._nodes = dict(tree._nodes)
+        copy._children = dict(tree._children)
+        copy._tops = set(tree._tops)
+        copy._deleted = set(tree._deleted)
+        copy._states = dict(tree._states)
+        self._own: set[UUID | None] = set()
+
+    def apply(self, op: Mapping[str, Any]) -> None:
+        kind = op["op"]
+        if not kind.startswith("node_"):
+            return
+        node = _uuid(op["node"])
+        if kind == "node_insert":
+            self.insert(node, op)
+            return
+        if node not in self.tree._nodes:
+            return
+        if kind == "node_update":
+            self.update(node, op)
+        elif kind == "node_move":
+            self.move(node, _uuid(op["parent"]) if op["parent"] is not None else None, op["position"])
+        elif kind == "node_delete":
+            self.tree._deleted.add(node)
+        elif kind == "node_restore":
+            self.tree._deleted.discard(node)
+        self.forget(node)
+
+    def insert(self, node: UUID, op: Mapping[str, Any]) -> None:
+        if node in self.tree._nodes:
+            return
+        parent = None if op["parent"] is None else _uuid(op["parent"])
+        if parent is not None and self.tree.within(parent, node):
+            return
+        metadata = {key: value for key, value in (op.get("metadata") or {}).items() if value is not None}
+        self.tree._nodes[node] = Node(
+            node,
+            parent,
+            op["position"],
+            op["kind"],
+            op.get("name"),
+            op.get("language"),
+            op.get("content"),
+            metadata,
+        )
+        self.place(node, parent)
+        self.forget(node)
+
+    def update(self, node: UUID, op: Mapping[str, Any]) -> None:
+        old = self.tree._nodes[node]
+        metadata = {**old.metadata, **(op.get("metadata") or {})}
+        metadata = {key: value for key, value in metadata.items() if value is not None}
+        self.tree._nodes[node] = replace(old, **(op.get("set") or {}), metadata=metadata)
+
+    def move(self, node: UUID, parent: UUID | None, position: str) -> None:
+        if parent is not None and self.tree.within(parent, node):
+            return
+        self.forget(node)
+        old = self.tree._nodes[node]
+        key = None if node in self.tree._tops else old.parent
+        self.siblings(key).remove(node)
+        self.tree._tops.discard(node)
+        self.tree._nodes[node] = replace(old, parent=parent, position=position)
+        self.place(node, parent)
+
+    def place(self, node: UUID, parent: UUID | None) -> None:
+        """Put a node after all siblings whose position is not greater: theirs are older."""
+        if parent is None:
+            self.tree._tops.add(node)
+        siblings = self.siblings(parent)
+        position = self.tree._nodes[node].position
+        low, high = 0, len(siblings)
+        while low < high:
+            middle = (low + high) // 2
+            if position < self.tree._nodes[siblings[middle]].position:
+                high = middle
+            else:
+                low = middle + 1
+        siblings.insert(low, node)
+
+    def siblings(self, key: UUID | None) -> list[UUID]:
+        if key not in self._own:
+            self._own.add(key)
+            self.tree._children[key] = list(self.tree._children.get(key, ()))
+        return self.tree._children[key]
+
+    def forget(self, node: UUID) -> None:
+        """Drop what is known of the files that hold a node."""
+        here: UUID | None = node
+        while here is not None and here in self.tree._nodes:
+            self.tree._states.pop(here, None)
+            here = self.tree._nodes[here].parent
+
+
+def _uuid(value: object) -> UUID:
+    return value if isinstance(value, UUID) else UUID(str(value))
