@@ -284,7 +284,8 @@ def test_real_runners_are_understood(tmp_path: Path) -> None:
 
 def counted(failed: int, succeeded: int | None, passed: bool = False) -> Outcome:
     """An outcome with numbers."""
-    return Outcome(passed, "pytest", failed, succeeded)
+    ran = None if succeeded is None else failed + succeeded
+    return Outcome(passed, "pytest", failed, succeeded, ran=ran)
 
 
 @pytest.mark.parametrize(
@@ -296,6 +297,7 @@ def counted(failed: int, succeeded: int | None, passed: bool = False) -> Outcome
         # A failing test that is gone or skipped is not repaired.
         (counted(2, 7), counted(3, 7), False),
         (counted(0, 6, passed=True), counted(3, 7), False),
+        (counted(0, 9, passed=True), counted(3, 7), False),
         # Two repaired, one broken.
         (counted(2, 8), counted(4, 7), True),
         # A runner that stops at the first failure.

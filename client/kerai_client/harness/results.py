@@ -19,6 +19,7 @@ class Outcome:
     ``passed`` is the command's own word: it exited with 0. ``failed`` and ``succeeded`` are None when
     the runner does not say. ``broken``: the tests could not be run as a whole (a syntax error, a build
     that failed, a time limit), so the counts compare with nothing.
+    ``ran``: how many tests came to a verdict; without errors before or after a test.
     """
 
     passed: bool
@@ -28,18 +29,19 @@ class Outcome:
     failing: frozenset[str] = frozenset()
     broken: bool = False
     summary: str = ""
+    ran: int | None = None
 
     def better_than(self, other: Outcome) -> bool:
         """Say whether a state with this outcome is to be preferred to one with the other.
 
-        The command passes now; or fewer tests fail. Tests that are gone or skipped are no progress:
-        as many as before must succeed, and more when they are counted. Without counts, passing alone
-        is better.
+        The command passes now; or fewer tests fail. Tests that are gone or skipped are no progress: as
+        many as before must come to a verdict, and more must succeed. Without counts, passing alone is
+        better.
         """
         if other.passed or (self.broken and not self.passed):
             return False
         if self.passed:
-            return self.succeeded is None or other.succeeded is None or self.succeeded >= other.succeeded
+            return other.broken or self.ran is None or other.ran is None or self.ran >= other.ran
         if self.failed is None:
             return False
         if other.broken or other.failed is None:
@@ -59,6 +61,7 @@ class Counts:
     failing: set[str]
     summary: str
     broken: bool = False
+    errors: int = 0
 
 
 def judge(finished: Finished) -> Outcome:
@@ -87,6 +90,7 @@ def read(output: str, exit_code: int) -> Outcome:
                 frozenset(counts.failing),
                 counts.broken and not passed,
                 counts.summary,
+                None if counts.succeeded is None else counts.succeeded + counts.failed - counts.errors,
             )
     return Outcome(passed, summary="passed" if passed else f"exit code {exit_code}")
 
@@ -130,7 +134,8 @@ def _pytest(text: str) -> Counts | None:
     failed = _number(summary, "failed|errors?")
     succeeded = _number(summary, "passed|xfailed")
     broken = bool(PYTEST_INTERRUPTED.search(text)) or (failed == 0 and succeeded == 0)
-    return Counts(failed, succeeded, set(PYTEST_FAILING.findall(text)), summary, broken)
+    errors = _number(summary, "errors?")
+    return Counts(failed, succeeded, set(PYTEST_FAILING.findall(text)), summary, broken, errors)
 
 
 UNITTEST_RAN = re.compile(r"^Ran (\d+) tests? in [\d.]+s$", re.MULTILINE)

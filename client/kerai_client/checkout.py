@@ -1,0 +1,109 @@
+"""Write a state of the tree into a directory, without losing what a user has changed there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from kerai_client.errors import KeraiError
+from kerai_client.session import State
+from kerai_client.source import FileState, Snapshot, snapshot_of, write_directory
+
+# What an earlier checkout wrote: path -> digest. `kerai import` leaves this folder out.
+RECORD = Path(".kerai") / "checkout.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """How many files a checkout wrote, and how many it removed."""
+
+    files: int
+    removed: int
+
+
+def write_checkout(state: State, directory: Path, *, scope: str = "", force: bool = False) -> Written:
+    """Make a directory hold the files of a state.
+
+    :param scope: only the file at this path and those below it.
+    :param force: overwrite what the user has changed, and take a directory that is no checkout.
+    :raises KeraiError: when the scope is not in the tree, or the directory holds something to lose.
+    """
+    snapshot = {
+        path: file
+        for path, file in snapshot_of(state.tree).items()
+        if scope in ("", ".", path) or path.startswith(f"{scope}/")
+    }
+    if scope not in ("", ".") and not snapshot:
+        raise KeraiError(
+            f"there is no file at or below {scope!r} in the tree", hint="kerai checkout DIR writes all"
+        )
+    before = _record_of(directory, lenient=force)
+    if before is None and directory.exists() and any(directory.iterdir()) and not force:
+        raise KeraiError(
+            f"{directory} is not empty, and not an earlier checkout",
+            hint="name another directory, or write over it with --force",
+        )
+    before = before or {}
+    if not force:
+        _refuse_overwriting(directory, before, snapshot)
+    gone = [path for path in before if path not in snapshot and _found(directory, path) is not None]
+    write_directory(snapshot, directory, previous=before)
+    record = directory / RECORD
+    record.parent.mkdir(exist_ok=True)
+    record.write_text(
+        json.dumps(
+            {"vector": state.vector, "files": {path: _digest(file) for path, file in snapshot.items()}}
+        ),
+        "utf-8",
+    )
+    return Written(len(snapshot), len(gone))
+
+
+def _digest(file: FileState) -> str:
+    kind = b"l" if file.symlink else b"x" if file.executable else b"f"
+    return hashlib.sha256(kind + file.data).hexdigest()
+
+
+def _found(directory: Path, path: str) -> FileState | None:
+    """Return what is at a path of the directory, None when nothing is."""
+    place = directory / path
+    try:
+        if place.is_symlink():
+            return FileState(os.fsencode(place.readlink()), False, True)
+        return FileState(place.read_bytes(), bool(place.stat().st_mode & 0o100), False)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _record_of(directory: Path, lenient: bool) -> dict[str, str] | None:
+    """Return what an earlier checkout wrote into a directory, None when there was none."""
+    try:
+        files = json.loads((directory / RECORD).read_text("utf-8"))["files"]
+        return {str(path): str(digest) for path, digest in files.items()}
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if lenient:
+            return None
+        raise KeraiError(
+            f"cannot read {directory / RECORD}", detail=str(error), hint="write over it with --force"
+        ) from error
+
+
+def _refuse_overwriting(directory: Path, before: dict[str, str], snapshot: Snapshot) -> None:
+    changed = []
+    for path in sorted(before.keys() | snapshot.keys()):
+        found = _found(directory, path)
+        if found is None or (path in snapshot and found == snapshot[path]):
+            continue
+        if path not in before or _digest(found) != before[path]:
+            changed.append(path)
+    if changed:
+        raise KeraiError(
+            f"{len(changed)} files in {directory} have changes that a checkout would lose",
+            detail=", ".join(changed[:5]) + (" …" if len(changed) > 5 else ""),
+            hint="`kerai import` them first, or write over them with --force",
+        )

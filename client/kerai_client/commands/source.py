@@ -1,0 +1,188 @@
+"""``kerai import``, ``kerai checkout`` and ``kerai log``: directories in and out, and what was changed."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kerai_client.checkout import write_checkout
+from kerai_client.database import Connection, queries
+from kerai_client.errors import KeraiError
+from kerai_client.importing import import_directory
+from kerai_client.lookup import node_at
+from kerai_client.main import Client
+from kerai_client.output import console, emit, emit_record
+from kerai_client.session import Session, Vector, read_state
+
+USUAL_LOG = 30
+
+
+@click.command("import")
+@click.argument("source", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--into", default="", metavar="PATH", help="Where in the tree DIR goes (default: the root).")
+@click.option("--agent", "name", metavar="NAME", help="The agent that signs (default: your user name).")
+@click.option("--message", default="", metavar="TEXT", help="Why, for the log.")
+@click.option("--replace", is_flag=True, help="Also when this deletes most of the tree's files.")
+@click.option("--strict", is_flag=True, help="Exit with 1 when a file could not be read.")
+@click.pass_obj
+def import_(
+    client: Client, *, source: Path, into: str, name: str | None, message: str, replace: bool, strict: bool
+) -> None:
+    """Bring a directory into the database.
+
+    The tree then mirrors DIR: what is new is added, what has changed becomes operations, what is gone
+    is deleted. What .gitignore names is left out. A second import of the same files does nothing.
+
+    \b
+    Example:
+      kerai import my-package
+      kerai import vendor/library --into vendor/library --message "library 2.1"
+    """
+    began = time.monotonic()
+    show = _Progress(enabled=not client.json)
+    with show, client.database() as database, Session(database, name or user_name(), "human") as session:
+        report = import_directory(
+            session,
+            source,
+            into=into,
+            message=message or f"import {source.name}",
+            replace=replace,
+            progress=show,
+        )
+    for problem in report.problems:
+        click.echo(f"{problem}", err=True)
+    seconds = max(time.monotonic() - began, 1e-6)
+    summary: dict[str, Any] = {
+        "files": report.files,
+        "nodes": report.nodes,
+        "operations": report.operations,
+        "problems": len(report.problems),
+        "seconds": round(seconds, 2),
+        "files_per_second": round(report.files / seconds),
+        "nodes_per_second": round(report.nodes / seconds),
+        "operations_per_second": round(report.operations / seconds),
+    }
+    emit_record(summary, json=client.json)
+    if strict and report.problems:
+        raise click.exceptions.Exit(1)
+
+
+@click.command()
+@click.argument("target", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--at", metavar="VECTOR", help="The state as of this version vector, a JSON object.")
+@click.option("--scope", default="", metavar="PATH", help="Only this file or what lies below this directory.")
+@click.option("--force", is_flag=True, help="Also over files that you have changed, or that are not kerai's.")
+@click.pass_obj
+def checkout(client: Client, target: Path, at: str | None, scope: str, force: bool) -> None:
+    """Write the database's files into a directory: a complete working tree.
+
+    DIR is made, or is empty, or an earlier checkout; in that one, files that are gone from the tree
+    are removed, and files that you have changed are not overwritten unless --force is given.
+
+    \b
+    Example:
+      kerai checkout repaired
+      kerai checkout before --at '{"alice.0123456789abcdef": 120}'
+    """
+    vector = None if at is None else parse_vector(at)
+    with client.database() as database:
+        state = read_state(database, vector)
+    written = write_checkout(state, target, scope=scope.strip("/"), force=force)
+    summary = {
+        "directory": str(target),
+        "files": written.files,
+        "removed": written.removed,
+        "vector": state.vector,
+    }
+    if client.json:
+        emit_record(summary, json=True)
+    else:
+        console().print(f"{written.files} files in {target}", markup=False)
+
+
+@click.command()
+@click.option(
+    "--limit", type=click.IntRange(1), default=USUAL_LOG, show_default=True, help="At most so many."
+)
+@click.option("--author", metavar="NAME", help="Only of this agent, by name or author id.")
+@click.option("--path", metavar="PATH", help="Only what changed this file or directory.")
+@click.pass_obj
+def log(client: Client, limit: int, author: str | None, path: str | None) -> None:
+    """List changesets, the latest first.
+
+    \b
+    Example:
+      kerai log --limit 5
+      kerai log --author solver-1 --path src/auth
+    """
+    with client.database() as database:
+
+        def read(connection: Connection) -> list[dict[str, Any]]:
+            node = None if path is None else node_at(connection, path)
+            return connection.execute(
+                queries()["log"], {"limit": limit, "author": author, "node": node}
+            ).fetchall()
+
+        rows = database.run(read)
+    emit(rows, ["received", "author", "operations", "message", "changeset"], "Changesets", client.json)
+
+
+def user_name() -> str:
+    """Return the name of the operating system's user, which signs when no agent is named."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        raise KeraiError("this user has no name", hint="name the agent that signs: --agent NAME") from None
+
+
+def parse_vector(text: str) -> Vector:
+    """Return the version vector that a JSON text holds.
+
+    :raises KeraiError: when it is not one.
+    """
+    try:
+        vector = json.loads(text)
+    except json.JSONDecodeError:
+        vector = None
+    if not isinstance(vector, dict) or not all(
+        isinstance(seq, int) and not isinstance(seq, bool) for seq in vector.values()
+    ):
+        raise KeraiError(
+            f"{text!r} is not a version vector", hint='it looks like {"alice.0123456789abcdef": 120}'
+        )
+    return vector
+
+
+class _Progress:
+    """A line a stage of an import, on a terminal only."""
+
+    def __init__(self, enabled: bool) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn  # noqa: PLC0415 -- costly
+
+        screen = console(stderr=True)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            console=screen,
+            disable=not enabled or not screen.is_terminal,
+            transient=True,
+        )
+        self._tasks: dict[str, Any] = {}
+
+    def __call__(self, stage: str, done: int, total: int | None) -> None:
+        if stage not in self._tasks:
+            self._tasks[stage] = self._progress.add_task(stage, total=total)
+        self._progress.update(self._tasks[stage], completed=done, total=total)
+
+    def __enter__(self) -> _Progress:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()

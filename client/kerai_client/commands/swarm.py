@@ -1,0 +1,324 @@
+"""``kerai swarm``: launch swarms, and see what they do."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import click
+
+from kerai_client.errors import KeraiError
+from kerai_client.main import Client
+from kerai_client.options import DURATION
+from kerai_client.output import console, emit, emit_record, format_nkoi
+
+NKOI = dict.fromkeys(("rewards_nkoi", "nkoi", "budget_nkoi", "spent_nkoi"), format_nkoi)
+
+
+@click.group()
+def swarm() -> None:
+    """Launch swarms of agents, and see what they do.
+
+    \b
+    Example:
+      kerai swarm launch --task "make all tests in pkg/auth pass" --agents 8 --solver "kerai solve mutate"
+    """
+
+
+@swarm.command()
+@click.option("--task", required=True, metavar="TASK", help="A task's id, or the description of a new one.")
+@click.option(
+    "--agents", type=click.IntRange(1), default=100, show_default=True, help="At most so many may join."
+)
+@click.option("--model", help="The model of the agents; [solvers] in the config names its command.")
+@click.option("--timeout", type=DURATION, help="For how long they may work, for example 1h.")
+@click.option(
+    "--budget", type=click.IntRange(1), metavar="NKOI", help="What the attempts may cost in all, in nKoi."
+)
+@click.option(
+    "--budget-ops", type=click.IntRange(1), metavar="N", help="How many operations an agent may push."
+)
+@click.option(
+    "--success-command", metavar="CMD", help="Done when it exits with 0 (default: detected from the tree)."
+)
+@click.option("--scope", metavar="PATH", help="The directory or file that agents may change (default: all).")
+@click.option("--sponsor", metavar="AGENT", help="The agent whose wallet pays.")
+@click.option("--name", help="The swarm's name (default: made from its id).")
+@click.option("--solver", metavar="CMD", help="What edits the working tree; agents with it are started here.")
+@click.option(
+    "--start", type=click.IntRange(0), metavar="N", help="How many to start here (default: one a core)."
+)
+@click.option(
+    "--agent-prefix", default="solver", show_default=True, help="They are named PREFIX-1, PREFIX-2, …"
+)
+@click.pass_obj
+def launch(
+    client: Client,
+    /,
+    *,
+    task: str,
+    agents: int,
+    model: str | None,
+    name: str | None,
+    solver: str | None,
+    start: int | None,
+    agent_prefix: str,
+    **options: Any,
+) -> None:
+    """Launch a swarm against a task, and with a solver, start agents on this machine.
+
+    Agents started here work in the foreground until the task has succeeded; Ctrl-C stops them, and
+    the swarm stays open for others. Agents elsewhere join with `kerai agent work`.
+
+    \b
+    Example:
+      kerai swarm launch --task "make all tests in pkg/auth pass" --agents 100 \\
+          --model claude-opus-4-6 --timeout 1h --budget 500000
+      kerai swarm launch --task 3f2a --solver "kerai solve mutate" --start 4
+    """
+    from kerai_client.database import Connection, queries  # noqa: PLC0415 -- drivers are slow to import
+
+    config = client.config
+    solver = solver or config.solvers.get(model or "")
+    if start and solver is None:
+        raise KeraiError(
+            "there is no solver to start agents with",
+            hint="say --solver CMD, or give the model a command in [solvers] of ~/.config/kerai/config.toml",
+        )
+    count = min(agents, os.cpu_count() or 1) if start is None else start
+    if count > agents:
+        raise KeraiError(f"the swarm takes {agents} agents", detail=f"--start {count}", hint="raise --agents")
+
+    def begin(connection: Connection) -> dict[str, Any]:
+        with connection.transaction():
+            found = _task_for(connection, task, options)
+            row = connection.execute(
+                queries()["launch_swarm"], {"task": found, "name": name, "max_agents": agents}
+            ).fetchone()
+        assert row is not None
+        return row
+
+    with client.database() as database:
+        made = begin(database.connection())
+        if solver is None or count == 0:
+            if client.json:
+                emit_record(made, json=True)
+            else:
+                _explain_joining(made, solver, model)
+            return
+        _run_crew(client, made, solver, [f"{agent_prefix}-{n + 1}" for n in range(count)], model)
+
+
+def _task_for(connection: Any, text: str, options: dict[str, Any]) -> UUID:
+    """Return the task that an id names, or a new one that has the text for its description."""
+    from kerai_client.lookup import ID_PREFIX, find  # noqa: PLC0415 -- as above
+    from kerai_client.tasks import create_task  # noqa: PLC0415
+
+    if ID_PREFIX.fullmatch(text.strip().lower()):
+        given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
+        if given:
+            raise KeraiError(
+                "an existing task has its scope, command and budgets already",
+                detail=f"--task {text} {' '.join(given)}",
+                hint="leave these options out, or describe a new task in words",
+            )
+        return find(connection, "task", text)
+    found: UUID = create_task(connection, text, **options)["id"]
+    return found
+
+
+def _explain_joining(made: dict[str, Any], solver: str | None, model: str | None) -> None:
+    command = solver or "<command of your agent>"
+    extra = f" --kind llm --model {shlex.quote(model)}" if model else ""
+    click.echo(
+        f"Swarm {made['name']} ({made['id']}) waits for agents. Start each like this, on any machine that\n"
+        f"reaches the database:\n\n"
+        f"  kerai agent work --swarm {made['id']} --agent solver-1 --solver {shlex.quote(command)}{extra}\n\n"
+        f"See what they do:  kerai swarm status --watch\n"
+        f"Stop it:           kerai swarm stop {made['id']}"
+    )
+
+
+def _run_crew(client: Client, made: dict[str, Any], solver: str, names: list[str], model: str | None) -> None:
+    from kerai_client.dashboard import follow, swarm_rows  # noqa: PLC0415 -- as above
+    from kerai_client.harness.crew import Crew  # noqa: PLC0415
+
+    options = ["--kind", "llm", "--model", model] if model else []
+    dsn = client.config.database()
+    with client.database() as database, Crew(dsn, made["id"], names, solver=solver, options=options) as crew:
+        if client.json:
+            for process in crew.processes.values():
+                process.wait()
+            status, _ = swarm_rows(database, made["id"])
+            emit_record(status, json=True)
+        else:
+            status = follow(database, made["id"], lambda: crew.running() > 0)
+        failures = list(crew.failures())
+    for name, code, words in failures:
+        click.echo(f"{name} ended with exit code {code}:\n{words}", err=True)
+    if status["status"] != "converged":
+        raise KeraiError(
+            f"the task has not succeeded: {status['task_status']}",
+            detail=f"swarm {made['id']}, no agent runs here any more",
+            hint=f"kerai swarm progress --task {made['task_id']}",
+        )
+
+
+@swarm.command()
+@click.argument("swarm", metavar="[SWARM]", required=False)
+@click.option("--watch", is_flag=True, help="Go on showing it until it ends.")
+@click.pass_obj
+def status(client: Client, swarm: str | None, watch: bool) -> None:
+    """Show all swarms, or one with its agents.
+
+    \b
+    Example:
+      kerai swarm status
+      kerai swarm status 3f2a --watch
+    """
+    from kerai_client.dashboard import agents_table, follow, swarm_rows  # noqa: PLC0415 -- as above
+    from kerai_client.database import queries  # noqa: PLC0415
+    from kerai_client.lookup import find  # noqa: PLC0415
+
+    with client.database() as database:
+        everything = database.run(
+            lambda connection: connection.execute(queries()["swarm_status"], {"swarm": None}).fetchall()
+        )
+        if swarm is None and watch and everything:
+            found: UUID = everything[0]["swarm_id"]
+        elif swarm is None:
+            columns = ["name", "status", "task", "agents", "active", "attempts", "passes", "failing_tests"]
+            emit(everything, [*columns, "rewards_nkoi", "swarm_id"], "Swarms", client.json, NKOI)
+            return
+        else:
+            found = database.run(lambda connection: find(connection, "swarm", swarm))
+        if watch and not client.json:
+            follow(database, found, lambda: True)
+            return
+        row, members = swarm_rows(database, found)
+    if client.json:
+        emit_record({**row, "members": members}, json=True)
+    else:
+        console().print(agents_table(row, members))
+
+
+@swarm.command()
+@click.argument("swarm", metavar="SWARM")
+@click.pass_obj
+def stop(client: Client, swarm: str) -> None:
+    """Stop a swarm: its agents end their work, its task can be launched again.
+
+    \b
+    Example:
+      kerai swarm stop 3f2a
+    """
+    from kerai_client.database import queries  # noqa: PLC0415 -- as above
+    from kerai_client.lookup import find  # noqa: PLC0415
+
+    with client.connect() as connection:
+        found = find(connection, "swarm", swarm)
+        row = connection.execute(queries()["stop_swarm"], {"swarm": found}).fetchone()
+    assert row is not None
+    emit_record(row, json=client.json)
+
+
+@swarm.command()
+@click.option("--task", required=True, metavar="TASK", help="The task, by id or description.")
+@click.pass_obj
+def leaderboard(client: Client, task: str) -> None:
+    """Show which agents make tests pass.
+
+    \b
+    Example:
+      kerai swarm leaderboard --task 3f2a
+    """
+    from kerai_client.dashboard import show_leaderboard  # noqa: PLC0415 -- as above
+    from kerai_client.lookup import find  # noqa: PLC0415
+
+    with client.database() as database:
+        found = database.run(lambda connection: find(connection, "task", task))
+        show_leaderboard(database, found, client.json)
+
+
+@swarm.command()
+@click.option("--since", type=DURATION, default="1h", show_default=True, help="How far to look back.")
+@click.pass_obj
+def hotspots(client: Client, since: float) -> None:
+    """Show what is changed most.
+
+    \b
+    Example:
+      kerai swarm hotspots --since 1h
+    """
+    from kerai_client.database import queries  # noqa: PLC0415 -- as above
+
+    with client.connect() as connection:
+        rows = connection.execute(queries()["swarm_hotspots"], {"since": timedelta(seconds=since)}).fetchall()
+    columns = ["path", "kind", "name", "operations", "authors", "last_changed_at"]
+    emit(rows, columns, "Hotspots", client.json)
+
+
+@swarm.command()
+@click.option("--task", required=True, metavar="TASK", help="The task, by id or description.")
+@click.pass_obj
+def progress(client: Client, task: str) -> None:
+    """Show how the tests turn green, minute by minute.
+
+    \b
+    Example:
+      kerai swarm progress --task 3f2a
+    """
+    from kerai_client.database import queries  # noqa: PLC0415 -- as above
+    from kerai_client.lookup import find  # noqa: PLC0415
+
+    with client.connect() as connection:
+        found = find(connection, "task", task)
+        rows = connection.execute(queries()["swarm_progress"], {"task": found}).fetchall()
+    emit(rows, ["minute", "attempts", "passes", "failures", "best_failing"], "Progress", client.json)
+
+
+@swarm.command()
+@click.option("--agent", required=True, metavar="NAME", help="The agent, by name or id.")
+@click.pass_obj
+def trace(client: Client, agent: str) -> None:
+    """Show what an agent has done, the oldest first.
+
+    \b
+    Example:
+      kerai swarm trace --agent solver-42
+    """
+    from kerai_client.database import queries  # noqa: PLC0415 -- as above
+    from kerai_client.lookup import find  # noqa: PLC0415
+
+    with client.connect() as connection:
+        found = find(connection, "agent", agent)
+        rows = connection.execute(queries()["agent_trace"], {"agent": found}).fetchall()
+    columns = ["at", "event", "operations", "failing", "duration_ms", "nkoi", "message", "reference"]
+    emit(rows, columns, "Trace", client.json, NKOI)
+
+
+@swarm.command()
+@click.option("--task", required=True, metavar="TASK", help="The task, by id or description.")
+@click.pass_obj
+def economics(client: Client, task: str) -> None:
+    """Show what a task has cost and paid.
+
+    \b
+    Example:
+      kerai swarm economics --task 3f2a
+    """
+    from kerai_client.dashboard import economics_lines  # noqa: PLC0415 -- as above
+    from kerai_client.database import queries  # noqa: PLC0415
+    from kerai_client.lookup import find  # noqa: PLC0415
+
+    with client.connect() as connection:
+        found = find(connection, "task", task)
+        row = connection.execute(queries()["swarm_economics"], {"task": found}).fetchone()
+    assert row is not None
+    if client.json:
+        emit_record(row, json=True)
+    else:
+        click.echo("\n".join(economics_lines(row)))

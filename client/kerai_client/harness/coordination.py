@@ -1,0 +1,170 @@
+"""What an agent says to its swarm, and hears from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from uuid import UUID
+
+import psycopg
+from psycopg.types.json import Json, Jsonb
+
+from kerai_client.database import Connection, Database, queries
+from kerai_client.errors import KeraiError
+from kerai_client.harness.results import Outcome, read
+
+T = TypeVar("T")
+
+# Long enough for a server that recovers from a crash.
+PATIENCE_SECONDS = 300.0
+# The first words of the output of an attempt that stays unpushed. It is reported with the vector that it
+# started from, and must not be taken for a result of that state itself.
+NOT_PUSHED = "kerai: an attempt that was not pushed"
+
+
+class PatientDatabase(Database):
+    """A database that an agent goes on with when the server is gone for a while, or until it has to stop."""
+
+    def __init__(self, dsn: str, *, interrupted: Callable[[], None], tell: Callable[[str], None]) -> None:
+        """:param interrupted: called between tries; raises when the agent has to stop."""
+        super().__init__(dsn, seconds=PATIENCE_SECONDS)
+        self._interrupted, self._tell = interrupted, tell
+
+    def run(
+        self,
+        operation: Callable[[Connection], T],
+        *,
+        on_retry: Callable[[psycopg.Error, float], None] | None = None,
+    ) -> T:
+        tries = 0
+
+        def between(error: psycopg.Error, delay: float) -> None:
+            nonlocal tries
+            tries += 1
+            if tries == 1 and (error.sqlstate is None or not error.sqlstate.startswith("40")):
+                self._tell(f"the connection is lost, trying again: {str(error).splitlines()[0]}")
+            self._interrupted()
+            if on_retry is not None:
+                on_retry(error, delay)
+
+        return super().run(operation, on_retry=between)
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """What a swarm is for."""
+
+    swarm: UUID
+    swarm_name: str
+    task: UUID
+    description: str
+    success_command: str
+    scope: UUID | None
+
+
+class Membership:
+    """One agent in one swarm."""
+
+    def __init__(self, database: Database, swarm: UUID, agent: UUID) -> None:
+        self._database = database
+        self.agent = agent
+        row = self._row(swarm)
+        self.assignment = Assignment(
+            swarm,
+            row["name"],
+            row["task_id"],
+            row["description"],
+            row["success_command"],
+            row["scope_node_id"],
+        )
+
+    def join(self) -> None:
+        """Join, or show that this agent is still alive."""
+        self._call("join_swarm", swarm=self.assignment.swarm, agent=self.agent)
+
+    def over(self) -> str | None:
+        """Return why there is nothing left to do, None when there is."""
+        row = self._row(self.assignment.swarm)
+        if row["task_status"] == "succeeded":
+            return "the task has succeeded"
+        if row["task_status"] == "failed":
+            return "the task has failed"
+        if row["status"] != "running":
+            return (
+                f"the swarm has {row['status']}" if row["status"] == "converged" else "the swarm was stopped"
+            )
+        return None
+
+    def attempts(self) -> int:
+        """Return how many results this agent has reported before, in an earlier life too."""
+        row = self._call("attempts_of", task=self.assignment.task, agent=self.agent)
+        attempts: int = row["attempts"] if row else 0
+        return attempts
+
+    def result_at(self, vector: Mapping[str, int]) -> tuple[Outcome, str] | None:
+        """Return what somebody has reported of exactly this state, None when nobody has."""
+        row = self._call(
+            "result_at", task=self.assignment.task, vector=Jsonb(dict(vector)), not_pushed=NOT_PUSHED
+        )
+        if row is None:
+            return None
+        return read(row["output"], 0 if row["passed"] else 1), row["output"]
+
+    def report(
+        self, vector: Mapping[str, int], outcome: Outcome, output: str, milliseconds: int, cost: int
+    ) -> None:
+        """Report the result of a state that is merged."""
+        self._call(
+            "record_test_result",
+            task=self.assignment.task,
+            agent=self.agent,
+            vector=Jsonb(dict(vector)),
+            passed=outcome.passed,
+            output=output,
+            duration_ms=milliseconds,
+            compute_cost=cost,
+        )
+
+    def report_failure(
+        self,
+        base: Mapping[str, int],
+        *,
+        ops: Sequence[Mapping[str, Any]],
+        reason: str,
+        output: str,
+        milliseconds: int,
+        cost: int,
+    ) -> None:
+        """Report an attempt that is not pushed: its result, and its operations for whoever studies them."""
+        output = f"{NOT_PUSHED} ({reason})\n{output}"
+        self._call(
+            "record_failed_attempt",
+            task=self.assignment.task,
+            agent=self.agent,
+            base=Jsonb(dict(base)),
+            ops=Json(list(ops)),
+            reason=reason,
+            output=output,
+        )
+        self._call(
+            "record_test_result",
+            task=self.assignment.task,
+            agent=self.agent,
+            vector=Jsonb(dict(base)),
+            passed=False,
+            output=output,
+            duration_ms=milliseconds,
+            compute_cost=cost,
+        )
+
+    def _row(self, swarm: UUID) -> dict[str, Any]:
+        row = self._call("swarm", swarm=swarm)
+        if row is None:
+            raise KeraiError(f"there is no swarm {swarm}", hint="`kerai swarm status` shows what there is")
+        return row
+
+    def _call(self, query: str, **parameters: object) -> dict[str, Any] | None:
+        return self._database.run(
+            lambda connection: connection.execute(queries()[query], parameters).fetchone()
+        )

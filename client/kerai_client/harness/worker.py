@@ -1,0 +1,409 @@
+"""An agent at work: read the state, let the solver change it, test, push what got better, again.
+
+Whatever is pushed has been tested exactly as it is merged: the tests run on a fresh working tree that
+holds the state and the operations, nothing else, and the push is guarded by the scope. When somebody
+else was faster, the push is stale; then the agent's operations are put onto the new state and tested
+there again.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any
+from uuid import UUID
+
+import psycopg
+
+from kerai_client.errors import KeraiError
+from kerai_client.harness.coordination import Membership
+from kerai_client.harness.process import Finished, clean_environment, run
+from kerai_client.harness.rebase import rebase
+from kerai_client.harness.results import Outcome, judge, tail
+from kerai_client.harness.workspace import Workspace
+from kerai_client.session import Session, State, Vector, read_state, read_vector
+from kerai_client.source import (
+    Snapshot,
+    Tree,
+    apply_operations,
+    diff,
+    outside_scope,
+    read_directory,
+    snapshot_of,
+    write_directory,
+)
+
+WATCH_SECONDS = 1.0  # how often a running solver is asked whether its swarm still runs
+MERGE_TRIES = 25
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.2, 10.0
+SHARED_RESULT_SECONDS = 1.5  # whoever made a state reports its result at once; waiting beats testing it again
+# What tools leave in a working tree; nobody means to keep it.
+LEFTOVERS = ("__pycache__/", ".pytest_cache/", ".mypy_cache/", ".coverage", "*.py[cod]", ".kerai/")
+NOT_STARTED = (126, 127)  # how a shell says that there is no such program
+ENOUGH = ("KR008", "KR011")  # a budget is used up; the swarm or the task is over
+OUTPUT_HINT_BYTES = 2_000
+
+
+class Stopped(Exception):
+    """Ends the work; the message says why."""
+
+
+@dataclass(slots=True)
+class Limits:
+    """What one agent may use. Times are in seconds, the cost in nKoi."""
+
+    attempts: int | None = None
+    attempt_seconds: float = 600.0
+    test_seconds: float = 600.0
+    cost_per_second: int = 0
+
+
+@dataclass(slots=True)
+class Spent:
+    """What the work since the last report has taken."""
+
+    seconds: float = 0.0
+    milliseconds: int = 0
+
+    def add(self, finished: Finished) -> None:
+        """Add a run of the solver or of the tests."""
+        self.seconds += finished.seconds
+        self.milliseconds += finished.milliseconds
+
+
+@dataclass(slots=True)
+class Candidate:
+    """Operations on a state, tested: ``vector`` is what the state was read at."""
+
+    state: State
+    ops: Sequence[Mapping[str, Any]]
+    outcome: Outcome
+    output: str
+    milliseconds: int
+
+
+@dataclass(slots=True)
+class Tally:
+    """What an agent has done."""
+
+    attempts: int = 0
+    merged: int = 0
+    stale: int = 0
+    failed: int = 0
+
+
+class Stop:
+    """Set by SIGTERM and SIGINT; asked at every step that takes time."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def check(self) -> None:
+        """:raises Stopped: when a signal has come."""
+        if self.signal is not None:
+            raise Stopped(f"{signal.Signals(self.signal).name} received")
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take SIGTERM and SIGINT as a wish to stop, for as long as this lasts."""
+
+        def note(number: int, frame: FrameType | None) -> None:
+            self.signal = number
+
+        before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+@dataclass
+class Worker:
+    """One agent at work for one swarm.
+
+    :param solver: the command that changes the working tree, for ``/bin/sh``.
+    :param tell: told each event: its name, and what belongs to it.
+    """
+
+    session: Session
+    membership: Membership
+    solver: str
+    limits: Limits
+    stop: Stop
+    tell: Callable[[str, dict[str, Any]], None]
+    tally: Tally = field(default_factory=Tally)
+    _results: dict[str, tuple[Outcome, str]] = field(default_factory=dict)
+    _spent: Spent = field(default_factory=Spent)
+    _fruitless: int = 0
+
+    def work(self) -> str:
+        """Work until there is nothing left to do, and return why."""
+        with Workspace(self.session.name) as workspace:
+            self._workspace = workspace
+            try:
+                self.membership.join()
+                self._first_attempt = self.membership.attempts() + 1
+                while True:
+                    self._step()
+            except Stopped as stopped:
+                return str(stopped)
+            except psycopg.Error as error:
+                if error.sqlstate not in ENOUGH:
+                    raise
+                return str(error.diag.message_primary)
+
+    def _step(self) -> None:
+        self._check()
+        if self.limits.attempts is not None and self.tally.attempts >= self.limits.attempts:
+            raise Stopped(f"{self.tally.attempts} attempts made")
+        state = self._state()
+        outcome, output = self._result_of(state)
+        if outcome.passed:
+            # Green, and yet not over: something outside of this state has come meanwhile.
+            self._pause(state)
+            return
+        edits = self._attempt(state, output)
+        if edits is not None and self._merge(state, edits):
+            self._fruitless = 0
+        else:
+            self._fruitless += 1
+            self._pause(state)
+
+    # -- the state and its result ---------------------------------------------------------------
+
+    def _state(self) -> State:
+        return read_state(self.session.database)
+
+    def _guard(self, tree: Tree) -> UUID | None:
+        """Return the subtree that the task is about: nobody else may have changed it when a push merges."""
+        scope = self.membership.assignment.scope
+        if scope is None and tree.root is not None:
+            return tree.root.id
+        return scope
+
+    def _result_of(self, state: State) -> tuple[Outcome, str]:
+        """Return what the tests say of a state: what is known, or else by running them."""
+        key = _key(state.vector)
+        if key not in self._results:
+            known = self._shared_result(state.vector)
+            if known is None:
+                outcome, output, milliseconds = self._test(snapshot_of(state.tree))
+                self.tell("tested", {"failing": outcome.failed, "summary": outcome.summary})
+                self.membership.report(
+                    state.vector, outcome, tail(output, outcome), milliseconds, self._cost()
+                )
+                known = outcome, output
+            self._results = {key: known}
+        return self._results[key]
+
+    def _shared_result(self, vector: Vector) -> tuple[Outcome, str] | None:
+        until = time.monotonic() + random.uniform(0.0, SHARED_RESULT_SECONDS)
+        while True:
+            known = self.membership.result_at(vector)
+            if known is not None or time.monotonic() > until:
+                # Passing is worth a look of one's own: the report may have come too early to count.
+                return None if known is not None and known[0].passed else known
+            self._check()
+            time.sleep(0.1)
+
+    # -- one attempt ----------------------------------------------------------------------------
+
+    def _attempt(self, state: State, output: str) -> list[dict[str, Any]] | None:
+        """Let the solver change a working tree; return the operations that it comes to, None for none."""
+        self.tally.attempts += 1
+        number = self._first_attempt + self.tally.attempts - 1
+        before = snapshot_of(state.tree)
+        tree = self._workspace.tree
+        self._write(before)
+        finished = run(
+            self.solver,
+            tree,
+            environment=self._solver_environment(state.tree, number, output),
+            seconds=self.limits.attempt_seconds,
+            watch=self._watch,
+            watch_seconds=WATCH_SECONDS,
+        )
+        self._spent.add(finished)
+        self._check()
+        if finished.exit_code in NOT_STARTED and not finished.timed_out:
+            raise KeraiError(
+                "the solver could not be started",
+                detail=finished.output.strip()[-OUTPUT_HINT_BYTES:],
+                hint="--solver takes a command line for /bin/sh; it runs in the working tree",
+            )
+        after, problems = read_directory(tree, exclude=LEFTOVERS, tracked=before.keys())
+        unread = {problem.path for problem in problems} - after.keys()
+        for problem in problems:
+            self.tell("problem", {"attempt": number, "message": str(problem)})
+        scope = self.membership.assignment.scope
+        if scope is not None:
+            outside = outside_scope(state.tree, after, scope=scope, unread=unread)
+            if outside:
+                self.tell("outside", {"attempt": number, "paths": outside})
+        ops = diff(state.tree, after, author=self.session.author, scope=scope, unread=unread)
+        if not ops:
+            self.tell("idle", {"attempt": number, "solver_exit": finished.exit_code})
+            return None
+        return ops
+
+    def _merge(self, state: State, ops: Sequence[Mapping[str, Any]]) -> bool:
+        """Test operations and push them when they make the state better; say whether they are merged."""
+        for _ in range(MERGE_TRIES):
+            self._check()
+            # What came while the solver or the tests ran is taken in before the next test, not after it.
+            if read_vector(self.session.database) != state.vector:
+                newer = self._state()
+                ops = rebase(state.tree, newer.tree, ops)
+                state = newer
+            if not ops:
+                self.tell("overtaken", {})
+                return False
+            candidate = self._try(state, ops)
+            reason = self._worse(candidate)
+            if reason is not None:
+                self._discard(candidate, reason)
+                return False
+            if self._push(candidate):
+                return True
+            self.tally.stale += 1
+            self.tell("stale", {"operations": len(ops)})
+        self._discard(candidate, f"stale {MERGE_TRIES} times")
+        return False
+
+    def _try(self, state: State, ops: Sequence[Mapping[str, Any]]) -> Candidate:
+        tree = apply_operations(state.tree, [dict(op) for op in ops])
+        outcome, output, milliseconds = self._test(snapshot_of(tree))
+        return Candidate(state, ops, outcome, output, milliseconds)
+
+    def _worse(self, candidate: Candidate) -> str | None:
+        """Return why a candidate is no progress, None when it is."""
+        before, _ = self._result_of(candidate.state)
+        if candidate.outcome.better_than(before):
+            return None
+        if candidate.outcome.broken:
+            return f"the tests do not run: {candidate.outcome.summary}"
+        return f"no better: {before.summary} before, {candidate.outcome.summary} after"
+
+    def _push(self, candidate: Candidate) -> bool:
+        before, _ = self._result_of(candidate.state)
+        message = f"{_failing(before)} -> {_failing(candidate.outcome)}"
+        pushed = self.session.push(
+            candidate.ops,
+            candidate.state.vector,
+            guard=self._guard(candidate.state.tree),
+            task=self.membership.assignment.task,
+            message=message,
+        )
+        if pushed.status == "stale":
+            return False
+        # Exactly what was tested: the state as it was read, and this agent's operations.
+        vector = {**candidate.state.vector, self.session.author: pushed.last_seq}
+        output = tail(candidate.output, candidate.outcome)
+        self._results = {_key(vector): (candidate.outcome, output)}
+        self.tally.merged += 1
+        self.tell(
+            "merged",
+            {"operations": pushed.operations, "failing": candidate.outcome.failed, "message": message},
+        )
+        self.membership.report(vector, candidate.outcome, output, candidate.milliseconds, self._cost())
+        return True
+
+    def _discard(self, candidate: Candidate, reason: str) -> None:
+        self.tally.failed += 1
+        self.tell("failed", {"reason": reason})
+        self.membership.report_failure(
+            candidate.state.vector,
+            ops=candidate.ops,
+            reason=reason,
+            output=tail(candidate.output, candidate.outcome, limit=32 * 1024),
+            milliseconds=candidate.milliseconds,
+            cost=self._cost(),
+        )
+
+    # -- running things -------------------------------------------------------------------------
+
+    def _test(self, snapshot: Snapshot) -> tuple[Outcome, str, int]:
+        """Run the success command on a fresh working tree of exactly these files."""
+        self._write(snapshot)
+        finished = run(
+            self.membership.assignment.success_command,
+            self._workspace.tree,
+            environment=clean_environment(),
+            seconds=self.limits.test_seconds,
+            watch=self._watch,
+            watch_seconds=WATCH_SECONDS,
+        )
+        self._spent.add(finished)
+        self._check()
+        return judge(finished), finished.output, finished.milliseconds
+
+    def _write(self, snapshot: Snapshot) -> None:
+        self._workspace.clear()
+        write_directory(snapshot, self._workspace.tree)
+
+    def _solver_environment(self, tree: Tree, number: int, output: str) -> dict[str, str]:
+        assignment = self.membership.assignment
+        scope = "." if assignment.scope is None else tree.path_of(assignment.scope) or "."
+        self._workspace.test_output.write_text(output, "utf-8")
+        self._workspace.task_file.write_text(
+            f"{assignment.description}\n\n"
+            f"Done when this command exits with 0: {assignment.success_command}\n"
+            f"Change only what lies in: {scope}\n"
+            f"What the command says now: {self._workspace.test_output}\n",
+            "utf-8",
+        )
+        return clean_environment() | {
+            "KERAI_TASK": str(assignment.task),
+            "KERAI_SWARM": str(assignment.swarm),
+            "KERAI_AGENT": self.session.name,
+            "KERAI_ATTEMPT": str(number),
+            "KERAI_SCOPE": scope,
+            "KERAI_SUCCESS_COMMAND": assignment.success_command,
+            "KERAI_TASK_FILE": str(self._workspace.task_file),
+            "KERAI_TEST_OUTPUT": str(self._workspace.test_output),
+        }
+
+    def _watch(self) -> str | None:
+        """Return why what runs now is to be ended."""
+        if self.stop.signal is not None:
+            return "stopped"
+        return self.membership.over()
+
+    def _check(self) -> None:
+        """:raises Stopped: when the swarm is over, or this agent was asked to stop."""
+        self.stop.check()
+        reason = self.membership.over()
+        if reason is not None:
+            raise Stopped(reason)
+
+    def _cost(self) -> int:
+        """Return the cost of all work since the last report."""
+        cost = round(self._spent.seconds * self.limits.cost_per_second)
+        self._spent = Spent()
+        return cost
+
+    def _pause(self, state: State) -> None:
+        """Wait until the state changes, but no longer than grows with the attempts that came to nothing."""
+        longest = min(SHORTEST_PAUSE * 2 ** min(self._fruitless, 10), LONGEST_PAUSE)
+        until = time.monotonic() + random.uniform(longest / 2, longest)
+        while time.monotonic() < until:
+            self._check()
+            if read_vector(self.session.database) != state.vector:
+                return
+            time.sleep(min(random.uniform(0.2, 0.6), max(until - time.monotonic(), 0.01)))
+
+
+def _failing(outcome: Outcome) -> str:
+    if outcome.failed is None or outcome.broken:
+        return outcome.summary
+    return f"{outcome.failed} failing"
+
+
+def _key(vector: Vector) -> str:
+    return repr(sorted(vector.items()))

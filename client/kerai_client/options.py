@@ -1,0 +1,31 @@
+"""Types of command line options."""
+
+from __future__ import annotations
+
+import re
+
+import click
+
+UNITS = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0}
+PART = re.compile(r"(\d+(?:\.\d+)?)([dhms]?)")
+
+
+class Duration(click.ParamType[float]):
+    """A time span: ``90``, ``90s``, ``15m``, ``1h``, ``1h30m``. The value is in seconds."""
+
+    name = "duration"
+
+    def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, int | float):
+            return float(value)
+        text = value.strip().lower()
+        parts = PART.findall(text)
+        if not parts or "".join(number + unit for number, unit in parts) != text:
+            self.fail(f"{value!r} is not a time span; write 90s, 15m, 1h or 1h30m", param, ctx)
+        seconds = sum(float(number) * UNITS[unit or "s"] for number, unit in parts)
+        if seconds <= 0:
+            self.fail("a time span is longer than nothing", param, ctx)
+        return seconds
+
+
+DURATION = Duration()

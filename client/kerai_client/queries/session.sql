@@ -1,0 +1,55 @@
+-- Reading states, and pushing changes.
+
+-- name: begin_snapshot
+set transaction isolation level repeatable read, read only;
+
+-- name: version_vector
+select kerai.version_vector() as vector;
+
+-- name: tree
+select
+    id,
+    parent_id,
+    position,
+    depth,
+    kind,
+    name,
+    language,
+    content,
+    path::text as path,
+    metadata
+from kerai.tree(null, %(at)s);
+
+-- name: register_agent
+select * from kerai.register_agent(%(name)s, %(kind)s, %(public_key)s, %(model)s, %(capabilities)s);
+
+-- name: agent_by_name
+select * from kerai.agents
+where name = %(name)s;
+
+-- name: pushes_under_way
+select
+    exists(
+        select from pg_stat_activity
+        where application_name = %(name)s and pid <> pg_backend_pid() and state = 'active'
+            and datname = current_database()
+    ) as busy;
+
+-- name: next_changeset
+select
+    seq,
+    lamport,
+    prev
+from kerai.next_changeset(%(author)s, %(base)s);
+
+-- name: name_this_push
+select set_config('application_name', %(name)s, true);
+
+-- name: push_ops
+select
+    encode(changeset_id, 'hex') as changeset_id,
+    status,
+    applied,
+    first_seq,
+    last_seq
+from kerai.push_ops(%(document)s, %(signature)s, %(public_key)s);

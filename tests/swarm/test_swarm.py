@@ -1,0 +1,214 @@
+"""Eight agents on one package with twelve bugs: all repaired, nothing lost, whatever dies meanwhile."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+
+from kerai_client.checkout import write_checkout
+from kerai_client.database import Connection, Database
+from kerai_client.errors import KeraiError
+from kerai_client.harness.crew import Crew
+from kerai_client.harness.process import clean_environment, run
+from kerai_client.harness.results import Outcome, judge
+from kerai_client.harness.workspace import Workspace
+from kerai_client.importing import import_directory
+from kerai_client.server import PrivateServer
+from kerai_client.session import Session, read_state
+
+BUGS = Path(__file__).parents[1] / "data" / "twelve_bugs"
+TESTS = f"{sys.executable} -m pytest -q -p no:cacheprovider"
+SOLVER = f"{sys.executable} -m kerai_client solve mutate"
+AGENTS = [f"solver-{number}" for number in range(1, 9)]
+LIMIT_SECONDS = 240.0
+STEP = re.compile(r"(\d+) failing -> (\d+) failing")
+
+
+@pytest.fixture
+def own_server() -> Iterator[PrivateServer]:
+    """A server that a test may kill, apart from the one that the other tests share."""
+    folder = Path(tempfile.mkdtemp(prefix="kerai-test-swarm-"))
+    folder.chmod(0o755)
+    private = PrivateServer(folder / "server", fsync=False)
+    try:
+        private.up()
+        yield private
+    finally:
+        private.destroy()
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def dsn(own_server: PrivateServer) -> str:
+    """The way to it."""
+    return own_server.dsn
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the agents make their temporary folders."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    return tmp_path
+
+
+def run_tests(database: Database, folder: Path) -> Outcome:
+    """Check the state out and run its tests there."""
+    write_checkout(read_state(database), folder)
+    return judge(run(TESTS, folder, environment=clean_environment(), seconds=120))
+
+
+def launch(database: Database) -> tuple[UUID, UUID]:
+    """Import the package and launch a swarm against it; return the ids of swarm and task."""
+    with Session(database, "importer", "human") as session:
+        import_directory(session, BUGS)
+
+    def make(connection: Connection) -> tuple[UUID, UUID]:
+        task = connection.execute(
+            "select id from kerai.create_task(%s, %s)", ["all tests pass", TESTS]
+        ).fetchone()
+        assert task is not None
+        swarm = connection.execute(
+            "select id from kerai.launch_swarm(%s, 'eight', 8)", [task["id"]]
+        ).fetchone()
+        assert swarm is not None
+        return swarm["id"], task["id"]
+
+    return database.run(make)
+
+
+def one(database: Database, query: str, *parameters: object) -> Any:
+    """Return the one value of a query."""
+
+    def ask(connection: Connection) -> Any:
+        row = connection.execute(query, parameters).fetchone()  # type: ignore[call-overload]
+        assert row is not None
+        return next(iter(row.values()))
+
+    return database.run(ask)
+
+
+def wait(crew: Crew, condition: Callable[[], bool]) -> None:
+    """Wait for a condition; an agent that has failed ends the test with its last words."""
+    deadline = time.monotonic() + LIMIT_SECONDS
+    while not condition():
+        for name, code, words in crew.failures():
+            pytest.fail(f"{name} ended with exit code {code}: {words}")
+        if time.monotonic() > deadline:
+            pytest.fail("\n".join(f"{name}: {crew.log(name)[-1000:]}" for name in AGENTS))
+        time.sleep(0.1)
+
+
+def converged(database: Database, swarm: UUID) -> bool:
+    """Say whether a swarm has reached its goal."""
+    return bool(one(database, "select status = 'converged' from kerai.swarms where id = %s", swarm))
+
+
+def merged(database: Database, task: UUID) -> int:
+    """Return how many changesets of the task are merged."""
+    return int(one(database, "select count(*) from kerai.changesets where task_id = %s", task))
+
+
+def check_the_end(database: Database, task: UUID, failing: int, folder: Path) -> None:
+    """Everything is repaired, step by step, and paid exactly once."""
+    after = run_tests(database, folder)
+    assert after.passed and after.failed == 0, after.summary
+
+    # Each repair was tested on top of all those before it, and none was undone by a later one.
+    def read(connection: Connection) -> list[str]:
+        rows = connection.execute(
+            "select message from kerai.changesets where task_id = %s order by arrival", [task]
+        ).fetchall()
+        return [row["message"] for row in rows]
+
+    left = failing
+    for message in database.run(read):
+        step = STEP.fullmatch(message)
+        assert step is not None, message
+        assert int(step[1]) == left and int(step[2]) < left, message
+        left = int(step[2])
+    assert left == 0
+
+    supply = database.run(
+        lambda connection: connection.execute("select circulating, balances from kerai.supply()").fetchone()
+    )
+    reward = one(database, "select reward from kerai.convergences where task_id = %s", task)
+    assert supply == {"circulating": reward, "balances": reward}
+    assert one(database, "select sum(amount)::bigint from kerai.ledger where kind = 'mint'") == reward
+    assert one(database, "select count(*) from kerai.mints") == 1
+    shares = one(database, "select shares from kerai.convergences")
+    assert sum(share["nkoi"] for share in shares) == reward
+    assert {share["name"] for share in shares} <= set(AGENTS)
+
+
+def check_nothing_is_left(place: Path) -> None:
+    """No working tree of an agent is left; those of killed ones go when the next agent starts."""
+    with Workspace("next", place):
+        pass
+    (base,) = place.glob("kerai-agents-*")
+    assert [path.name for path in base.iterdir()] == ["lock"]
+
+
+def test_eight_agents_repair_twelve_bugs(dsn: str, place: Path) -> None:
+    with Database(dsn) as database:
+        swarm, task = launch(database)
+        before = run_tests(database, place / "before")
+        assert before.failed is not None and before.failed >= 12
+        with Crew(dsn, swarm, AGENTS, solver=SOLVER) as crew:
+            wait(crew, lambda: converged(database, swarm))
+            wait(crew, lambda: crew.running() == 0)
+            assert not list(crew.failures())
+        check_the_end(database, task, before.failed, place / "after")
+        assert (
+            one(database, "select count(distinct author) from kerai.changesets where task_id = %s", task) > 1
+        )
+    check_nothing_is_left(place)
+
+
+def test_it_survives_kill_9(dsn: str, place: Path, own_server: PrivateServer) -> None:
+    with Database(dsn) as database:
+        swarm, task = launch(database)
+        failing = run_tests(database, place / "before").failed
+        assert failing is not None
+        with Crew(dsn, swarm, AGENTS, solver=SOLVER) as crew:
+            wait(crew, lambda: merged(database, task) >= 2)
+            for name in AGENTS[:2]:
+                crew.processes[name].send_signal(signal.SIGKILL)
+                crew.processes[name].wait()
+            postmaster = own_server.pid()
+            assert postmaster is not None
+            os.kill(postmaster, signal.SIGKILL)
+            start_again(own_server)
+            assert merged(database, task) >= 2
+            for name in AGENTS[:2]:
+                crew.start(name)
+            wait(crew, lambda: converged(database, swarm))
+            wait(crew, lambda: crew.running() == 0)
+            assert not list(crew.failures())
+        check_the_end(database, task, failing, place / "after")
+    check_nothing_is_left(place)
+
+
+def start_again(server: PrivateServer) -> None:
+    """Start a server whose postmaster was killed, as soon as its last processes have noticed."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            server.up()
+            return
+        except (KeraiError, psycopg.OperationalError):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
