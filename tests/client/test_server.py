@@ -269,7 +269,8 @@ class TestCommands:
         owner = Owner.of(pwd.getpwuid(home.stat().st_uid))
         change: dict[str, Any] = {}
         # Below /root nobody else can run this Python; the commands then run as root.
-        if os.geteuid() == 0 and owner.run([sys.executable, "-c", "import kerai_client"]).returncode == 0:
+        usable = owner.run(["sh", "-c", '"$0" -c "import kerai_client"', sys.executable]).returncode == 0
+        if os.geteuid() == 0 and usable:
             change = {"user": owner.uid, "group": owner.gid, "extra_groups": []}
         environment = {"PATH": os.environ["PATH"], "HOME": str(home), "LC_ALL": "C.UTF-8"}
         environment |= {name: value for name, value in os.environ.items() if name == "PG_CONFIG"}
