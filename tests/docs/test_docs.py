@@ -1,0 +1,143 @@
+"""README.md and docs/ say what is true: their commands and programs run, in order, page by page.
+
+See :mod:`pages` for what becomes of which block. Each page has a temporary directory, a home of its own,
+and either the private server that it starts itself (`kerai up`) or a fresh database of the tests' server
+in KERAI_DSN. `make …`, `sudo …` and the like are left out: `make test` runs this, and would run itself.
+Programs in languages that this machine does not have are no tests here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.docs import pages
+
+from kerai_client.server import PrivateServer
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+RUNNING = [page for page in PAGES if any(block.is_run for block in pages.blocks(page, ROOT))]
+LINK = re.compile(r"\]\((?!\w+:)([^)#\s]*)(?:#([^)\s]*))?\)")
+# language -> the commands that run the README's program, and the programs that they need
+RUNNERS = {
+    "python": ("python push.py", ()),
+    "javascript": (
+        "npm install --silent --no-audit --no-fund --prefer-offline pg && node push.mjs",
+        ("npm", "node"),
+    ),
+    "go": ("go mod init push && go get github.com/lib/pq@v1.10.9 && go run main.go", ("go",)),
+}
+
+
+@contextmanager
+def reader(environment: dict[str, str]) -> Iterator[tuple[Path, pages.Shell]]:
+    """Give a reader a directory that every account can enter, a home, and a shell."""
+    folder = Path(tempfile.mkdtemp(prefix="kerai-docs-"))
+    folder.chmod(0o755)
+    for name in ("home", "work"):
+        (folder / name).mkdir()
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("KERAI_", "PG", "XDG_"))
+    }
+    path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
+    settings = {"HOME": str(folder / "home"), "PATH": path, "NO_COLOR": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    if "npm_config_cache" not in kept:
+        # What npm has fetched once is not fetched again, although the reader has an empty home.
+        settings["npm_config_cache"] = str(Path.home() / ".npm")
+    shell = pages.Shell(folder / "work", kept | settings | environment)
+    try:
+        yield folder / "work", shell
+    finally:
+        shell.close()
+        for data in folder.glob("work/**/data/PG_VERSION"):
+            PrivateServer(data.parents[1]).destroy()
+        shutil.rmtree(folder)
+
+
+def way_to(database: Any) -> dict[str, str]:
+    """Return the environment in which kerai and psql find a database without being told."""
+    server = database.server
+    return {
+        "KERAI_DSN": database.dsn,
+        "PGHOST": str(server.socket_directory),
+        "PGUSER": server.owner.name,
+        "PGDATABASE": database.name,
+    }
+
+
+@pytest.mark.parametrize("page", RUNNING, ids=lambda page: page.stem)
+def test_page(page: Path, request: pytest.FixtureRequest) -> None:
+    found = [block for block in pages.blocks(page, ROOT) if block.is_run]
+    with ExitStack() as stack:
+        environment: dict[str, str] = {}
+        if not any(re.search(r"^(\$ )?kerai up", block.text, re.MULTILINE) for block in found):
+            make_database = request.getfixturevalue("make_database")
+            environment = way_to(stack.enter_context(make_database()))
+        directory, shell = stack.enter_context(reader(environment))
+        for block in found:
+            pages.run_block(block, shell, directory)
+
+
+@pytest.mark.parametrize(
+    "language", [name for name, (_, needs) in RUNNERS.items() if all(map(shutil.which, needs))]
+)
+def test_program_of_the_readme_pushes(language: str, database: Any, connect: Any) -> None:
+    programs = [block for block in pages.blocks(ROOT / "README.md", ROOT) if block.language == language]
+    assert len(programs) == 1
+    with reader(way_to(database)) as (directory, shell):
+        pages.run_block(programs[0], shell, directory)
+        for _ in range(2):  # the second time it follows on its own first changeset
+            code, output = shell.run(RUNNERS[language][0])
+            assert code == 0, output
+            assert output.split()[-1] == "merged", output
+    rows = connect().execute(
+        "select document->>'prev' as prev, signature from kerai.changesets order by arrival"
+    )
+    first, second = rows.fetchall()
+    assert first["prev"] is None and second["prev"] is not None
+
+
+def test_links_lead_somewhere() -> None:
+    for page in [*PAGES, *(ROOT / f"{name}.md" for name in ("CHANGELOG", "CONTRIBUTING", "SECURITY"))]:
+        for target, anchor in LINK.findall(page.read_text("utf-8")):
+            file = (page.parent / target).resolve() if target else page
+            assert file.exists(), f"{page.name} links to {target}"
+            if anchor:
+                titles = re.findall(r"^#+ (.*)$", file.read_text("utf-8"), re.MULTILINE)
+                anchors = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+                assert anchor in anchors, f"{page.name} links to {target}#{anchor}"
+
+
+@pytest.mark.parametrize(
+    ("expected", "output", "same"),
+    [
+        ("a … c", "a b c\n", True),
+        ("a\n…\nd", "a\nb\nc\nd\n", True),
+        ("a\n…", "a\n", True),
+        ("a", "a\nb\n", False),
+        ("a…", "b", False),
+        ("│ a │", "│ a     │\n", True),
+    ],
+)
+def test_the_runner_sees_differences(expected: str, output: str, same: bool) -> None:
+    assert pages.matches(expected, output) is same
+
+
+def test_the_runner_sees_a_failing_command(tmp_path: Path) -> None:
+    shell = pages.Shell(tmp_path, dict(os.environ))
+    try:
+        with pytest.raises(pages.PageError, match=r"page.md:2: exit code 1"):
+            pages.run_block(pages.Block("bash", "false\ntrue\n", "page.md:2"), shell, tmp_path)
+        with pytest.raises(pages.PageError, match="it gives"):
+            pages.run_block(pages.Block("console", "$ echo a\nb\n", "page.md:2"), shell, tmp_path)
+    finally:
+        shell.close()
