@@ -121,7 +121,12 @@ class Sources:
         # The path ends up inside an SQL literal, where no installation needs these characters.
         if not python_path.startswith("/") or re.search(r"['\"\\$\x00-\x1f]", python_path):
             raise BuildError(f"the Python path must be absolute and free of quotes: {python_path!r}")
-        parts = [f'\\echo Use "{command}" to load this file. \\quit\n']
+        # CREATE EXTENSION has the schemas of the required extensions on its search_path, public among
+        # them, where others may have put a better-matching function.
+        parts = [
+            f'\\echo Use "{command}" to load this file. \\quit\n',
+            "set local search_path = pg_catalog, pg_temp;\n",
+        ]
         for file in files:
             name = file.relative_to(self.sql).as_posix()
             try:

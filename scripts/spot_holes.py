@@ -7,9 +7,6 @@ Two things of ours are beyond pgspot 0.9, which stops at them:
   made and never again, so there is no search_path to abuse when they run: they are left out.
 - PL/pgSQL bodies that write ``function_name.variable``: bodies are not looked into (--no-plpgsql). A
   body that runs under a pinned search_path, which pgspot does insist on, has nothing to hide from it.
-
-Not asked about: PS001, PS009, PS016 and PS017, names without a schema in statements that run once,
-while CREATE EXTENSION runs. README and docs say to create the extension in an empty database.
 """
 
 from __future__ import annotations
@@ -19,8 +16,6 @@ import sys
 from pathlib import Path
 
 from pglast import ast, parse_sql
-
-ONCE_ONLY = ("PS001", "PS009", "PS016", "PS017")
 
 
 def judged(script: str) -> str:
@@ -41,7 +36,6 @@ def judged(script: str) -> str:
 def main() -> int:
     """Run pgspot over the scripts named on the command line; return its exit code."""
     options = ["--no-plpgsql", "--ignore-lang=plpython3u"]
-    options += [word for code in ONCE_ONLY for word in ("--ignore", code)]
     for file in sys.argv[1:]:
         run = subprocess.run(
             [sys.executable, "-m", "pgspot", *options],

@@ -179,7 +179,7 @@ create or replace function kerai.register_agent(
     kind text,
     public_key bytea default null,
     model text default null,
-    capabilities text [] default '{}',
+    capabilities text[] default '{}',
     config jsonb default '{}'
 ) returns kerai.agents
 language plpgsql volatile security definer
@@ -245,5 +245,5 @@ begin
 end
 $$;
 
-comment on function kerai.register_agent(text, text, bytea, text, text [], jsonb) is
+comment on function kerai.register_agent(text, text, bytea, text, text[], jsonb) is
 'Registers a worker identity (kind: human, llm, tool, swarm) with a wallet and returns it; the same name and key again return the same row, another key is refused with KR002. Without public_key the agent is hosted: bound to your login role, and the instance signs for it. A private key never comes here.';

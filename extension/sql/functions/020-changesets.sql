@@ -6,8 +6,8 @@ language plpgsql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    required text [];
-    optional text [] := '{}';
+    required text[];
+    optional text[] := '{}';
     bad text;
 begin
     if jsonb_typeof(op) <> 'object' then
@@ -124,7 +124,7 @@ begin
     from jsonb_array_elements(ops) with ordinality as u (op, n)
     where not coalesce(case u.op ->> 'op'
         when 'node_insert' then
-            u.op - '{op,node,parent,position,kind,name,language,content}'::text [] = '{}'
+            u.op - '{op,node,parent,position,kind,name,language,content}'::text[] = '{}'
             and u.op ? 'parent'
             and jsonb_typeof(u.op -> 'node') = 'string' and octet_length(u.op ->> 'node') = 36
             and jsonb_typeof(u.op -> 'parent') in ('string', 'null')
@@ -137,12 +137,12 @@ begin
             and coalesce(octet_length(u.op ->> 'language'), 0) <= 200
             and coalesce(jsonb_typeof(u.op -> 'content'), 'null') in ('string', 'null')
         when 'node_update' then
-            u.op - '{op,node,set}'::text [] = '{}'
+            u.op - '{op,node,set}'::text[] = '{}'
             and jsonb_typeof(u.op -> 'node') = 'string' and octet_length(u.op ->> 'node') = 36
             and jsonb_typeof(u.op -> 'set') = 'object' and (u.op -> 'set') - 'content' = '{}'
             and coalesce(jsonb_typeof(u.op #> '{set,content}'), 'null') in ('string', 'null')
         when 'node_move' then
-            u.op - '{op,node,parent,position}'::text [] = '{}'
+            u.op - '{op,node,parent,position}'::text[] = '{}'
             and u.op ? 'parent'
             and jsonb_typeof(u.op -> 'node') = 'string' and octet_length(u.op ->> 'node') = 36
             and jsonb_typeof(u.op -> 'parent') in ('string', 'null')
@@ -171,7 +171,7 @@ $$;
 
 -- The operations as rows, each with its stamp.
 create or replace function kerai_private.unpack_operations(ops jsonb, author text, lamport bigint)
-returns kerai_private.operation []
+returns kerai_private.operation[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -240,7 +240,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     uuid_pattern constant text := '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$';
-    known constant text [] := '{v,author,seq,lamport,prev,base,guard,task,message,ops}';
+    known constant text[] := '{v,author,seq,lamport,prev,base,guard,task,message,ops}';
     bad text;
 begin
     if jsonb_typeof(changeset) <> 'object' then
@@ -248,7 +248,7 @@ begin
             'Pass one JSON object, or, without a signature, an array of operations to act for your hosted agent.');
     end if;
 
-    select string_agg(k, ', ') into bad from unnest('{v,author,seq,lamport,base,ops}'::text []) as k where not changeset ? k;
+    select string_agg(k, ', ') into bad from unnest('{v,author,seq,lamport,base,ops}'::text[]) as k where not changeset ? k;
     if bad is not null then
         perform kerai_private.refuse('KR005', 'the changeset lacks a key', format('missing: %s', bad),
             'A changeset has v, author, seq, lamport, prev, base, guard, task, message and ops.');

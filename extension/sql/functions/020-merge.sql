@@ -33,17 +33,16 @@ end
 $$;
 
 create or replace function kerai_private.merge_operations(
-    ops kerai_private.operation [], author text, first_seq bigint
+    ops kerai_private.operation[], author text, first_seq bigint, alone boolean
 ) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    kinds constant text [] := array(select distinct o.op from unnest(ops) as o);
-    replay_from text collate "C";
+    kinds constant text[] := array(select distinct o.op from unnest(ops) as o);
 begin
     if 'node_insert' = any(kinds) then
-        replay_from := kerai_private.merge_inserts(ops, first_seq);
+        perform kerai_private.merge_inserts(ops, first_seq, alone);
     end if;
     if kinds && '{node_update,node_delete,node_restore}' then
         perform from kerai.nodes as n
@@ -70,10 +69,7 @@ begin
         insert into kerai_private.moves (stamp, node_id, parent_id, position)
         select o.stamp, o.node, o.parent, o.position from unnest(ops) as o where o.op = 'node_move';
 
-        select least(replay_from, min(o.stamp)) into replay_from from unnest(ops) as o where o.op = 'node_move';
-    end if;
-    if replay_from is not null then
-        perform kerai_private.replay_moves(replay_from);
+        perform kerai_private.replay_moves((select min(o.stamp) from unnest(ops) as o where o.op = 'node_move'));
     end if;
     if kinds && '{edge_insert,edge_delete,perspective_set,perspective_delete,association_set,association_delete}' then
         perform kerai_private.merge_relations(ops, author);
@@ -81,23 +77,29 @@ begin
 end
 $$;
 
--- Returns the stamp from which moves must be replayed, NULL nearly always: only a node that is here already, and whose
--- insert now turns out to have been the later one, changes what earlier moves started from.
-create or replace function kerai_private.merge_inserts(ops kerai_private.operation [], first_seq bigint)
-returns text
+-- A node that is here already is inserted again only by an author who had not seen it. When his insert turns out to
+-- have been the earlier one, it is the one that counts, and it changes what earlier moves started from.
+create or replace function kerai_private.merge_inserts(
+    ops kerai_private.operation[], first_seq bigint, alone boolean
+) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    wanted int;
+    nodes constant uuid[] := array(select distinct o.node from unnest(ops) as o where o.op = 'node_insert');
+    known uuid[] := '{}';
     inserted int;
     rebased text collate "C";
-    rebased_nodes uuid [];
+    rebased_nodes uuid[];
 begin
-    select count(distinct o.node) into wanted from unnest(ops) as o where o.op = 'node_insert';
+    if alone then
+        known := array(select n.id from kerai.nodes as n where n.id = any(nodes));
+    end if;
 
     with recursive fresh as materialized (
-        select distinct on (o.node) o.* from unnest(ops) as o where o.op = 'node_insert' order by o.node, o.n
+        select distinct on (o.node) o.* from unnest(ops) as o
+        where o.op = 'node_insert' and o.node not in (select u.id from unnest(known) as u (id))
+        order by o.node, o.n
     ),
 
     placed (node, path) as (
@@ -122,18 +124,14 @@ begin
     on conflict do nothing;
 
     get diagnostics inserted = row_count;
-    if inserted = wanted then
-        return null;
+    if inserted + cardinality(known) < cardinality(nodes) then
+        raise exception using errcode = 'KR000', message = 'a node is here that was inserted by another changeset';
+    end if;
+    if known = '{}' then
+        return;
     end if;
 
-    -- Some were here before. The first insert in the order of stamps is the one that counts.
-    perform kerai_private.enter_gate(alone => true);
-
-    with fresh as (
-        select distinct on (o.node) o.* from unnest(ops) as o where o.op = 'node_insert' order by o.node, o.n
-    ),
-
-    changed as (
+    with changed as (
         update kerai.nodes as n
         set created_stamp = f.stamp,
             created_seq = first_seq + f.n,
@@ -144,14 +142,19 @@ begin
             metadata = kerai_private.rebase_metadata(n.metadata, n.metadata_stamps, coalesce(f.metadata, '{}')),
             parent_id = case when n.placed_stamp is null then f.parent else n.parent_id end,
             position = case when n.placed_stamp is null then f.position else n.position end
-        from (select f.* from fresh as f inner join kerai.nodes as x on x.id = f.node order by f.node) as f
+        from (
+            select distinct on (o.node) o.* from unnest(ops) as o where o.op = 'node_insert' order by o.node, o.n
+        ) as f
         where n.id = f.node and f.stamp < n.created_stamp
         returning n.id, n.created_stamp
     )
 
     select min(c.created_stamp), array_agg(c.id) into rebased, rebased_nodes from changed as c;
-    perform kerai_private.refresh_paths(rebased_nodes);
-    return rebased;
+    -- The moves first: until they are replayed, a node may stand below itself.
+    if rebased is not null then
+        perform kerai_private.replay_moves(rebased);
+        perform kerai_private.refresh_paths(rebased_nodes);
+    end if;
 end
 $$;
 
@@ -195,12 +198,12 @@ as $$
     where written_stamps ->> w.key > coalesce(stamps ->> w.key, created) collate "C"
 $$;
 
-create or replace function kerai_private.merge_updates(ops kerai_private.operation []) returns void
+create or replace function kerai_private.merge_updates(ops kerai_private.operation[]) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    renamed uuid [];
+    renamed uuid[];
 begin
     -- The last write of each field in this changeset, one row a node, against the register's stamp.
     update kerai.nodes as n
@@ -251,7 +254,7 @@ begin
 end
 $$;
 
-create or replace function kerai_private.merge_relations(ops kerai_private.operation [], author text) returns void
+create or replace function kerai_private.merge_relations(ops kerai_private.operation[], author text) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$

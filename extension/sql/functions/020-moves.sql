@@ -4,8 +4,8 @@
 -- earliest new stamp are looked up, not undone one by one, and only places that change in the end are written.
 
 create or replace function kerai_private.void_moves(
-    base_children uuid [], base_parents uuid [], nodes uuid [], parents uuid []
-) returns boolean []
+    base_children uuid[], base_parents uuid[], nodes uuid[], parents uuid[]
+) returns boolean[]
 language plpython3u immutable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -21,15 +21,15 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    tail_stamps text [];
-    tail_nodes uuid [];
-    tail_parents uuid [];
-    moved uuid [];
-    base_parents uuid [];
-    closure_nodes uuid [];
-    closure_parents uuid [];
-    voids boolean [];
-    changed uuid [];
+    tail_stamps text[];
+    tail_nodes uuid[];
+    tail_parents uuid[];
+    moved uuid[];
+    base_parents uuid[];
+    closure_nodes uuid[];
+    closure_parents uuid[];
+    voids boolean[];
+    changed uuid[];
 begin
     select array_agg(m.stamp order by m.stamp), array_agg(m.node_id order by m.stamp),
         array_agg(m.parent_id order by m.stamp)
@@ -120,7 +120,7 @@ end
 $$;
 
 -- Rewrites the paths of these nodes and of everything below them, where they changed.
-create or replace function kerai_private.refresh_paths(changed uuid []) returns void
+create or replace function kerai_private.refresh_paths(changed uuid[]) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$

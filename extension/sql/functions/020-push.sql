@@ -35,23 +35,27 @@ end
 $$;
 
 -- Runs one statement in a transaction of its own, over the server's own socket and as its own superuser.
-create or replace function kerai_private.execute_apart(statement text) returns text
-language sql volatile
+create or replace function kerai_private.execute_apart(statement text) returns void
+language plpgsql volatile
 set search_path = pg_catalog, pg_temp
-begin atomic
-    select dblink_exec(
-        (
-            select string_agg(format('%s=''%s''', o.key, replace(replace(o.value, '\', '\\'), '''', '\''')), ' ')
-            from (values
-                ('host', split_part(current_setting('unix_socket_directories'), ',', 1)),
-                ('port', current_setting('port')),
-                ('dbname', current_database()::text),
-                ('user', (select a.rolname::text from pg_catalog.pg_authid as a where a.oid = 10)),
-                ('connect_timeout', '5'),
-                ('application_name', 'kerai')) as o (key, value)
-        ),
-        statement);
-end;
+as $$
+declare
+    place constant text := (
+        select n.nspname from pg_extension as e inner join pg_namespace as n on n.oid = e.extnamespace
+        where e.extname = 'dblink');
+    way constant text := (
+        select string_agg(format('%s=''%s''', o.key, replace(replace(o.value, '\', '\\'), '''', '\''')), ' ')
+        from (values
+            ('host', split_part(current_setting('unix_socket_directories'), ',', 1)),
+            ('port', current_setting('port')),
+            ('dbname', current_database()::text),
+            ('user', (select a.rolname::text from pg_authid as a where a.oid = 10)),
+            ('connect_timeout', '5'),
+            ('application_name', 'kerai')) as o (key, value));
+begin
+    execute format('select %I.dblink_exec($1, $2)', place) using way, statement;
+end
+$$;
 
 -- Refuses unless the changeset follows directly on what its author has pushed before.
 create or replace function kerai_private.require_succession(
@@ -151,7 +155,7 @@ $$;
 -- seen: earlier in this changeset, earlier by the same author, or covered by base. Only so do all instances, in
 -- whatever order they receive the changesets, take and refuse the same ones.
 create or replace function kerai_private.require_known_nodes(
-    ops kerai_private.operation [], author text, base jsonb
+    ops kerai_private.operation[], author text, base jsonb
 ) returns void
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -198,6 +202,63 @@ begin
 end
 $$;
 
+-- Merges a changeset that was found to be its author's next: the part that needs the gate.
+create or replace function kerai_private.take_in(
+    document json, changeset jsonb, signature bytea, ops kerai_private.operation[], head kerai_private.authors,
+    alone boolean
+) returns kerai.push_result
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    author constant text := head.author;
+    seq constant bigint := changeset ->> 'seq';
+    lamport constant bigint := changeset ->> 'lamport';
+    base constant jsonb := changeset -> 'base';
+    guard constant uuid := changeset ->> 'guard';
+    task constant uuid := changeset ->> 'task';
+    given constant int := cardinality(ops);
+    id constant bytea := sha256(convert_to(document::text, 'UTF8'));
+    agent kerai.agents;
+begin
+    perform kerai_private.enter_gate(alone);
+    if guard is not null then
+        perform kerai_private.require_node(guard);
+        if kerai_private.touched_since(guard, author, base) then
+            return (id, 'stale'::text, 0, seq, seq + given - 1);
+        end if;
+    end if;
+    perform kerai_private.require_known_nodes(ops, author, base);
+
+    -- Tasks are this instance's own: a foreign author's changeset may name one that is not here.
+    if task is not null then
+        select a.* into agent from kerai.agents as a where a.author = author;
+        if agent.id is not null then
+            perform kerai_private.check_task(task, agent, ops);
+        end if;
+    end if;
+
+    insert into kerai.changesets
+        (id, author, first_seq, last_seq, first_lamport, last_lamport, prev, base, guard, task_id, message, document,
+        signature)
+    values (id, author, seq, seq + given - 1, lamport, lamport + given - 1, head.changeset_id, base, guard, task,
+        changeset ->> 'message', document, signature);
+
+    insert into kerai.operations (author, author_seq, lamport_ts, op_type, node_id, payload, changeset_id)
+    select author, seq + o.n, lamport + o.n, o.op, coalesce(o.node, o.source), o.payload, id
+    from unnest(ops) as o;
+
+    perform kerai_private.merge_operations(ops, author, seq, alone);
+
+    update kerai_private.authors as a
+    set seq = seq + given - 1, lamport = lamport + given - 1, changeset_id = id
+    where a.author = author;
+
+    return (id, 'merged'::text, given, seq, seq + given - 1);
+end
+$$;
+
 -- The one way in: checks a signed changeset against what is here, and merges it.
 create or replace function kerai_private.receive(
     document json, changeset jsonb, signature bytea, public_key bytea
@@ -212,14 +273,13 @@ declare
     lamport constant bigint := changeset ->> 'lamport';
     base constant jsonb := changeset -> 'base';
     guard constant uuid := changeset ->> 'guard';
-    task constant uuid := changeset ->> 'task';
     given constant int := jsonb_array_length(changeset -> 'ops');
     id constant bytea := sha256(convert_to(document::text, 'UTF8'));
-    ops kerai_private.operation [];
+    ops kerai_private.operation[];
     head kerai_private.authors;
-    agent kerai.agents;
     wanted_lamport bigint;
     known_key bytea;
+    alone boolean;
 begin
     if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
         perform kerai_private.refuse('KR011', 'a push needs to see what others have just merged',
@@ -269,41 +329,18 @@ begin
             'It is 1 + the highest lamport among the operations that base and the author''s previous changeset name.');
     end if;
 
-    perform kerai_private.enter_gate(alone => guard is not null or exists (
-        select from unnest(ops) as o where o.op = 'node_move' or o.set ? 'name'));
-    if guard is not null then
-        perform kerai_private.require_node(guard);
-        if kerai_private.touched_since(guard, author, base) then
-            return (id, 'stale'::text, 0, seq, seq + given - 1);
-        end if;
+    alone := guard is not null or exists (
+        select from unnest(ops) as o where o.op = 'node_move' or o.set ? 'name');
+    if alone or not exists (select from unnest(ops) as o where o.op = 'node_insert') then
+        return kerai_private.take_in(document, changeset, signature, ops, head, alone);
     end if;
-    perform kerai_private.require_known_nodes(ops, author, base);
-
-    -- Tasks are this instance's own: a foreign author's changeset may name one that is not here.
-    if task is not null then
-        select a.* into agent from kerai.agents as a where a.author = author;
-        if agent.id is not null then
-            perform kerai_private.check_task(task, agent, ops);
-        end if;
-    end if;
-
-    insert into kerai.changesets
-        (id, author, first_seq, last_seq, first_lamport, last_lamport, prev, base, guard, task_id, message, document,
-        signature)
-    values (id, author, seq, seq + given - 1, lamport, lamport + given - 1, head.changeset_id, base, guard, task,
-        changeset ->> 'message', document, signature);
-
-    insert into kerai.operations (author, author_seq, lamport_ts, op_type, node_id, payload, changeset_id)
-    select author, seq + o.n, lamport + o.n, o.op, coalesce(o.node, o.source), o.payload, id
-    from unnest(ops) as o;
-
-    perform kerai_private.merge_operations(ops, author, seq);
-
-    update kerai_private.authors as a
-    set seq = seq + given - 1, lamport = lamport + given - 1, changeset_id = id
-    where a.author = author;
-
-    return (id, 'merged'::text, given, seq, seq + given - 1);
+    begin
+        return kerai_private.take_in(document, changeset, signature, ops, head, alone => false);
+    exception when sqlstate 'KR000' then
+        -- It inserts a node that another author has inserted too. Two sessions that share the gate and both want it
+        -- for themselves would wait for each other: undoing this much gives up the share.
+        return kerai_private.take_in(document, changeset, signature, ops, head, alone => true);
+    end;
 end
 $$;
 

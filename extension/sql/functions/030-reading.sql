@@ -1,6 +1,6 @@
 -- 030 reading: the tree as of now or as of a vector, source text, whole checkouts, the digest, the log.
 
-create or replace function kerai_private.is_below(nodes uuid [], scope uuid) returns boolean
+create or replace function kerai_private.is_below(nodes uuid[], scope uuid) returns boolean
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -28,13 +28,13 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
-    move_stamps text [];
-    move_nodes uuid [];
-    move_parents uuid [];
-    move_positions text [];
-    base_nodes uuid [];
-    base_parents uuid [];
-    voids boolean [];
+    move_stamps text[];
+    move_nodes uuid[];
+    move_parents uuid[];
+    move_positions text[];
+    base_nodes uuid[];
+    base_parents uuid[];
+    voids boolean[];
 begin
     select array_agg(m.stamp order by m.stamp), array_agg(m.node_id order by m.stamp),
         array_agg(m.parent_id order by m.stamp), array_agg(m.position order by m.stamp)
@@ -138,7 +138,7 @@ end
 $$;
 
 -- A result column needs ltree itself, which a pinned search_path cannot name; an assignment can make it.
-create or replace function kerai_private.as_path(path text) returns ltree
+create or replace function kerai_private.as_path(path text) returns kerai.nodes.path%type
 language plpgsql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
@@ -150,7 +150,7 @@ $$;
 create or replace function kerai.tree(root uuid default null, at jsonb default null)
 returns table (
     id uuid, parent_id uuid, "position" text, depth int, kind text, name text, language text, content text,
-    path ltree, metadata jsonb
+    path kerai.nodes.path%type, metadata jsonb
 )
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
@@ -244,14 +244,14 @@ as $$
 begin
     perform kerai_private.require_node(file);
     return (
-        select string_agg(t.content, '' order by t.n)
+        select case when count(*) > 0 then coalesce(string_agg(t.content, '' order by t.n), '') end
         from kerai.tree(file, at) with ordinality as t (
             id, parent_id, "position", depth, kind, name, language, content, path, metadata, n));
 end
 $$;
 
 comment on function kerai.source(uuid, jsonb) is
-'The text of a file, or of any node: the contents of the node and of everything below it, in order. Base64 when the node''s metadata says encoding = base64.';
+'The text of a file, or of any node: the contents of the node and of everything below it, in order; NULL when the node is not visible. Base64 when the node''s metadata says encoding = base64.';
 
 create or replace function kerai.checkout(scope uuid default null, at jsonb default null)
 returns table (path text, source text)
@@ -266,30 +266,34 @@ begin
     end if;
     return query
     with recursive listing as materialized (
-        select t.*, max(t.n) filter (where t.kind = 'file') over (order by t.n) as file_n
+        select t.*
         from kerai.tree(null, at) with ordinality as t (
             id, parent_id, "position", depth, kind, name, language, content, path, metadata, n)
     ),
 
-    folders (id, path, inside) as (
-        select l.id, case when l.kind = 'file' or l.kind = 'directory' then l.name end, scope is null or l.id = scope
+    -- The directories, and whatever lies directly in one.
+    folders (id, n, kind, path, inside) as (
+        select l.id, l.n, l.kind, l.name, scope is null or l.id = scope
         from listing as l
         where l.parent_id is null
         union all
-        select l.id, concat_ws('/', f.path, l.name), f.inside or l.id = scope
+        select l.id, l.n, l.kind, concat_ws('/', f.path, l.name), f.inside or l.id = scope
         from folders as f
         inner join listing as l on l.parent_id = f.id
-        where l.kind in ('directory', 'file')
+        where f.kind = 'directory'
     ),
 
-    files as (
-        select l.n, l.depth, f.path from folders as f inner join listing as l on l.id = f.id
-        where l.kind = 'file' and f.inside
+    -- In pre-order everything up to the next of those is a part of it.
+    parts as (
+        select max(f.n) over (order by l.n) as folder_n, l.n, l.content
+        from listing as l
+        left join folders as f on f.id = l.id
     )
 
-    select f.path, coalesce(string_agg(l.content, '' order by l.n), '')
-    from files as f
-    inner join listing as l on l.file_n = f.n and (l.n = f.n or l.depth > f.depth)
+    select coalesce(f.path, ''), coalesce(string_agg(p.content, '' order by p.n), '')
+    from folders as f
+    inner join parts as p on p.folder_n = f.n
+    where f.kind = 'file' and f.inside
     group by f.n, f.path
     order by f.n;
 end

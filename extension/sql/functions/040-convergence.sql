@@ -1,5 +1,28 @@
 -- 040 convergence: when a task's success command passes on the shared state, once, and who is paid for it.
 
+-- Nodes and all their ancestors: where they stand, and the stamps of what was last written to them. By index, since the
+-- planner cannot know how few they are of a large tree.
+create or replace function kerai_private.with_ancestors(nodes uuid[])
+returns table (
+    id uuid, parent_id uuid, deleted boolean, created_stamp text, placed_stamp text, deleted_stamp text, written text[]
+)
+language sql stable rows 10000
+set search_path = pg_catalog, pg_temp
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+    with recursive climb as (
+        select n.id, n.parent_id from unnest(with_ancestors.nodes) as u (id) inner join kerai.nodes as n on n.id = u.id
+        union
+        select n.id, n.parent_id from climb as c inner join kerai.nodes as n on n.id = c.parent_id
+    )
+
+    select n.id, n.parent_id, n.deleted, n.created_stamp, n.placed_stamp, n.deleted_stamp,
+        array[n.kind_stamp, n.name_stamp, n.language_stamp, n.content_stamp]
+        || array(select m.value from jsonb_each_text(n.metadata_stamps) as m)
+    from climb as c inner join kerai.nodes as n on n.id = c.id
+$$;
+
 -- How many operations of a task's changesets still show in the tree, by author. An insert shows while its node is
 -- visible; an update while one of the fields or metadata keys that it wrote is as it left it; a move while the node
 -- stands where it put it; a deletion while it is what hides the node; a relation while it is the last word on it.
@@ -7,40 +30,43 @@ create or replace function kerai_private.surviving_operations(task uuid)
 returns table (author text, operations bigint)
 language sql stable
 set search_path = pg_catalog, pg_temp
+set enable_mergejoin = off
+set enable_nestloop = off
 as $$
     with recursive done as materialized (
-        select o.author, o.op_type, o.node_id, o.payload, kerai_private.stamp(o.lamport_ts, o.author) as stamp
+        select o.*
         from kerai.changesets as c
-        inner join kerai.operations as o on o.author = c.author and o.author_seq between c.first_seq and c.last_seq
+        cross join lateral (
+            select o.author, o.op_type, o.node_id, kerai_private.stamp(o.lamport_ts, o.author) as stamp,
+                case when o.op_type not like 'node%' then o.payload end as payload
+            from kerai.operations as o
+            where o.author = c.author and o.author_seq between c.first_seq and c.last_seq
+            offset 0
+        ) as o
         where c.task_id = surviving_operations.task
     ),
 
-    above as (
-        select n.id, n.parent_id, n.deleted from kerai.nodes as n where n.id in (select d.node_id from done as d)
-        union
-        select n.id, n.parent_id, n.deleted from above as a inner join kerai.nodes as n on n.id = a.parent_id
+    tree as materialized (
+        select n.* from kerai_private.with_ancestors(array(select distinct d.node_id from done as d)) as n
     ),
 
-    visible as (
-        select a.id from above as a where a.parent_id is null and not a.deleted
-        union all
-        select a.id from visible as v inner join above as a on a.parent_id = v.id where not a.deleted
+    hidden as (
+        select t.id from tree as t where t.deleted
+        union
+        select t.id from hidden as h inner join tree as t on t.parent_id = h.id
     )
 
     select d.author, count(*)
     from done as d
-    inner join kerai.nodes as n on n.id = d.node_id
-    left join visible as self on self.id = n.id
-    left join visible as parent on parent.id = n.parent_id
+    inner join tree as n on n.id = d.node_id
+    left join hidden as self on self.id = n.id
+    left join hidden as parent on parent.id = n.parent_id
     where case
-        when d.op_type = 'node_insert' then self.id is not null and n.created_stamp = d.stamp
-        when d.op_type = 'node_update' then self.id is not null and (
-            d.stamp in (n.kind_stamp, n.name_stamp, n.language_stamp, n.content_stamp)
-            or exists (select from jsonb_each_text(n.metadata_stamps) as m where m.value = d.stamp))
-        when d.op_type = 'node_move' then self.id is not null and n.placed_stamp = d.stamp
-        when d.op_type = 'node_restore' then self.id is not null and n.deleted_stamp = d.stamp
-        when d.op_type = 'node_delete' then n.deleted and n.deleted_stamp = d.stamp
-            and (n.parent_id is null or parent.id is not null)
+        when d.op_type = 'node_insert' then self.id is null and n.created_stamp = d.stamp
+        when d.op_type = 'node_update' then self.id is null and d.stamp = any(n.written)
+        when d.op_type = 'node_move' then self.id is null and n.placed_stamp = d.stamp
+        when d.op_type = 'node_restore' then self.id is null and n.deleted_stamp = d.stamp
+        when d.op_type = 'node_delete' then n.deleted and n.deleted_stamp = d.stamp and parent.id is null
         when d.op_type in ('edge_insert', 'edge_delete') then exists (
             select from kerai.edges as e
             where e.source = d.node_id and e.target = (d.payload ->> 'target')::uuid
@@ -62,15 +88,28 @@ create or replace function kerai_private.is_shared_state(vector jsonb, scope uui
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    unseen bigint;
+    near jsonb;
 begin
-    if not exists (
-        select from kerai_private.authors as a
-        left join kerai_private.vector_entries(vector) as e on e.author = a.author
-        where a.seq > coalesce(e.seq, 0)) then
+    -- `near` is the vector brought forward to the last few operations of each author.
+    select count(*) filter (where a.seq > coalesce(e.seq, 0)),
+        jsonb_object_agg(a.author, greatest(coalesce(e.seq, 0), a.seq - 10))
+    into unseen, near
+    from kerai_private.authors as a
+    left join kerai_private.vector_entries(vector) as e on e.author = a.author;
+    if unseen = 0 then
         return true;
     end if;
-    -- No author has the empty id: nobody's operations are left out.
-    return scope is not null and not kerai_private.touched_since(scope, '', vector);
+    if scope is null or not exists (
+        select from kerai.nodes as n
+        where n.id = scope
+            and n.created_seq <= coalesce((vector ->> kerai_private.stamp_author(n.created_stamp))::bigint, 0)) then
+        return false;
+    end if;
+    -- A vector that is far behind nearly always lacks something new in the scope: found without reading all of it.
+    -- No author has the empty id, so nobody's operations are left out.
+    return not kerai_private.touched_since(scope, '', near) and not kerai_private.touched_since(scope, '', vector);
 end
 $$;
 
@@ -120,8 +159,8 @@ declare
     job kerai.tasks := kerai_private.require_task(result.task_id);
     reward bigint;
     shares jsonb;
-    wallets uuid [];
-    amounts bigint [];
+    wallets uuid[];
+    amounts bigint[];
 begin
     if not kerai_private.is_shared_state(result.version_vector, job.scope_node_id) then
         return;

@@ -2,7 +2,7 @@
 
 create or replace function kerai.swarm_hotspots(since interval default '1 hour')
 returns table (
-    path ltree, kind text, name text, node_id uuid, operations bigint, authors bigint, last_changed_at timestamptz
+    path text, kind text, name text, node_id uuid, operations bigint, authors bigint, last_changed_at timestamptz
 )
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
@@ -17,14 +17,24 @@ begin
     return query
     -- An unnamed node has the path of its nearest named ancestor: so each operation is counted where its node's path
     -- points to, and at each step above it.
-    with places as (
-        select p.path::text as path, string_to_array(p.path::text, '.') as labels, o.author, count(*) as operations,
-            max(c.received_at) as last_at, (array_agg(p.id))[1] as example
+    with changed as (
+        select o.node_id, o.author, count(*) as operations, max(c.received_at) as last_at
         from kerai.changesets as c
-        inner join kerai.operations as o on o.author = c.author and o.author_seq between c.first_seq and c.last_seq
-        inner join kerai.nodes as p on p.id = o.node_id
+        cross join lateral (
+            select o.node_id, o.author from kerai.operations as o
+            where o.author = c.author and o.author_seq between c.first_seq and c.last_seq
+            offset 0
+        ) as o
         where c.received_at >= now() - since
-        group by p.path, o.author
+        group by o.node_id, o.author
+    ),
+
+    places as (
+        select string_to_array(n.path::text, '.') as labels, h.author, sum(h.operations) as operations,
+            max(h.last_at) as last_at, (array_agg(n.id))[1] as example
+        from changed as h
+        inner join kerai.nodes as n on n.id = h.node_id
+        group by n.path::text, h.author
     ),
 
     steps as (
@@ -39,7 +49,7 @@ begin
         select s.* from steps as s order by s.operations desc, s.path
     )
 
-    select n.path, n.kind, n.name, n.id, r.operations, r.authors, r.last_at
+    select n.path::text, n.kind, n.name, n.id, r.operations, r.authors, r.last_at
     from ranked as r
     cross join lateral (
         with recursive climb as (
@@ -88,8 +98,9 @@ begin
     tested as (
         select d.author, (r.version_vector ->> d.author)::bigint as seq, r.number
         from (
-            select t.version_vector, row_number() over (order by t.created_at, t.id) as number
+            select t.version_vector || '{}' as version_vector, row_number() over (order by t.created_at, t.id) as number
             from kerai.test_results as t where t.passed
+            offset 0 -- and || '{}': a long vector is fetched once, not once for each author
         ) as r
         cross join (select distinct d.author from done as d) as d
         where r.version_vector ? d.author

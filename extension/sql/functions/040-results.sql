@@ -29,6 +29,9 @@ declare
     summary text;
     failing bigint;
 begin
+    if output is null then
+        return null;
+    end if;
     -- cargo: test result: FAILED. 3 passed; 2 failed; 0 ignored — one a test binary
     if strpos(tail, 'test result: ') > 0 then
         failing := kerai_private.sum_matches(tail, '^test result: .* (\d{1,6}) failed;');
@@ -60,7 +63,7 @@ begin
     if failing is null then
         failing := kerai_private.last_match(tail, '^(?:.*[^\d\n])?(\d{1,6}) (?:tests? )?fail(?:ed|ures?)\M')::bigint;
     end if;
-    return nullif(least(failing, 2147483647), 0);
+    return case when failing between 1 and 2147483647 then failing end;
 end
 $$;
 

@@ -258,10 +258,12 @@ comment on function kerai.stop_swarm(uuid) is
 
 -- Called by push_ops for the changesets of this instance's agents that name a task.
 create or replace function kerai_private.check_task(
-    task uuid, agent kerai.agents, ops kerai_private.operation []
+    task uuid, agent kerai.agents, ops kerai_private.operation[]
 ) returns void
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
+set enable_hashjoin = off
+set enable_mergejoin = off
 as $$
 declare
     job constant kerai.tasks := kerai_private.require_task(task);
@@ -291,7 +293,7 @@ begin
         return;
     end if;
 
-    -- Each chain of parents ends at the scope or at a root. Nodes that only this changeset inserts are not in the tree
+    -- By index (see above): a push names few nodes of a large tree. Each chain of parents ends at the scope or at a root. Nodes that only this changeset inserts are not in the tree
     -- yet: their parents are named, and so each hangs in the end on a node that is.
     with recursive named as materialized (
         select distinct r.node

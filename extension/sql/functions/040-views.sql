@@ -78,7 +78,11 @@ declare
 begin
     return query
     select a.id, a.name, a.kind, a.model,
-        case when asked.status <> 'running' then 'done' when s.last_seen_at >= awake_since then 'active' else 'idle' end,
+        case
+            when asked.status <> 'running' then 'done'
+            when s.last_seen_at >= awake_since then 'active'
+            else 'idle'
+        end,
         coalesce(w.attempts, 0), coalesce(w.passes, 0), coalesce(w.attempts - w.passes, 0), coalesce(w.pushed, 0),
         coalesce(w.operations, 0), l.failing, coalesce(w.rewards_nkoi, 0), m.joined_at, s.last_seen_at
     from kerai.swarm_members as m
@@ -190,9 +194,9 @@ comment on function kerai.swarm_progress(uuid) is
 
 create or replace function kerai.swarm_economics(task uuid)
 returns table (
-    task_id uuid, description text, status text, budget_nkoi bigint, spent_nkoi bigint, spent_percent numeric, agents bigint,
-    active bigint, idle bigint, attempts bigint, passes bigint, rewards_minted bigint, convergence_events bigint,
-    cost_per_pass bigint
+    task_id uuid, description text, status text, budget_nkoi bigint, spent_nkoi bigint, spent_percent numeric,
+    agents bigint, active bigint, idle bigint, attempts bigint, passes bigint, rewards_minted bigint,
+    convergence_events bigint, cost_per_pass bigint
 )
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp

@@ -8,7 +8,7 @@ as $$
 $$;
 
 -- Adds amounts to wallets, all of them or none. The wallets are locked by id, so that postings never deadlock.
-create or replace function kerai_private.post_credits(wallets uuid [], amounts bigint []) returns void
+create or replace function kerai_private.post_credits(wallets uuid[], amounts bigint[]) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
@@ -46,7 +46,7 @@ $$;
 
 -- Makes money for one piece of work and pays it out. Returns the mint's id; NULL, and pays nothing, when this work on
 -- this task has been paid before.
-create or replace function kerai_private.post_mint(work_type text, task uuid, wallets uuid [], amounts bigint [])
+create or replace function kerai_private.post_mint(work_type text, task uuid, wallets uuid[], amounts bigint[])
 returns uuid
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp

@@ -79,7 +79,7 @@ create table kerai.agents (
     public_key bytea not null,
     hosted boolean not null,
     owner_role text not null,
-    capabilities text [] not null default '{}',
+    capabilities text[] not null default '{}',
     config jsonb not null default '{}',
     wallet_id uuid not null,
     created_at timestamptz not null default now()

@@ -56,6 +56,15 @@ begin
 end
 $$;
 
+-- ltree lives in a schema of the installer's choice; under a pinned search_path this domain stands for it.
+do $$
+begin
+    execute format('create domain kerai_private.path as %I.ltree', (
+        select n.nspname from pg_extension as e inner join pg_namespace as n on n.oid = e.extnamespace
+        where e.extname = 'ltree'));
+end
+$$;
+
 -- A register's stamp is NULL while it still holds what the insert gave it: then created_stamp counts.
 create table kerai.nodes (
     id uuid primary key,
@@ -65,7 +74,7 @@ create table kerai.nodes (
     name text,
     language text,
     content text,
-    path ltree not null,
+    path kerai_private.path not null,
     metadata jsonb not null default '{}',
     deleted boolean not null default false,
     created_stamp text collate "C" not null,
@@ -78,6 +87,14 @@ create table kerai.nodes (
     metadata_stamps jsonb,
     deleted_stamp text collate "C"
 ) with (fillfactor = 90);
+
+-- The column is ltree itself: users need not know the domain.
+do $$
+begin
+    execute format('alter table kerai.nodes alter column path type %s', (
+        select format_type(t.typbasetype, null) from pg_type as t where t.oid = 'kerai_private.path'::regtype));
+end
+$$;
 
 create index nodes_parent on kerai.nodes (parent_id, position);
 create index nodes_path on kerai.nodes using gist (path);
@@ -201,6 +218,3 @@ select pg_extension_config_dump('kerai.associations', '');
 select pg_extension_config_dump('kerai_private.moves', '');
 select pg_extension_config_dump('kerai.forks', '');
 select pg_extension_config_dump(pg_get_serial_sequence('kerai.forks', 'id')::regclass, '');
-
--- Lets a function with a pinned search_path name ltree, whose own schema is the installer's choice.
-create domain kerai_private.path as ltree;
