@@ -7,6 +7,7 @@ returns table (
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 set jit = off
+set work_mem = '64MB'
 as $$
 begin
     if since is null or since < interval '0' then
@@ -15,34 +16,46 @@ begin
     end if;
 
     return query
-    -- An unnamed node has the path of its nearest named ancestor: so each operation is counted where its node's path
-    -- points to, and at each step above it.
-    with changed as (
-        select o.node_id, o.author, count(*) as operations, max(c.received_at) as last_at
+    with recent as (
+        select c.author, c.first_seq, c.last_seq, c.received_at,
+            sum(c.last_seq - c.first_seq + 1) over (order by c.received_at desc, c.arrival desc) as so_far
         from kerai.changesets as c
+        where c.received_at >= now() - since
+    ),
+
+    changed as (
+        select o.node_id, o.author, count(*) as operations, max(c.received_at) as last_at
+        from recent as c
         cross join lateral (
             select o.node_id, o.author from kerai.operations as o
             where o.author = c.author and o.author_seq between c.first_seq and c.last_seq
             offset 0
         ) as o
-        where c.received_at >= now() - since
+        where c.so_far <= 100000 + c.last_seq - c.first_seq
         group by o.node_id, o.author
     ),
 
+    -- An unnamed node has the path of its nearest named ancestor: so each operation is counted where its node's path
+    -- points to, and at each step above it.
     places as (
         select string_to_array(n.path::text, '.') as labels, h.author, sum(h.operations) as operations,
-            max(h.last_at) as last_at, (array_agg(n.id))[1] as example
+            max(h.last_at) as last_at, min(n.id::text) as example
         from changed as h
         inner join kerai.nodes as n on n.id = h.node_id
         group by n.path::text, h.author
     ),
 
     steps as (
-        select array_to_string(p.labels[:k], '.') as path, count(distinct p.author) as authors,
-            sum(p.operations)::bigint as operations, max(p.last_at) as last_at, (array_agg(p.example))[1] as example
-        from places as p
-        cross join lateral generate_series(1, cardinality(p.labels)) as k
-        group by 1
+        select u.path, count(*) as authors, sum(u.operations)::bigint as operations, max(u.last_at) as last_at,
+            min(u.example) as example
+        from (
+            select array_to_string(p.labels[:k], '.') as path, p.author, sum(p.operations) as operations,
+                max(p.last_at) as last_at, min(p.example) as example
+            from places as p
+            cross join lateral generate_series(1, cardinality(p.labels)) as k
+            group by 1, 2
+        ) as u
+        group by u.path
     ),
 
     ranked as (
@@ -53,7 +66,7 @@ begin
     from ranked as r
     cross join lateral (
         with recursive climb as (
-            select x.id, x.parent_id, x.path, x.kind, x.name from kerai.nodes as x where x.id = r.example
+            select x.id, x.parent_id, x.path, x.kind, x.name from kerai.nodes as x where x.id = r.example::uuid
             union all
             select x.id, x.parent_id, x.path, x.kind, x.name
             from climb as c inner join kerai.nodes as x on x.id = c.parent_id
@@ -67,7 +80,7 @@ end
 $$;
 
 comment on function kerai.swarm_hotspots(interval) is
-'The 100 files, and named things in files, that were changed most in the time before now. Operations below a place count for it, so a file counts at least what its functions do.';
+'The 100 files, and named things in files, that were changed most in the time before now. Operations below a place count for it, so a file counts at least what its functions do. Of a long time the newest 100,000 operations are counted.';
 
 create or replace function kerai.lineage(node uuid)
 returns table (

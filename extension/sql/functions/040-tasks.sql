@@ -293,8 +293,9 @@ begin
         return;
     end if;
 
-    -- By index (see above): a push names few nodes of a large tree. Each chain of parents ends at the scope or at a root. Nodes that only this changeset inserts are not in the tree
-    -- yet: their parents are named, and so each hangs in the end on a node that is.
+    -- Each chain of parents ends at the scope or at a root. Nodes that only this changeset inserts are not in the tree
+    -- yet: their parents are named, and so each hangs in the end on a node that is. Joins go by index: a push names few
+    -- nodes of a large tree.
     with recursive named as materialized (
         select distinct r.node
         from unnest(ops) as o
