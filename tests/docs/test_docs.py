@@ -27,14 +27,22 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 RUNNING = [page for page in PAGES if any(block.is_run for block in pages.blocks(page, ROOT))]
 LINK = re.compile(r"\]\((?!\w+:)([^)#\s]*)(?:#([^)\s]*))?\)")
-# language -> the commands that run the README's program, and the programs that they need
+# What the developer has set for himself: ways to databases, languages, how wide the terminal is.
+OWN = re.compile(r"KERAI_|PG(?!_CONFIG$)|XDG_|LC_|LANG|COLUMNS$")
+# language -> what gets its driver, what runs the README's program, and what has to be on the machine
 RUNNERS = {
-    "python": ("python push.py", ()),
+    "python": ("true", "python push.py", ()),
     "javascript": (
-        "npm install --silent --no-audit --no-fund --prefer-offline pg && node push.mjs",
+        "npm install --silent --no-audit --no-fund --prefer-offline pg",
+        "node push.mjs",
         ("npm", "node"),
     ),
-    "go": ("go mod init push && go get github.com/lib/pq@v1.10.9 && go run main.go", ("go",)),
+    "go": (
+        # Go's cache is read-only otherwise, and could not be removed.
+        "export GOFLAGS=-modcacherw && go mod init push && go get github.com/lib/pq@v1.10.9",
+        "go run main.go",
+        ("go",),
+    ),
 }
 
 
@@ -42,14 +50,18 @@ RUNNERS = {
 def reader(environment: dict[str, str]) -> Iterator[tuple[Path, pages.Shell]]:
     """Give a reader a directory that every account can enter, a home, and a shell."""
     folder = Path(tempfile.mkdtemp(prefix="kerai-docs-"))
-    folder.chmod(0o755)
-    for name in ("home", "work"):
-        (folder / name).mkdir()
-    kept = {
-        name: value for name, value in os.environ.items() if not name.startswith(("KERAI_", "PG", "XDG_"))
-    }
+    for place in (folder, folder / "home", folder / "work"):
+        place.mkdir(exist_ok=True)
+        place.chmod(0o755)
+    kept = {name: value for name, value in os.environ.items() if not OWN.match(name)}
     path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
-    settings = {"HOME": str(folder / "home"), "PATH": path, "NO_COLOR": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    settings = {
+        "HOME": str(folder / "home"),
+        "PATH": path,
+        "LC_ALL": "C.UTF-8",
+        "NO_COLOR": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
     if "npm_config_cache" not in kept:
         # What npm has fetched once is not fetched again, although the reader has an empty home.
         settings["npm_config_cache"] = str(Path.home() / ".npm")
@@ -88,15 +100,18 @@ def test_page(page: Path, request: pytest.FixtureRequest) -> None:
 
 
 @pytest.mark.parametrize(
-    "language", [name for name, (_, needs) in RUNNERS.items() if all(map(shutil.which, needs))]
+    "language", [name for name, (_, _, needs) in RUNNERS.items() if all(map(shutil.which, needs))]
 )
 def test_program_of_the_readme_pushes(language: str, database: Any, connect: Any) -> None:
     programs = [block for block in pages.blocks(ROOT / "README.md", ROOT) if block.language == language]
     assert len(programs) == 1
     with reader(way_to(database)) as (directory, shell):
         pages.run_block(programs[0], shell, directory)
+        prepare, run, _ = RUNNERS[language]
+        code, output = shell.run(prepare)
+        assert code == 0, output
         for _ in range(2):  # the second time it follows on its own first changeset
-            code, output = shell.run(RUNNERS[language][0])
+            code, output = shell.run(run)
             assert code == 0, output
             assert output.split()[-1] == "merged", output
     rows = connect().execute(
