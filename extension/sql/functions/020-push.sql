@@ -40,17 +40,23 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+    -- A list of paths, each in double quotes when it has anything but lower-case letters in it.
+    folders constant text := btrim(current_setting('unix_socket_directories'));
+    folder constant text := case when folders like '"%'
+        then replace(substring(folders from '^"((?:[^"]|"")*)"'), '""', '"')
+        else btrim(split_part(folders, ',', 1)) end;
     place constant text := (
         select n.nspname from pg_extension as e inner join pg_namespace as n on n.oid = e.extnamespace
         where e.extname = 'dblink');
     way constant text := (
         select string_agg(format('%s=''%s''', o.key, replace(replace(o.value, '\', '\\'), '''', '\''')), ' ')
         from (values
-            ('host', split_part(current_setting('unix_socket_directories'), ',', 1)),
+            ('host', coalesce(nullif(folder, ''), 'localhost')),
             ('port', current_setting('port')),
             ('dbname', current_database()::text),
             ('user', (select a.rolname::text from pg_authid as a where a.oid = 10)),
             ('connect_timeout', '5'),
+            ('options', '-c search_path=pg_catalog'),
             ('application_name', 'kerai')) as o (key, value));
 begin
     execute format('select %I.dblink_exec($1, $2)', place) using way, statement;

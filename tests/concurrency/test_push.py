@@ -1,0 +1,288 @@
+"""Many sessions push at once: nothing is lost, nobody waits for ever, readers see whole changesets."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+from psycopg import Connection
+
+from kerai import changeset
+from kerai_client.database import connect as connect_to
+from tests.merge.live import Body, LiveAuthor, insert, logged, move, update
+from tests.merge.model import fold
+from tests.merge.observe import assert_state, scalar
+
+Outcome = str
+NAMES = ("a", "b", "src", None)
+
+
+def at_once(tasks: Sequence[Callable[[], Any]]) -> list[Any]:
+    """Run tasks in threads that start together; return their results, or raise what one raised."""
+    barrier = threading.Barrier(len(tasks))
+
+    def run(task: Callable[[], Any]) -> Any:
+        barrier.wait(timeout=30)
+        return task()
+
+    with ThreadPoolExecutor(len(tasks)) as pool:
+        return [future.result(timeout=120) for future in [pool.submit(run, task) for task in tasks]]
+
+
+def outcome(push: Callable[[], str]) -> Outcome:
+    """Return the status of a push, or the SQLSTATE of its refusal."""
+    try:
+        return push()
+    except psycopg.Error as error:
+        return str(error.sqlstate)
+
+
+def assert_fold(connection: Connection[Any]) -> None:
+    """Check that the stored state is the fold of the log, and that the vector names exactly the log."""
+    log = logged(connection)
+    assert_state(connection, fold(log))
+    assert scalar(connection, "select kerai.version_vector()") == dict(Counter(each.author for each in log))
+
+
+@pytest.fixture
+def authors(connect: Any) -> Callable[[int], list[LiveAuthor]]:
+    """Return a function that gives so many authors, each with a session."""
+
+    def make(count: int) -> list[LiveAuthor]:
+        return [LiveAuthor(connect(), f"author-{n}") for n in range(count)]
+
+    return make
+
+
+def scribble(
+    author: LiveAuthor, nodes: list[str], shared: list[str], seed: int, pushes: int
+) -> Counter[Outcome]:
+    """Push random operations on what everybody else is changing too; return how often which status came."""
+    chance = random.Random(seed)
+    statuses: Counter[Outcome] = Counter()
+    for _ in range(pushes):
+        known = [
+            row["id"] for row in author.connection.execute("select id::text from kerai.nodes").fetchall()
+        ]
+        operations: list[Body] = []
+        for _ in range(chance.randint(1, 6)):
+            node, other = chance.choice(known), chance.choice(known)
+            name = chance.choice(NAMES)
+            operations.append(
+                chance.choice(
+                    [
+                        insert(str(uuid4()), node, name=name),
+                        insert(chance.choice(shared), node, name=name),
+                        move(node, other, chance.choice("abc")),
+                        update(node, content=f"{seed}"),
+                        update(node, name=name),
+                        {"op": chance.choice(["node_delete", "node_restore"]), "node": node},
+                        {"op": "edge_insert", "source": node, "target": other, "relation": "calls"},
+                        {"op": "perspective_set", "node": node, "weight": 0.5},
+                    ]
+                )
+            )
+        guard = chance.choice([None, None, None, *nodes[:2]])
+        statuses[author.push(*operations, guard=guard)] += 1
+    return statuses
+
+
+def test_many_authors_push_into_one_tree_while_others_read(authors: Any, connect: Any) -> None:
+    writers = authors(6)
+    nodes, shared = [str(uuid4()) for _ in range(8)], [str(uuid4()) for _ in range(12)]
+    assert (
+        writers[0].push(*(insert(node, nodes[n // 2] if n else None) for n, node in enumerate(nodes)))
+        == "merged"
+    )
+    done = threading.Event()
+
+    def read() -> int:
+        looks = 0
+        connection = connect()
+        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        while not done.is_set():
+            with connection.transaction():
+                assert_fold(connection)
+                vector = scalar(connection, "select kerai.version_vector()")
+                differing = connection.execute(
+                    """
+                    select id, parent_id, position, kind, name, content, deleted from kerai.nodes
+                    except all
+                    select id, parent_id, position, kind, name, content, deleted from kerai_private.nodes_at(%s)""",
+                    [json.dumps(vector)],
+                ).fetchall()
+                assert differing == []
+            looks += 1
+        return looks
+
+    with ThreadPoolExecutor(1) as pool:
+        reader = pool.submit(read)
+        try:
+            jobs = [
+                lambda n=n, writer=writer: scribble(writer, nodes, shared, n, 12)
+                for n, writer in enumerate(writers)
+            ]
+            statuses = sum(at_once(jobs), Counter())
+        finally:
+            done.set()
+        assert reader.result(timeout=60) > 0
+    assert sum(statuses.values()) == 72
+    assert set(statuses) <= {"merged", "stale"}
+    assert statuses["merged"] > 36
+
+    connection = connect()
+    assert_fold(connection)
+
+
+def test_moves_that_would_make_a_cycle_together(authors: Any) -> None:
+    one, two, three = authors(3)
+    for _ in range(8):
+        x, y, z = (str(uuid4()) for _ in range(3))
+        one.push(insert(x), insert(y), insert(z))
+        results = at_once(
+            [lambda: one.push(move(x, y)), lambda: two.push(move(y, z)), lambda: three.push(move(z, x))]
+        )
+        assert results == ["merged"] * 3
+    assert_fold(one.connection)
+
+
+def test_one_of_two_guarded_pushes_wins(authors: Any) -> None:
+    one, two = authors(2)
+    root, leaf = str(uuid4()), str(uuid4())
+    one.push(insert(root), insert(leaf, root))
+    for turn in range(8):
+        seen = scalar(one.connection, "select kerai.version_vector()")
+        documents = [
+            (author, author.write([update(leaf, content=f"{turn} {author.author}")], seen=seen, guard=root))
+            for author in (one, two)
+        ]
+        results = at_once([lambda a=a, d=d: a.send(d) for a, d in documents])
+        assert sorted(results) == ["merged", "stale"]
+        winner = documents[results.index("merged")][0]
+        content = scalar(one.connection, "select content from kerai.nodes where id = %s", [leaf])
+        assert content == f"{turn} {winner.author}"
+    assert_fold(one.connection)
+
+
+def test_a_guarded_push_against_unguarded_ones(authors: Any) -> None:
+    """Either the guarded push came first, or it is stale; an unguarded one is merged in any case."""
+    one, two, three = authors(3)
+    root, leaf = str(uuid4()), str(uuid4())
+    one.push(insert(root))
+    for turn in range(8):
+        one.push(insert(leaf, root)) if turn == 0 else None
+        seen = scalar(one.connection, "select kerai.version_vector()")
+        guarded = one.write([update(leaf, content=f"{turn}")], seen=seen, guard=root)
+        results = at_once(
+            [
+                lambda d=guarded: one.send(d),
+                lambda: two.push(update(leaf, content="two")),
+                lambda: three.push(insert(str(uuid4()), leaf)),
+            ]
+        )
+        assert results[1:] == ["merged", "merged"]
+        behind = one.connection.execute(
+            """
+            select from kerai.changesets as g inner join kerai.changesets as o
+                on o.arrival < g.arrival and o.author <> g.author
+            where g.id = %s and o.last_seq > coalesce((g.base ->> o.author)::bigint, 0)""",
+            [bytes.fromhex(changeset.changeset_id(guarded))],
+        ).fetchall()
+        assert behind == []
+    assert_fold(one.connection)
+
+
+def test_the_same_nodes_inserted_by_several_authors_at_once(authors: Any) -> None:
+    writers = authors(4)
+    for turn in range(8):
+        nodes = [str(uuid4()) for _ in range(6)]
+        writers[0].push(*(insert(node) for node in nodes[:2]))
+
+        def race(writer: LiveAuthor, n: int, nodes: list[str] = nodes, turn: int = turn) -> str:
+            chance = random.Random(turn * 10 + n)
+            order = chance.sample(nodes, len(nodes))
+            seen: dict[str, int] = {}
+            own = scalar(writer.connection, "select kerai.version_vector()").get(writer.author, 0)
+            if own:
+                seen[writer.author] = own
+            return writer.push(
+                *(insert(node, order[i - 1] if i else None, name=f"{n}") for i, node in enumerate(order)),
+                seen=seen,
+            )
+
+        assert at_once([lambda n=n, w=w: race(w, n) for n, w in enumerate(writers)]) == ["merged"] * 4
+    assert_fold(writers[0].connection)
+
+
+def test_one_author_in_two_sessions_with_the_same_changeset(authors: Any, connect: Any) -> None:
+    (author,) = authors(1)
+    twin = LiveAuthor(connect(), "author-0", author.key)
+    for _ in range(8):
+        document = author.write([insert(str(uuid4()))])
+        results = at_once([lambda d=document: author.send(d), lambda d=document: twin.send(d)])
+        assert sorted(results) == ["duplicate", "merged"]
+    assert_fold(author.connection)
+
+
+def test_one_author_in_two_sessions_with_two_changesets(authors: Any, connect: Any) -> None:
+    (author,) = authors(1)
+    twin = LiveAuthor(connect(), "author-0", author.key)
+    for turn in range(4):
+        documents = [author.write([insert(str(uuid4()))], message=str(n)) for n in range(2)]
+        results = at_once(
+            [
+                lambda d=documents[0]: outcome(lambda: author.send(d)),
+                lambda d=documents[1]: outcome(lambda: twin.send(d)),
+            ]
+        )
+        assert sorted(results) == ["KR003", "merged"]
+        assert scalar(author.connection, "select count(*) from kerai.forks") == turn + 1
+    assert_fold(author.connection)
+
+
+def hosted_pushes(connection: Connection[Any], pushes: int) -> list[str]:
+    """Push as the caller's hosted agent, the psql way."""
+    operations = [json.dumps([insert(str(uuid4()))]) for _ in range(pushes)]
+    return [scalar(connection, "select status from kerai.push_ops(%s::json)", [each]) for each in operations]
+
+
+def test_one_hosted_agent_in_many_sessions(role_connection: Any, connect: Any) -> None:
+    sessions = [role_connection("kerai_agent") for _ in range(5)]
+    author = scalar(sessions[0], "select author from kerai.register_agent('shell', 'human')")
+    results = at_once([lambda c=c: hosted_pushes(c, 6) for c in sessions])
+    assert results == [["merged"] * 6] * 5
+    connection = connect()
+    assert scalar(connection, "select kerai.version_vector()") == {author: 30}
+    assert_fold(connection)
+
+
+def test_several_hosted_agents_at_once_through_a_transaction_pool(pgbouncer: str, database: Any) -> None:
+    """More clients than server sessions, signed authors among them, and no session state to lose."""
+    with connect_to(database.dsn) as connection:
+        connection.execute("select kerai.register_agent('shell', 'human')")
+    connections = [connect_to(pgbouncer) for _ in range(8)]
+    try:
+        signed = [LiveAuthor(each, f"author-{n}") for n, each in enumerate(connections[:4])]
+
+        def push(author: LiveAuthor) -> list[str]:
+            return [author.push(insert(str(uuid4()))) for _ in range(5)]
+
+        results = at_once(
+            [
+                *[lambda a=a: push(a) for a in signed],
+                *[lambda c=c: hosted_pushes(c, 5) for c in connections[4:]],
+            ]
+        )
+        assert results == [["merged"] * 5] * 8
+        assert_fold(connections[0])
+    finally:
+        for each in connections:
+            each.close()
