@@ -8,28 +8,28 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
 import psycopg
 import pytest
 from psycopg import Connection
-
-from kerai import changeset
-from kerai_client.database import connect as connect_to
 from tests.merge.live import Body, LiveAuthor, insert, logged, move, update
 from tests.merge.model import fold
 from tests.merge.observe import assert_state, scalar
 
-Outcome = str
+from kerai import changeset
+from kerai_client.database import connect as connect_to
+
 NAMES = ("a", "b", "src", None)
 
 
-def at_once(tasks: Sequence[Callable[[], Any]]) -> list[Any]:
+def at_once(tasks: Sequence[partial[Any]]) -> list[Any]:
     """Run tasks in threads that start together; return their results, or raise what one raised."""
     barrier = threading.Barrier(len(tasks))
 
-    def run(task: Callable[[], Any]) -> Any:
+    def run(task: partial[Any]) -> Any:
         barrier.wait(timeout=30)
         return task()
 
@@ -37,10 +37,10 @@ def at_once(tasks: Sequence[Callable[[], Any]]) -> list[Any]:
         return [future.result(timeout=120) for future in [pool.submit(run, task) for task in tasks]]
 
 
-def outcome(push: Callable[[], str]) -> Outcome:
-    """Return the status of a push, or the SQLSTATE of its refusal."""
+def outcome(author: LiveAuthor, document: str) -> str:
+    """Push; return the status, or the SQLSTATE of the refusal."""
     try:
-        return push()
+        return author.send(document)
     except psycopg.Error as error:
         return str(error.sqlstate)
 
@@ -62,12 +62,10 @@ def authors(connect: Any) -> Callable[[int], list[LiveAuthor]]:
     return make
 
 
-def scribble(
-    author: LiveAuthor, nodes: list[str], shared: list[str], seed: int, pushes: int
-) -> Counter[Outcome]:
+def scribble(author: LiveAuthor, nodes: list[str], shared: list[str], seed: int, pushes: int) -> Counter[str]:
     """Push random operations on what everybody else is changing too; return how often which status came."""
     chance = random.Random(seed)
-    statuses: Counter[Outcome] = Counter()
+    statuses: Counter[str] = Counter()
     for _ in range(pushes):
         known = [
             row["id"] for row in author.connection.execute("select id::text from kerai.nodes").fetchall()
@@ -116,7 +114,8 @@ def test_many_authors_push_into_one_tree_while_others_read(authors: Any, connect
                     """
                     select id, parent_id, position, kind, name, content, deleted from kerai.nodes
                     except all
-                    select id, parent_id, position, kind, name, content, deleted from kerai_private.nodes_at(%s)""",
+                    select id, parent_id, position, kind, name, content, deleted
+                    from kerai_private.nodes_at(%s)""",
                     [json.dumps(vector)],
                 ).fetchall()
                 assert differing == []
@@ -126,11 +125,8 @@ def test_many_authors_push_into_one_tree_while_others_read(authors: Any, connect
     with ThreadPoolExecutor(1) as pool:
         reader = pool.submit(read)
         try:
-            jobs = [
-                lambda n=n, writer=writer: scribble(writer, nodes, shared, n, 12)
-                for n, writer in enumerate(writers)
-            ]
-            statuses = sum(at_once(jobs), Counter())
+            jobs = [partial(scribble, writer, nodes, shared, n, 12) for n, writer in enumerate(writers)]
+            statuses: Counter[str] = sum(at_once(jobs), Counter())
         finally:
             done.set()
         assert reader.result(timeout=60) > 0
@@ -147,9 +143,8 @@ def test_moves_that_would_make_a_cycle_together(authors: Any) -> None:
     for _ in range(8):
         x, y, z = (str(uuid4()) for _ in range(3))
         one.push(insert(x), insert(y), insert(z))
-        results = at_once(
-            [lambda: one.push(move(x, y)), lambda: two.push(move(y, z)), lambda: three.push(move(z, x))]
-        )
+        pushes = (one, move(x, y)), (two, move(y, z)), (three, move(z, x))
+        results = at_once([partial(author.push, each) for author, each in pushes])
         assert results == ["merged"] * 3
     assert_fold(one.connection)
 
@@ -164,7 +159,7 @@ def test_one_of_two_guarded_pushes_wins(authors: Any) -> None:
             (author, author.write([update(leaf, content=f"{turn} {author.author}")], seen=seen, guard=root))
             for author in (one, two)
         ]
-        results = at_once([lambda a=a, d=d: a.send(d) for a, d in documents])
+        results = at_once([partial(author.send, document) for author, document in documents])
         assert sorted(results) == ["merged", "stale"]
         winner = documents[results.index("merged")][0]
         content = scalar(one.connection, "select content from kerai.nodes where id = %s", [leaf])
@@ -176,16 +171,15 @@ def test_a_guarded_push_against_unguarded_ones(authors: Any) -> None:
     """Either the guarded push came first, or it is stale; an unguarded one is merged in any case."""
     one, two, three = authors(3)
     root, leaf = str(uuid4()), str(uuid4())
-    one.push(insert(root))
+    one.push(insert(root), insert(leaf, root))
     for turn in range(8):
-        one.push(insert(leaf, root)) if turn == 0 else None
         seen = scalar(one.connection, "select kerai.version_vector()")
         guarded = one.write([update(leaf, content=f"{turn}")], seen=seen, guard=root)
         results = at_once(
             [
-                lambda d=guarded: one.send(d),
-                lambda: two.push(update(leaf, content="two")),
-                lambda: three.push(insert(str(uuid4()), leaf)),
+                partial(one.send, guarded),
+                partial(two.push, update(leaf, content="two")),
+                partial(three.push, insert(str(uuid4()), leaf)),
             ]
         )
         assert results[1:] == ["merged", "merged"]
@@ -218,7 +212,7 @@ def test_the_same_nodes_inserted_by_several_authors_at_once(authors: Any) -> Non
                 seen=seen,
             )
 
-        assert at_once([lambda n=n, w=w: race(w, n) for n, w in enumerate(writers)]) == ["merged"] * 4
+        assert at_once([partial(race, writer, n) for n, writer in enumerate(writers)]) == ["merged"] * 4
     assert_fold(writers[0].connection)
 
 
@@ -227,7 +221,7 @@ def test_one_author_in_two_sessions_with_the_same_changeset(authors: Any, connec
     twin = LiveAuthor(connect(), "author-0", author.key)
     for _ in range(8):
         document = author.write([insert(str(uuid4()))])
-        results = at_once([lambda d=document: author.send(d), lambda d=document: twin.send(d)])
+        results = at_once([partial(each.send, document) for each in (author, twin)])
         assert sorted(results) == ["duplicate", "merged"]
     assert_fold(author.connection)
 
@@ -237,12 +231,7 @@ def test_one_author_in_two_sessions_with_two_changesets(authors: Any, connect: A
     twin = LiveAuthor(connect(), "author-0", author.key)
     for turn in range(4):
         documents = [author.write([insert(str(uuid4()))], message=str(n)) for n in range(2)]
-        results = at_once(
-            [
-                lambda d=documents[0]: outcome(lambda: author.send(d)),
-                lambda d=documents[1]: outcome(lambda: twin.send(d)),
-            ]
-        )
+        results = at_once([partial(outcome, author, documents[0]), partial(outcome, twin, documents[1])])
         assert sorted(results) == ["KR003", "merged"]
         assert scalar(author.connection, "select count(*) from kerai.forks") == turn + 1
     assert_fold(author.connection)
@@ -257,7 +246,7 @@ def hosted_pushes(connection: Connection[Any], pushes: int) -> list[str]:
 def test_one_hosted_agent_in_many_sessions(role_connection: Any, connect: Any) -> None:
     sessions = [role_connection("kerai_agent") for _ in range(5)]
     author = scalar(sessions[0], "select author from kerai.register_agent('shell', 'human')")
-    results = at_once([lambda c=c: hosted_pushes(c, 6) for c in sessions])
+    results = at_once([partial(hosted_pushes, each, 6) for each in sessions])
     assert results == [["merged"] * 6] * 5
     connection = connect()
     assert scalar(connection, "select kerai.version_vector()") == {author: 30}
@@ -277,8 +266,8 @@ def test_several_hosted_agents_at_once_through_a_transaction_pool(pgbouncer: str
 
         results = at_once(
             [
-                *[lambda a=a: push(a) for a in signed],
-                *[lambda c=c: hosted_pushes(c, 5) for c in connections[4:]],
+                *[partial(push, each) for each in signed],
+                *[partial(hosted_pushes, each, 5) for each in connections[4:]],
             ]
         )
         assert results == [["merged"] * 5] * 8

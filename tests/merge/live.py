@@ -8,9 +8,9 @@ from typing import Any
 
 from nacl.signing import SigningKey
 from psycopg import Connection
+from tests.merge.model import Operation
 
 from kerai import changeset
-from tests.merge.model import Operation
 
 Body = dict[str, Any]
 
