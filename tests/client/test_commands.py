@@ -378,7 +378,7 @@ def test_an_agent_turns_the_task_green(
     assert "all green" in (tmp_path / "task.md").read_text()
     # Nothing is left of the working trees.
     (base,) = tmp_path.glob("kerai-agents-*")
-    assert [path.name for path in base.iterdir()] == ["lock"]
+    assert sorted(path.name for path in base.iterdir()) == ["lock", "turns"]
     events = [event["event"] for event in rows("swarm", "trace", "--agent", "s-1")]
     assert {"joined", "pushed", "passed", "rewarded"} <= set(events)
 
@@ -469,4 +469,4 @@ def test_a_signal_ends_the_work_cleanly(
     assert f"{name} received" in output
     assert not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}").exists()
     (base,) = tmp_path.glob("kerai-agents-*")
-    assert [path.name for path in base.iterdir()] == ["lock"]
+    assert sorted(path.name for path in base.iterdir()) == ["lock", "turns"]

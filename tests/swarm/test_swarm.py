@@ -38,10 +38,10 @@ STEP = re.compile(r"(\d+) failing -> (\d+) failing")
 
 @pytest.fixture
 def own_server() -> Iterator[PrivateServer]:
-    """A server that a test may kill, apart from the one that the other tests share."""
-    folder = Path(tempfile.mkdtemp(prefix="kerai-test-swarm-"))
+    """A server that a test may kill, as durable as a real one: the shared one may lose commits then."""
+    folder = Path(tempfile.mkdtemp(prefix="kerai-swarm-test-"))
     folder.chmod(0o755)
-    private = PrivateServer(folder / "server", fsync=False)
+    private = PrivateServer(folder / "server")
     try:
         private.up()
         yield private
@@ -158,7 +158,7 @@ def check_nothing_is_left(place: Path) -> None:
     with Workspace("next", place):
         pass
     (base,) = place.glob("kerai-agents-*")
-    assert [path.name for path in base.iterdir()] == ["lock"]
+    assert sorted(path.name for path in base.iterdir()) == ["lock", "turns"]
 
 
 def test_eight_agents_repair_twelve_bugs(dsn: str, place: Path) -> None:

@@ -12,7 +12,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
@@ -40,6 +40,7 @@ from kerai_client.source import (
 
 WATCH_SECONDS = 1.0  # how often a running solver is asked whether its swarm still runs
 MERGE_TRIES = 25
+TEST_TURN, MERGE_TURN = 0, 1
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.2, 10.0
 SHARED_RESULT_SECONDS = 1.5  # whoever made a state reports its result at once; waiting beats testing it again
 # What tools leave in a working tree; nobody means to keep it.
@@ -141,6 +142,7 @@ class Worker:
     _results: dict[str, tuple[Outcome, str]] = field(default_factory=dict)
     _spent: Spent = field(default_factory=Spent)
     _fruitless: int = 0
+    _next_look: float = 0.0
 
     def work(self) -> str:
         """Work until there is nothing left to do, and return why."""
@@ -191,16 +193,17 @@ class Worker:
         """Return what the tests say of a state: what is known, or else by running them."""
         key = _key(state.vector)
         if key not in self._results:
-            known = self._shared_result(state.vector)
-            if known is None:
-                outcome, output, milliseconds = self._test(snapshot_of(state.tree))
-                self.tell("tested", {"failing": outcome.failed, "summary": outcome.summary})
-                self.membership.report(
-                    state.vector, outcome, tail(output, outcome), milliseconds, self._cost()
-                )
-                known = outcome, output
+            # One of this machine's agents tests a state, the others wait for what it reports.
+            with self._turn(TEST_TURN):
+                known = self._shared_result(state.vector) or self._own_result(state)
             self._results = {key: known}
         return self._results[key]
+
+    def _own_result(self, state: State) -> tuple[Outcome, str]:
+        outcome, output, milliseconds = self._test(snapshot_of(state.tree))
+        self.tell("tested", {"failing": outcome.failed, "summary": outcome.summary})
+        self.membership.report(state.vector, outcome, tail(output, outcome), milliseconds, self._cost())
+        return outcome, output
 
     def _shared_result(self, vector: Vector) -> tuple[Outcome, str] | None:
         until = time.monotonic() + random.uniform(0.0, SHARED_RESULT_SECONDS)
@@ -254,32 +257,40 @@ class Worker:
 
     def _merge(self, state: State, ops: Sequence[Mapping[str, Any]]) -> bool:
         """Test operations and push them when they make the state better; say whether they are merged."""
-        for _ in range(MERGE_TRIES):
-            self._check()
-            # What came while the solver or the tests ran is taken in before the next test, not after it.
-            if read_vector(self.session.database) != state.vector:
-                newer = self._state()
-                ops = rebase(state.tree, newer.tree, ops)
-                state = newer
-            if not ops:
-                self.tell("overtaken", {})
-                return False
-            candidate = self._try(state, ops)
-            reason = self._worse(candidate)
-            if reason is not None:
-                self._discard(candidate, reason)
-                return False
-            if self._push(candidate):
-                return True
-            self.tally.stale += 1
-            self.tell("stale", {"operations": len(ops)})
+        candidate = self._improvement(state, ops)
+        if candidate is None or self._push(candidate):
+            return candidate is not None
+        # Each merge makes all other candidates stale. If all of them were tested again at once, all but
+        # one would have used the processors for nothing: the agents of one machine take turns.
+        with self._turn(MERGE_TURN):
+            for _ in range(MERGE_TRIES):
+                self.tally.stale += 1
+                self.tell("stale", {"operations": len(candidate.ops)})
+                again = self._improvement(candidate.state, candidate.ops)
+                if again is None or self._push(again):
+                    return again is not None
+                candidate = again
         self._discard(candidate, f"stale {MERGE_TRIES} times")
         return False
 
-    def _try(self, state: State, ops: Sequence[Mapping[str, Any]]) -> Candidate:
+    def _improvement(self, state: State, ops: Sequence[Mapping[str, Any]]) -> Candidate | None:
+        """Put operations onto the present state and test them; return them when they make it better."""
+        self._check()
+        if read_vector(self.session.database) != state.vector:
+            newer = self._state()
+            ops = rebase(state.tree, newer.tree, ops)
+            state = newer
+        if not ops:
+            self.tell("overtaken", {})
+            return None
         tree = apply_operations(state.tree, [dict(op) for op in ops])
         outcome, output, milliseconds = self._test(snapshot_of(tree))
-        return Candidate(state, ops, outcome, output, milliseconds)
+        candidate = Candidate(state, ops, outcome, output, milliseconds)
+        reason = self._worse(candidate)
+        if reason is None:
+            return candidate
+        self._discard(candidate, reason)
+        return None
 
     def _worse(self, candidate: Candidate) -> str | None:
         """Return why a candidate is no progress, None when it is."""
@@ -368,6 +379,17 @@ class Worker:
             "KERAI_TASK_FILE": str(self._workspace.task_file),
             "KERAI_TEST_OUTPUT": str(self._workspace.test_output),
         }
+
+    def _turn(self, kind: int) -> AbstractContextManager[None]:
+        """Wait for this swarm's turn of a kind among the agents of this machine."""
+        return self._workspace.turn(self.membership.assignment.swarm.int * 2 + kind, self._wait)
+
+    def _wait(self) -> None:
+        """Look out for the end now and then while waiting."""
+        self.stop.check()
+        if time.monotonic() > self._next_look:
+            self._check()
+            self._next_look = time.monotonic() + WATCH_SECONDS
 
     def _watch(self) -> str | None:
         """Return why what runs now is to be ended."""

@@ -7,12 +7,14 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
 OWNER = "owner"
+TURN_POLL_SECONDS = 0.05
 
 
 class Workspace:
@@ -30,6 +32,9 @@ class Workspace:
             self._owner = os.open(self.path / OWNER, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._owner, fcntl.LOCK_EX)
             os.write(self._owner, f"{os.getpid()}\n".encode())
+        self._turns = os.open(
+            self._base / "turns", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+        )
         self.tree = self.path / "tree"
         self.task_file = self.path / "task.md"
         self.test_output = self.path / "test-output.txt"
@@ -39,6 +44,27 @@ class Workspace:
         remove(self.tree)
         self.tree.mkdir()
 
+    @contextmanager
+    def turn(self, number: int, waiting: Callable[[], None]) -> Iterator[None]:
+        """Be the only agent of this machine (and user) that is in the turn of this number.
+
+        A record lock on one byte of a file that all workspaces share: it ends with the process, too.
+
+        :param waiting: called again and again while another agent has the turn.
+        """
+        start = number % 2**48
+        while True:
+            try:
+                fcntl.lockf(self._turns, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, start)
+                break
+            except (BlockingIOError, PermissionError):
+                waiting()
+                time.sleep(TURN_POLL_SECONDS)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._turns, fcntl.LOCK_UN, 1, start)
+
     def __enter__(self) -> Workspace:
         return self
 
@@ -46,6 +72,7 @@ class Workspace:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         remove(self.path)
+        os.close(self._turns)
         os.close(self._owner)
 
 

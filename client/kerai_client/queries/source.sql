@@ -44,12 +44,12 @@ with recursive walk (id, depth) as (
         w.depth + 1
     from walk as w
     inner join kerai.nodes as n
-        on n.parent_id = w.id and n.name = (cast(%(parts)s as text []))[w.depth + 1]
+        on n.parent_id = w.id and n.name = (cast(%(parts)s as text[]))[w.depth + 1]
     where n.kind in ('directory', 'file') and not n.deleted
 )
 
 select id from walk
-where depth = cardinality(cast(%(parts)s as text []))
+where depth = cardinality(cast(%(parts)s as text[]))
 limit 1;
 
 -- name: node_by_id
