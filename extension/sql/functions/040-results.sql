@@ -115,8 +115,8 @@ begin
             returning t.* into job;
             if not found then
                 job := kerai_private.require_task(task);
-                perform kerai_private.require_open(job, reporter);
                 if job.status <> 'succeeded' then
+                    perform kerai_private.require_open(job, reporter);
                     perform kerai_private.refuse('KR008', 'the task''s money is used up',
                         format('task %s: %s of %s nKoi spent, this result cost %s', job.id, job.spent_nkoi,
                             coalesce(job.budget_nkoi, 9223372036854775807), cost),

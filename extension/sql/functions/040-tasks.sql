@@ -54,7 +54,8 @@ begin
     where s.task_id = task.id and m.agent_id = agent.id
     order by s.status = 'running' desc, s.stopped_at desc
     limit 1;
-    if member_of.status <> 'running' then
+    -- A converged swarm means that the task has succeeded since it was read.
+    if member_of.status = 'stopped' then
         perform kerai_private.refuse('KR011', 'the swarm that this agent belongs to does not run',
             format('agent %s, swarm %s (%s): %s at %s', agent.name, member_of.name, member_of.id, member_of.status,
                 member_of.stopped_at),
