@@ -64,7 +64,9 @@ def load(name: str) -> SigningKey:
             content = stream.read(4 * SEED_BYTES)
     except FileNotFoundError:
         raise KeraiError(
-            f"there is no key of {name!r}", detail=str(file), hint=f"kerai agent register {name}"
+            f"there is no key of {name!r}",
+            detail=str(file),
+            hint=f"kerai agent register --name {name} --kind human",
         ) from None
     except OSError as error:
         raise KeraiError(f"cannot read the key of {name!r}", detail=str(error)) from error

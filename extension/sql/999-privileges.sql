@@ -41,6 +41,7 @@ begin
     end loop;
 
     grant update (value) on kerai.settings to kerai_operator;
+    grant update (reward, enabled) on kerai.reward_schedule to kerai_operator;
 end
 $$;
 
