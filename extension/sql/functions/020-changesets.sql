@@ -82,6 +82,9 @@ begin
     if (op ->> 'weight')::numeric not between -1 and 1 then
         return format('(%s) has a weight outside of −1 … 1: %s', op ->> 'op', left(op ->> 'weight', 40));
     end if;
+    if scale((op ->> 'weight')::numeric) > 300 then
+        return format('(%s) has a weight with too many digits: %s', op ->> 'op', left(op ->> 'weight', 40));
+    end if;
     if length(op ->> 'kind') not between 1 and 200 or length(op ->> 'relation') not between 1 and 200
         or octet_length(op ->> 'position') > 1000 or octet_length(op ->> 'name') > 1000
         or octet_length(op ->> 'language') > 200 then
@@ -118,6 +121,8 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     bad record;
+    -- Whether the rest are digits is for the cast to uuid to say.
+    hyphens constant text := '________-____-____-____-____________';
     too_deep jsonpath := format('$.*.**{%s}', max_nesting + 1);
 begin
     select u.n, kerai_private.operation_problem(u.op) as problem into bad
@@ -126,9 +131,9 @@ begin
         when 'node_insert' then
             u.op - '{op,node,parent,position,kind,name,language,content}'::text[] = '{}'
             and u.op ? 'parent'
-            and jsonb_typeof(u.op -> 'node') = 'string' and octet_length(u.op ->> 'node') = 36
+            and u.op ->> 'node' like hyphens
             and jsonb_typeof(u.op -> 'parent') in ('string', 'null')
-            and octet_length(coalesce(u.op ->> 'parent', repeat('0', 36))) = 36
+            and coalesce(u.op ->> 'parent' like hyphens, true)
             and jsonb_typeof(u.op -> 'position') = 'string' and octet_length(u.op ->> 'position') <= 1000
             and jsonb_typeof(u.op -> 'kind') = 'string' and length(u.op ->> 'kind') between 1 and 200
             and coalesce(jsonb_typeof(u.op -> 'name'), 'null') in ('string', 'null')
@@ -138,15 +143,15 @@ begin
             and coalesce(jsonb_typeof(u.op -> 'content'), 'null') in ('string', 'null')
         when 'node_update' then
             u.op - '{op,node,set}'::text[] = '{}'
-            and jsonb_typeof(u.op -> 'node') = 'string' and octet_length(u.op ->> 'node') = 36
+            and u.op ->> 'node' like hyphens
             and jsonb_typeof(u.op -> 'set') = 'object' and (u.op -> 'set') - 'content' = '{}'
             and coalesce(jsonb_typeof(u.op #> '{set,content}'), 'null') in ('string', 'null')
         when 'node_move' then
             u.op - '{op,node,parent,position}'::text[] = '{}'
             and u.op ? 'parent'
-            and jsonb_typeof(u.op -> 'node') = 'string' and octet_length(u.op ->> 'node') = 36
+            and u.op ->> 'node' like hyphens
             and jsonb_typeof(u.op -> 'parent') in ('string', 'null')
-            and octet_length(coalesce(u.op ->> 'parent', repeat('0', 36))) = 36
+            and coalesce(u.op ->> 'parent' like hyphens, true)
             and jsonb_typeof(u.op -> 'position') = 'string' and octet_length(u.op ->> 'position') <= 1000
         else false
     end, false)
@@ -164,6 +169,17 @@ begin
     limit 1;
     if found then
         return format('operation %s has metadata nested deeper than %s', bad.n - 1, max_nesting);
+    end if;
+
+    -- A few characters such as 1e99999 become as many digits wherever the value is written out.
+    select u.n, left(m.value::text, 40) as value into bad
+    from jsonb_array_elements(ops) with ordinality as u (op, n)
+    cross join lateral jsonb_path_query(u.op -> 'metadata', 'strict $.** ? (@.type() == "number")') as m (value)
+    where u.op ? 'metadata' and (abs(m.value::numeric) > 1e308 or scale(m.value::numeric) > 400)
+    order by u.n
+    limit 1;
+    if found then
+        return format('operation %s has a number in its metadata with too many digits: %s', bad.n - 1, bad.value);
     end if;
     return null;
 end
@@ -193,7 +209,7 @@ begin
             op, node, parent, "position", kind, name, language, content, metadata, set, source, target, relation,
             context, weight, reasoning, payload, n));
 exception when data_exception then
-    -- The set-based test looks at the length of an id only; a wrong one stops here, and is named.
+    -- The set-based test looks at the hyphens of an id only; a wrong one stops here, and is named.
     perform kerai_private.refuse('KR005', 'an operation is malformed',
         (select format('operation %s %s', u.n - 1, kerai_private.operation_problem(u.op))
         from jsonb_array_elements(ops) with ordinality as u (op, n)

@@ -91,14 +91,20 @@ comment on function kerai.vector_contains(jsonb, text, bigint) is
 
 create or replace function kerai.vector_missing(have jsonb, want jsonb)
 returns table (author text, first_seq bigint, last_seq bigint)
-language sql stable parallel safe security definer
+language plpgsql stable parallel safe security definer
 set search_path = pg_catalog, pg_temp
 as $$
+#variable_conflict use_column
+begin
+    -- A join would not look at it when nothing is wanted.
+    perform from kerai_private.vector_entries($1);
+    return query
     select w.author, coalesce(h.seq, 0) + 1, w.seq
-    from kerai_private.vector_entries(vector_missing.want) as w
-    left join kerai_private.vector_entries(vector_missing.have) as h on h.author = w.author
+    from kerai_private.vector_entries($2) as w
+    left join kerai_private.vector_entries($1) as h on h.author = w.author
     where w.seq > coalesce(h.seq, 0)
-    order by w.author collate "C"
+    order by w.author collate "C";
+end
 $$;
 
 comment on function kerai.vector_missing(jsonb, jsonb) is

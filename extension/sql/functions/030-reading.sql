@@ -350,6 +350,8 @@ begin
         perform kerai_private.refuse('KR005', 'max_ops is at least 1', format('max_ops: %s', coalesce(max_ops::text, 'null')),
             'Leave it out for pages of 10,000 operations.');
     end if;
+    -- A join would not look at it while there are no changesets.
+    perform from kerai_private.vector_entries($1);
     -- The order of arrival is a causal order: nothing is merged before what it is based on.
     return query
     select p.document, p.signature, a.public_key
