@@ -88,7 +88,7 @@ class _Diff:
         if added or self.into not in self.directories:
             self.make_directories(renames, added)
         for path, before in sorted(renames.items()):
-            self.relocate(old[before].id, before, path)
+            self.relocate(old[before].id, path)
             self.places[old[before].id] = path
         self.contents(
             {path: old[path].id for path in changed} | {path: old[was].id for path, was in renames.items()},
@@ -121,7 +121,9 @@ class _Diff:
             if path in moved:
                 before = moved[path]
                 (node,) = self.directories[path] = self.directories.pop(before)
-                self.relocate(node, before, path)
+                self.relocate(node, path)
+                if basename(path) != basename(before):
+                    emitter.update(node, {"name": basename(path)})
             else:
                 parent = self.home(dirname(path))
                 node = emitter.insert(
@@ -143,14 +145,12 @@ class _Diff:
         nodes = self.directories[path]
         return self.scope if self.scope is not None and self.scope in nodes else nodes[0]
 
-    def relocate(self, node: UUID, before: str, path: str) -> None:
-        """Give a file or directory its new parent and name, where they differ."""
+    def relocate(self, node: UUID, path: str) -> None:
+        """Give a file or directory its new parent, where it differs."""
         parents_there = self.directories[dirname(path)]
         if self.tree[node].parent not in parents_there:
             home = self.home(dirname(path))
             self.emitter.move(node, home, self.emitter.append_position(home))
-        if basename(path) != basename(before):
-            self.emitter.update(node, {"name": basename(path)})
 
     def contents(self, kept: dict[str, UUID], gone: list[UUID], added: list[str]) -> None:
         """Compare what is in the files, all together so that definitions can move between them."""
@@ -188,6 +188,8 @@ class _Diff:
             self.emitter.parts(node, None, root)
         for _, old, _ in pairs:
             self.emitter.leftovers(old)
+        for old in matcher.gone:
+            self.emitter.leftovers(old, gone=True)
 
     def make_file(self, path: str, draft: FileDraft) -> UUID:
         parent = self.home(dirname(path))
@@ -203,12 +205,14 @@ class _Diff:
         return node
 
     def retag(self, node: UUID, path: str) -> FileDraft:
-        """Bring a file's language and metadata up to date, and return its draft."""
+        """Bring a file's name, language and metadata up to date, and return its draft."""
         file = self.tree[node]
         # under the same name the tree's language stands: whoever chose another one had a reason
         same = basename(path) == basename(self.layout.paths[node])
         draft = parse_file(path, self.plan.want[path], file.language if same else None)
-        fields: dict[str, Any] = {} if draft.language == file.language else {"language": draft.language}
+        fields: dict[str, Any] = {} if same else {"name": basename(path)}
+        if draft.language != file.language:
+            fields["language"] = draft.language
         known = ("executable", "symlink", "encoding")
         metadata = {
             key: draft.metadata.get(key) for key in known if draft.metadata.get(key) != file.metadata.get(key)

@@ -134,13 +134,19 @@ class Emitter:
     def _position(self, child: Part) -> str | None:
         return None if child.match is None or child.match.id is None else self.tree[child.match.id].position
 
-    def leftovers(self, old: Part) -> None:
-        """Delete what is below ``old`` and has no counterpart; only the top of each deleted subtree."""
-        stack = [old]
+    def leftovers(self, old: Part, gone: bool = False) -> None:
+        """Delete what is below ``old`` and has no counterpart; only the top of each deleted subtree.
+
+        :param gone: whether ``old`` itself is deleted, so that only what has moved out of it is looked at.
+        """
+        stack = [(old, gone)]
         while stack:
-            for child in stack.pop().children:
+            part, gone = stack.pop()
+            for child in part.children:
                 if child.match is not None:
                     if not child.whole:
-                        stack.append(child)
-                elif not child.empty and child.id is not None:
+                        stack.append((child, False))
+                    continue
+                if not gone and not child.empty and child.id is not None:
                     self.delete(child.id)
+                stack.append((child, gone or not child.empty))

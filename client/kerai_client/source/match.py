@@ -44,7 +44,7 @@ class Matcher:
         while done < len(self.aligned):
             old, new = self.aligned[done]
             done += 1
-            for olds, news, alone in _gaps(old, new):
+            for olds, news, alone in list(_gaps(old, new)):  # all at once: splicing changes the children
                 pairs = pair_up(olds, news)
                 if alone and splice(new, olds, news, pairs):
                     continue

@@ -14,9 +14,10 @@ Where the grammar reports an error, lines are leaves.
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
 
-from tree_sitter import Node, Tree
+from tree_sitter import Node, Parser, Tree
 
 from .draft import Draft, FileDraft, FileState, text_of
 from .languages import language_of, reader
@@ -25,8 +26,13 @@ from .shape import LEADING, Core, Parts, flatten, is_definition, name_and_kind
 MAX_PARSE_BYTES = 1 << 20
 """A larger file is not parsed: it is one leaf. Nobody merges generated data by statement."""
 
+MAX_PARSE_SECONDS = 2.0
+"""Some scanners take quadratic time on long runs of comments or quotes; then lines are leaves."""
+
 MAX_DEPTH = 60
 """Containers within containers; what is nested deeper is stored by line."""
+
+_CHUNK = 1 << 16
 
 
 def parse_file(name: str, state: FileState, language: str | None = None) -> FileDraft:
@@ -55,8 +61,8 @@ def parse_text(text: str, data: bytes, language: str | None) -> list[Draft]:
     grammar = reader(language) if language else None
     if grammar is None:
         return lines(text, 0, len(text))
-    tree = grammar.parser.parse(data)
-    if tree.root_node.is_error:
+    tree = _syntax_tree(grammar.parser, data)
+    if tree is None or tree.root_node.is_error:
         return lines(text, 0, len(text))
     try:
         drafts = _Parse(text, data, tree, grammar.holders).drafts()
@@ -65,6 +71,18 @@ def parse_text(text: str, data: bytes, language: str | None) -> list[Draft]:
     if not tiles(drafts, text):
         return lines(text, 0, len(text))
     return drafts
+
+
+def _syntax_tree(parser: Parser, data: bytes) -> Tree | None:
+    """Return the syntax tree of a file, None when making it takes too long."""
+    end = time.monotonic() + MAX_PARSE_SECONDS
+    try:
+        return parser.parse(
+            lambda at, _: data[at : at + _CHUNK], progress_callback=lambda _, __: time.monotonic() > end
+        )
+    except ValueError:
+        parser.reset()  # or the next file would go on where this one was left
+        return None
 
 
 def tiles(drafts: list[Draft], text: str) -> bool:

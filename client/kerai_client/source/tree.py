@@ -35,6 +35,9 @@ class Tree:
             before it is a top of the tree, so a subtree can be read as well.
         """
         tree = cls()
+        nodes, children = tree._nodes, tree._children
+        parent: UUID | None = None
+        siblings: list[UUID] = []
         for row in rows:
             get = row if isinstance(row, Mapping) else dict(zip(_COLUMNS, row, strict=True))
             metadata = get["metadata"]
@@ -48,11 +51,16 @@ class Tree:
                 get["content"],
                 json.loads(metadata) if isinstance(metadata, str) else metadata or {},
             )
-            key = node.parent if node.parent in tree._nodes else None
-            if key is None:
+            if node.parent is None or node.parent is not parent:  # leaves follow each other: look up once
+                parent = node.parent
+                key = parent if parent in nodes else None
+                siblings = children.setdefault(key, [])
+                if key is None:
+                    parent = None
+            if parent is None:
                 tree._tops.add(node.id)
-            tree._nodes[node.id] = node
-            tree._children.setdefault(key, []).append(node.id)
+            nodes[node.id] = node
+            siblings.append(node.id)
         return tree
 
     @property
@@ -185,12 +193,13 @@ class _Editor:
         copy._deleted = set(tree._deleted)
         copy._states = dict(tree._states)
         self._own: set[UUID | None] = set()
+        self._ids: dict[object, UUID] = {}  # reading an id takes longer than all else
 
     def apply(self, op: Mapping[str, Any]) -> None:
         kind = op["op"]
         if not kind.startswith("node_"):
             return
-        node = _uuid(op["node"])
+        node = self.id(op["node"])
         if kind == "node_insert":
             self.insert(node, op)
             return
@@ -199,20 +208,28 @@ class _Editor:
         if kind == "node_update":
             self.update(node, op)
         elif kind == "node_move":
-            self.move(node, _uuid(op["parent"]) if op["parent"] is not None else None, op["position"])
+            self.move(node, None if op["parent"] is None else self.id(op["parent"]), op["position"])
         elif kind == "node_delete":
             self.tree._deleted.add(node)
         elif kind == "node_restore":
             self.tree._deleted.discard(node)
         self.forget(node)
 
+    def id(self, value: object) -> UUID:
+        found = self._ids.get(value)
+        if found is None:
+            found = self._ids[value] = _uuid(value)
+        return found
+
     def insert(self, node: UUID, op: Mapping[str, Any]) -> None:
         if node in self.tree._nodes:
             return
-        parent = None if op["parent"] is None else _uuid(op["parent"])
-        if parent is not None and self.tree.within(parent, node):
+        parent = None if op["parent"] is None else self.id(op["parent"])
+        # only a node that others were put below before it was made can be above its own parent
+        if parent is not None and node in self.tree._children and self.tree.within(parent, node):
             return
-        metadata = {key: value for key, value in (op.get("metadata") or {}).items() if value is not None}
+        given = op.get("metadata")
+        metadata = {key: value for key, value in given.items() if value is not None} if given else {}
         self.tree._nodes[node] = Node(
             node,
             parent,
@@ -224,7 +241,8 @@ class _Editor:
             metadata,
         )
         self.place(node, parent)
-        self.forget(node)
+        if parent is not None:
+            self.forget(parent)
 
     def update(self, node: UUID, op: Mapping[str, Any]) -> None:
         old = self.tree._nodes[node]
@@ -265,11 +283,12 @@ class _Editor:
         return self.tree._children[key]
 
     def forget(self, node: UUID) -> None:
-        """Drop what is known of the files that hold a node."""
-        here: UUID | None = node
-        while here is not None and here in self.tree._nodes:
-            self.tree._states.pop(here, None)
-            here = self.tree._nodes[here].parent
+        """Drop what is known of the file that holds a node."""
+        states, nodes = self.tree._states, self.tree._nodes
+        here = nodes.get(node) if states else None
+        while here is not None:
+            states.pop(here.id, None)
+            here = nodes.get(here.parent) if here.parent is not None and here.kind != "file" else None
 
 
 def _uuid(value: object) -> UUID:
