@@ -339,7 +339,8 @@ def test_an_agent_turns_the_task_green(
     ok: Run, rows: Callable[..., Any], swarm: dict[str, Any], tmp_path: Path
 ) -> None:
     solver = (
-        "env > $TMPDIR/environment; cp $KERAI_TASK_FILE $KERAI_TEST_OUTPUT $TMPDIR; "
+        f"touch $TMPDIR/left; env > {tmp_path}/environment; "
+        f"cp $KERAI_TASK_FILE $KERAI_TEST_OUTPUT {tmp_path}; "
         f"echo broken >> pkg/other.py; echo junk > new.txt; {REPAIR}"
     )
     work = ok(
@@ -376,7 +377,8 @@ def test_an_agent_turns_the_task_green(
     assert "KERAI_ATTEMPT=" in environment
     assert "1 failed" in (tmp_path / "test-output.txt").read_text()
     assert "all green" in (tmp_path / "task.md").read_text()
-    # Nothing is left of the working trees.
+    # Nothing is left of the working trees and of what the solver has made beside them.
+    assert f"TMPDIR={tmp_path}/kerai-agents-" in environment
     (base,) = tmp_path.glob("kerai-agents-*")
     assert sorted(path.name for path in base.iterdir()) == ["lock", "turns"]
     events = [event["event"] for event in rows("swarm", "trace", "--agent", "s-1")]

@@ -9,13 +9,16 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kerai_client.harness import process
 from kerai_client.harness.process import BoundedOutput, clean_environment, run
+from kerai_client.harness.rebase import rebase
 from kerai_client.harness.results import Outcome, judge, read, tail
 from kerai_client.harness.workspace import Workspace, remove
+from kerai_client.source import FileState, Tree, apply_operations, diff, snapshot_of
 
 ENVIRONMENT = {"PATH": os.environ["PATH"]}
 
@@ -321,6 +324,57 @@ def test_the_tail_ends_with_the_summary() -> None:
     assert tail(PYTEST, read(PYTEST, 1)) == PYTEST.strip()
 
 
+# -- rebasing ------------------------------------------------------------------------------------
+
+BEFORE = "def one():\n    return 1\n\n\ndef two():\n    return 2\n\n\ndef three():\n    return 3\n"
+
+
+def tree_of(text: str, tree: Tree | None = None) -> Tree:
+    """Return the tree of one file, made from an earlier tree when there is one."""
+    return apply_operations(tree or Tree(), edit(tree or Tree(), text))
+
+
+def edit(tree: Tree, text: str) -> list[dict[str, Any]]:
+    """Return the operations that make the file hold a text."""
+    return diff(tree, {"a.py": FileState(text.encode(), False, False)}, author="x.0123456789abcdef")
+
+
+def rebased(mine: str, theirs: str) -> str:
+    """Return the file after somebody else's edit and what is left of mine."""
+    old = tree_of(BEFORE)
+    new = tree_of(theirs, old)
+    ops = rebase(old, new, edit(old, mine))
+    return snapshot_of(apply_operations(new, ops))["a.py"].data.decode()
+
+
+def test_edits_of_different_statements_are_both_kept() -> None:
+    mine, theirs = BEFORE.replace("return 1", "return 10"), BEFORE.replace("return 2", "return 20")
+    assert rebased(mine, theirs) == mine.replace("return 2", "return 20")
+    longer = mine.replace("return 10", "x = 10\n    return x")
+    assert rebased(longer, theirs) == longer.replace("return 2", "return 20")
+
+
+def test_what_was_merged_first_stands() -> None:
+    mine, theirs = BEFORE.replace("return 1", "return 10"), BEFORE.replace("return 1", "return 11")
+    assert rebased(mine, theirs) == theirs
+    assert rebased(theirs, theirs) == theirs
+
+
+def test_what_others_work_in_is_not_deleted() -> None:
+    without_two = BEFORE.replace("def two():\n    return 2\n\n\n", "")
+    theirs = BEFORE.replace("return 2", "return 20")
+    assert "return 20" in rebased(without_two, theirs)
+    assert "def two" not in rebased(without_two, BEFORE.replace("return 3", "return 30"))
+
+
+def test_edits_of_what_is_gone_are_dropped() -> None:
+    without_two = BEFORE.replace("def two():\n    return 2\n\n\n", "")
+    mine = BEFORE.replace("return 2", "y = 2\n    return y").replace("return 3", "return 30")
+    assert rebased(mine, without_two) == without_two.replace("return 3", "return 30")
+    old = tree_of(BEFORE)
+    assert rebase(old, Tree(), edit(old, mine)) == []
+
+
 # -- environment and workspace -------------------------------------------------------------------
 
 
@@ -372,6 +426,32 @@ def test_the_folder_of_a_killed_agent_is_removed_by_the_next(tmp_path: Path) -> 
     with Workspace("other", tmp_path) as workspace:
         assert not folder.exists()
         assert workspace.path.is_dir()
+
+
+def test_agents_of_one_machine_take_turns(tmp_path: Path) -> None:
+    program = (
+        "import sys, time; from pathlib import Path; from kerai_client.harness.workspace import Workspace\n"
+        "with Workspace('other', Path(sys.argv[1])) as workspace, workspace.turn(2**64 + 7, lambda: None):\n"
+        "    print('mine', flush=True); time.sleep(600)"
+    )
+    with (
+        subprocess.Popen(
+            [sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True
+        ) as other,
+        Workspace("solver-1", tmp_path) as workspace,
+    ):
+        assert other.stdout is not None and other.stdout.readline() == "mine\n"
+        with workspace.turn(8, lambda: pytest.fail("another turn is not taken")):
+            pass
+        waited: list[int] = []
+
+        def waiting() -> None:
+            waited.append(1)
+            if len(waited) == 3:
+                other.kill()
+
+        with workspace.turn(2**64 + 7, waiting):
+            assert len(waited) >= 3
 
 
 def test_a_folder_that_somebody_else_made_is_not_used(tmp_path: Path) -> None:

@@ -163,6 +163,7 @@ SENTENCES = {
     "waiting": "{message}",
     "tested": "tested the state: {summary}",
     "idle": "attempt {attempt}: the solver changed nothing (exit code {solver_exit})",
+    "rewound": "{message}: beginning again with the state that the server has",
     "problem": "attempt {attempt}: {message}",
     "outside": "attempt {attempt}: outside of the scope, left out: {paths}",
     "overtaken": "somebody else was faster with the same",

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from uuid import UUID
+
+from kerai_client.harness.workspace import Workspace
 
 STOP_SECONDS = 10.0
 LOG_BYTES = 2_000
@@ -42,7 +42,7 @@ class Crew:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> Crew:
-        self._logs = Path(tempfile.mkdtemp(prefix="kerai-crew-"))
+        self._workspace = Workspace("crew")
         try:
             for name in self._names:
                 self.start(name)
@@ -75,7 +75,7 @@ class Crew:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        shutil.rmtree(self._logs, ignore_errors=True)
+        self._workspace.close()
 
     def running(self) -> int:
         """Return how many of them run."""
@@ -93,4 +93,4 @@ class Crew:
         return self._log(name).read_text("utf-8", errors="replace")
 
     def _log(self, name: str) -> Path:
-        return self._logs / f"{name}.log"
+        return self._workspace.path / f"{name}.log"

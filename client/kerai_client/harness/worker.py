@@ -46,6 +46,8 @@ SHARED_RESULT_SECONDS = 1.5  # whoever made a state reports its result at once; 
 # What tools leave in a working tree; nobody means to keep it.
 LEFTOVERS = ("__pycache__/", ".pytest_cache/", ".mypy_cache/", ".coverage", "*.py[cod]", ".kerai/")
 NOT_STARTED = (126, 127)  # how a shell says that there is no such program
+REWOUND = "KR004"  # a restored or crashed server may know less than it has told before
+REWOUND_SECONDS = 1.0
 ENOUGH = ("KR008", "KR011")  # a budget is used up; the swarm or the task is over
 OUTPUT_HINT_BYTES = 2_000
 
@@ -152,13 +154,23 @@ class Worker:
                 self.membership.join()
                 self._first_attempt = self.membership.attempts() + 1
                 while True:
-                    self._step()
+                    self._go_on()
             except Stopped as stopped:
                 return str(stopped)
             except psycopg.Error as error:
                 if error.sqlstate not in ENOUGH:
                     raise
                 return str(error.diag.message_primary)
+
+    def _go_on(self) -> None:
+        try:
+            self._step()
+        except psycopg.Error as error:
+            if error.sqlstate != REWOUND:
+                raise
+            self.tell("rewound", {"message": str(error.diag.message_primary)})
+            self._results = {}
+            time.sleep(REWOUND_SECONDS)
 
     def _step(self) -> None:
         self._check()
@@ -345,7 +357,7 @@ class Worker:
         finished = run(
             self.membership.assignment.success_command,
             self._workspace.tree,
-            environment=clean_environment(),
+            environment=self._environment(),
             seconds=self.limits.test_seconds,
             watch=self._watch,
             watch_seconds=WATCH_SECONDS,
@@ -358,6 +370,10 @@ class Worker:
         self._workspace.clear()
         write_directory(snapshot, self._workspace.tree)
 
+    def _environment(self) -> dict[str, str]:
+        # What is killed leaves its temporary files: here they go with the workspace.
+        return clean_environment() | {"TMPDIR": str(self._workspace.temporary)}
+
     def _solver_environment(self, tree: Tree, number: int, output: str) -> dict[str, str]:
         assignment = self.membership.assignment
         scope = "." if assignment.scope is None else tree.path_of(assignment.scope) or "."
@@ -369,7 +385,7 @@ class Worker:
             f"What the command says now: {self._workspace.test_output}\n",
             "utf-8",
         )
-        return clean_environment() | {
+        return self._environment() | {
             "KERAI_TASK": str(assignment.task),
             "KERAI_SWARM": str(assignment.swarm),
             "KERAI_AGENT": self.session.name,

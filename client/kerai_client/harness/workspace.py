@@ -11,14 +11,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 
 OWNER = "owner"
 TURN_POLL_SECONDS = 0.05
 
 
 class Workspace:
-    """A temporary folder: ``tree`` is the working tree, what the solver is told lies beside it.
+    """A temporary folder: ``tree`` is the working tree, what the solver is told lies beside it, and
+    ``temporary`` is for what solver and tests make themselves.
 
     An agent that is killed with -9 cannot remove its folder; it holds a lock in it that dies with it,
     and the next workspace that is made removes every folder without one.
@@ -36,13 +36,15 @@ class Workspace:
             self._base / "turns", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
         )
         self.tree = self.path / "tree"
+        self.temporary = self.path / "tmp"
         self.task_file = self.path / "task.md"
         self.test_output = self.path / "test-output.txt"
 
     def clear(self) -> None:
-        """Empty the working tree."""
-        remove(self.tree)
-        self.tree.mkdir()
+        """Empty the working tree, and what was temporary."""
+        for folder in (self.tree, self.temporary):
+            remove(folder)
+            folder.mkdir()
 
     @contextmanager
     def turn(self, number: int, waiting: Callable[[], None]) -> Iterator[None]:
@@ -68,9 +70,11 @@ class Workspace:
     def __enter__(self) -> Workspace:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove the folder."""
         remove(self.path)
         os.close(self._turns)
         os.close(self._owner)
