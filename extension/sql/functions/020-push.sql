@@ -383,32 +383,41 @@ begin
 end
 $$;
 
--- Writes and signs the changeset of a hosted agent: the caller gives the operations only.
-create or replace function kerai_private.push_hosted(ops json) returns kerai.push_result
+-- Writes and signs the changeset of a hosted agent: the caller gives the operations, or a draft: an object with ops
+-- and, if wanted, base, guard, task and message. The rest is filled in.
+create or replace function kerai_private.push_hosted(draft json) returns kerai.push_result
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    agent kerai.agents := kerai_private.hosted_agent();
+    bare constant boolean := json_typeof(draft) = 'array';
+    ops constant json := case when bare then draft else draft -> 'ops' end;
+    agent constant kerai.agents := kerai_private.hosted_agent();
     head kerai_private.authors;
     base jsonb;
     document json;
+    changeset jsonb;
     signature bytea;
 begin
     -- Held until the end, so that nobody can take the same sequence number meanwhile.
     select a.* into head from kerai_private.authors as a where a.author = agent.author for update;
-    base := kerai.version_vector();
+    base := coalesce(case when not bare then nullif((draft -> 'base')::jsonb, 'null') end, kerai.version_vector());
     document := format(
-        '{"v":1,"author":%s,"seq":%s,"lamport":%s,"prev":%s,"base":%s,"guard":null,"task":null,"message":"","ops":%s}',
+        '{"v":1,"author":%s,"seq":%s,"lamport":%s,"prev":%s,"base":%s,"guard":%s,"task":%s,"message":%s,"ops":%s}',
         to_json(agent.author), head.seq + 1, kerai_private.next_lamport(base, head.lamport),
-        coalesce(to_json(encode(head.changeset_id, 'hex'))::text, 'null'), base, ops)::json;
+        coalesce(to_json(encode(head.changeset_id, 'hex'))::text, 'null'), base,
+        coalesce(case when not bare then (draft -> 'guard')::text end, 'null'),
+        coalesce(case when not bare then (draft -> 'task')::text end, 'null'),
+        coalesce(case when not bare then (draft -> 'message')::text end, '""'), ops)::json;
+    changeset := kerai_private.parse_changeset(document);
+    perform kerai_private.require_envelope(changeset);
     signature := kerai_private.sign_as_instance(document::text, current_setting('data_directory'), agent.public_key);
     if signature is null then
         perform kerai_private.refuse('KR011', 'the key of this instance is not on this server',
             format('agent: %s, key file: kerai/%s.key in the data directory', agent.name, right(agent.author, 16)),
             'After a restore on another server, copy the key file over; or register an agent that has its own key.');
     end if;
-    return kerai_private.receive(document, kerai_private.parse_changeset(document), signature, null);
+    return kerai_private.receive(document, changeset, signature, null);
 end
 $$;
 
@@ -419,11 +428,17 @@ set search_path = pg_catalog, pg_temp
 set jit = off
 as $$
 declare
-    parsed jsonb := kerai_private.parse_changeset(changeset);
+    parsed constant jsonb := kerai_private.parse_changeset(changeset);
+    draft_keys constant text[] := '{ops,base,guard,task,message}';
 begin
-    if jsonb_typeof(parsed) = 'array' and signature is null then
-        perform kerai_private.require_operations(parsed);
-        return kerai_private.push_hosted(changeset);
+    if signature is null and public_key is null then
+        if jsonb_typeof(parsed) = 'array' then
+            perform kerai_private.require_operations(parsed);
+            return kerai_private.push_hosted(changeset);
+        elsif jsonb_typeof(parsed) = 'object' and parsed - draft_keys = '{}' and jsonb_typeof(parsed -> 'ops') = 'array' then
+            perform kerai_private.require_operations(parsed -> 'ops');
+            return kerai_private.push_hosted(changeset);
+        end if;
     end if;
     perform kerai_private.require_envelope(parsed);
     return kerai_private.receive(changeset, parsed, signature, public_key);
@@ -431,7 +446,7 @@ end
 $$;
 
 comment on function kerai.push_ops(json, bytea, bytea) is
-'Merges one signed changeset, all or nothing, and says what became of it: merged, duplicate (it was here already) or stale (its guard was touched; nothing was merged). signature: Ed25519 over kerai-changeset-v1, a newline and the exact text; public_key introduces an author. A JSON array of operations without a signature acts for your hosted agent: SELECT kerai.push_ops(''[{"op": "node_update", …}]'').';
+'Merges one signed changeset, all or nothing, and says what became of it: merged, duplicate (it was here already) or stale (its guard was touched; nothing was merged). signature: Ed25519 over kerai-changeset-v1, a newline and the exact text; public_key introduces an author. A JSON array of operations without a signature acts for your hosted agent: SELECT kerai.push_ops(''[{"op": "node_update", …}]''). So does an object of ops and, as wanted, base, guard, task and message.';
 
 create or replace function kerai.next_changeset(author text, seen jsonb default null)
 returns table (seq bigint, lamport bigint, prev text, base jsonb)

@@ -1,20 +1,16 @@
 -- 030 reading: the tree as of now or as of a vector, source text, whole checkouts, the digest, the log.
 
-create or replace function kerai_private.is_below(nodes uuid[], scope uuid) returns boolean
+create or replace function kerai_private.is_below(node uuid, scope uuid) returns boolean
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-    with recursive climb (origin, id) as (
-        select u.id, u.id from unnest(nodes) as u (id)
+    with recursive climb (id) as (
+        select node
         union
-        select c.origin, n.parent_id from climb as c
-        inner join kerai.nodes as n on n.id = c.id
-        where c.id <> scope
+        select n.parent_id from climb as c inner join kerai.nodes as n on n.id = c.id
     )
 
-    select not exists (
-        select from unnest(nodes) as u (id)
-        where not exists (select from climb as c where c.origin = u.id and c.id = scope))
+    select exists (select from climb as c where c.id = scope)
 $$;
 
 -- The nodes as of a vector: the fold of the operations that it names. `place` is the stamp of what placed the node.

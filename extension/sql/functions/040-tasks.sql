@@ -328,7 +328,7 @@ begin
         ) as r
         where r.node is null
             or exists (select from kerai.nodes as k where k.id = r.node)
-            and not kerai_private.is_below(array[r.node], scope)
+            and not kerai_private.is_below(r.node, scope)
         limit 1;
         perform kerai_private.refuse('KR007', 'an operation lies outside of the task''s scope',
             format('operation %s (%s) names %s; the scope of task %s is %s', outside.n, outside.op,
