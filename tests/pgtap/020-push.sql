@@ -132,6 +132,21 @@ reset kerai.agent;
 select is((r.status, r.first_seq)::text, '(merged,1)', 'without it the newest acts')
 from kerai.push_ops(to_json(array[pg_temp.upd(70, '{"name": "72"}')])) as r;
 
+-- drafts: what else a hosted agent may say about its operations
+select kerai.version_vector() as before \gset
+select id as job from kerai.create_task('a draft''s task', 'true') \gset
+select is(r.status, 'merged', 'a draft')
+from kerai.push_ops(json_build_object('ops', array[pg_temp.upd(70, '{"name": "73"}')], 'task', :'job',
+    'guard', pg_temp.node(70), 'base', :'before'::json, 'message', 'why')) as r;
+select is((c.task_id, c.guard, c.base, c.message)::text,
+    (:'job'::uuid, pg_temp.node(70), :'before'::jsonb, 'why'::text)::text, 'carries task, guard, base and message')
+from kerai.changesets as c order by c.arrival desc limit 1;
+select is(pg_temp.push('bob', pg_temp.upd(70, '{"name": "74"}')), 'merged', 'somebody else changes the node');
+select is(r.status, 'stale', 'a draft''s guard holds')
+from kerai.push_ops(json_build_object('ops', array[pg_temp.upd(70, '{"name": "75"}')],
+    'guard', pg_temp.node(70), 'base', :'before'::json)) as r;
+select is(n.name, '74', 'and merges nothing') from kerai.nodes as n where n.id = pg_temp.node(70);
+
 -- guards
 select kerai.version_vector() as seen \gset
 select is(pg_temp.push('bob', pg_temp.upd(5, '{"content": "bob"}')), 'merged', 'another author touches src');
