@@ -29,6 +29,16 @@ begin
     end loop;
 
     for member in
+        select t.oid::regtype as name
+        from pg_type as t
+        inner join pg_namespace as n on n.oid = t.typnamespace
+        left join pg_class as c on c.oid = t.typrelid
+        where n.nspname in ('kerai', 'kerai_private') and t.typelem = 0 and coalesce(c.relkind, 'c') = 'c'
+    loop
+        execute format('revoke all on type %s from public', member.name);
+    end loop;
+
+    for member in
         select c.oid::regclass as relation, n.nspname
         from pg_class as c
         inner join pg_namespace as n on n.oid = c.relnamespace

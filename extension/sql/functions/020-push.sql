@@ -448,6 +448,9 @@ $$;
 comment on function kerai.push_ops(json, bytea, bytea) is
 'Merges one signed changeset, all or nothing, and says what became of it: merged, duplicate (it was here already) or stale (its guard was touched; nothing was merged). signature: Ed25519 over kerai-changeset-v1, a newline and the exact text; public_key introduces an author. A JSON array of operations without a signature acts for your hosted agent: SELECT kerai.push_ops(''[{"op": "node_update", …}]''). So does an object of ops and, as wanted, base, guard, task and message.';
 
+comment on type kerai.push_result is
+'What kerai.push_ops answers. status: merged, duplicate or stale; applied: how many operations were merged now; first_seq and last_seq: the author''s sequence numbers of the changeset.';
+
 create or replace function kerai.next_changeset(author text, seen jsonb default null)
 returns table (seq bigint, lamport bigint, prev text, base jsonb)
 language plpgsql stable security definer
