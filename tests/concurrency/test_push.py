@@ -237,6 +237,51 @@ def test_one_author_in_two_sessions_with_two_changesets(authors: Any, connect: A
     assert_fold(author.connection)
 
 
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+def test_a_push_must_see_what_others_have_just_merged(authors: Any, connect: Any, level: str) -> None:
+    (author,) = authors(1)
+    document = author.write([insert(str(uuid4()))])
+    author.connection.execute(f"begin isolation level {level}")
+    with pytest.raises(psycopg.Error) as refused:
+        author.send(document)
+    author.connection.execute("rollback")
+    assert refused.value.sqlstate == "KR011"
+    assert refused.value.diag.message_detail == f"transaction isolation: {level}"
+    assert "READ COMMITTED" in str(refused.value.diag.message_hint)
+    assert scalar(connect(), "select kerai.version_vector()") == {}
+    assert author.send(document) == "merged"
+
+
+def test_the_evidence_of_a_fork_outlives_the_refusal(authors: Any, connect: Any) -> None:
+    (author,) = authors(1)
+    node = str(uuid4())
+    author.push(insert(node))
+    first, second = (author.write([update(node, content=text)]) for text in "12")
+    assert author.send(first) == "merged"
+    for _ in range(2):
+        assert outcome(author, second) == "KR003"
+    rows = connect().execute(
+        """
+        select author, seq, public_key, first_id, first_changeset::text as first, first_signature,
+            second_id, second_changeset::text as second, second_signature from kerai.forks"""
+    )
+    assert rows.fetchall() == [
+        {
+            "author": author.author,
+            "seq": 2,
+            "public_key": author.public_key,
+            "first_id": bytes.fromhex(changeset.changeset_id(first)),
+            "first": first,
+            "first_signature": changeset.sign(first, author.key),
+            "second_id": bytes.fromhex(changeset.changeset_id(second)),
+            "second": second,
+            "second_signature": changeset.sign(second, author.key),
+        }
+    ]
+    assert author.push(update(node, content="3")) == "merged"
+    assert_fold(author.connection)
+
+
 def hosted_pushes(connection: Connection[Any], pushes: int) -> list[str]:
     """Push as the caller's hosted agent, the psql way."""
     operations = [json.dumps([insert(str(uuid4()))]) for _ in range(pushes)]

@@ -41,6 +41,12 @@ def create_instance_key(data_directory: str) -> bytes:
         file.write(bytes(key).hex() + "\n")
         file.flush()
         os.fsync(file.fileno())
+    # The file's name too: a table is about to say that the key is there.
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
     return public_key
 
 

@@ -1,0 +1,77 @@
+"""What PL/Python calls, without a server: the instance's key and the replay of moves."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kerai import changeset, server
+
+
+def test_an_instance_key_is_a_private_file(tmp_path: Path) -> None:
+    public_key = server.create_instance_key(str(tmp_path))
+    (file,) = (tmp_path / "kerai").iterdir()
+    assert file.name == changeset.author_id("", public_key).removeprefix(".") + ".key"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+    assert public_key not in file.read_bytes()
+
+
+def test_two_databases_of_a_server_have_two_keys(tmp_path: Path) -> None:
+    keys = {server.create_instance_key(str(tmp_path)) for _ in range(3)}
+    assert len(keys) == len(list((tmp_path / "kerai").iterdir())) == 3
+
+
+def test_an_instance_signs_what_it_verifies(tmp_path: Path) -> None:
+    public_key = server.create_instance_key(str(tmp_path))
+    signature = server.sign_as_instance("é", str(tmp_path), public_key)
+    assert signature is not None
+    assert changeset.verify("é", signature, public_key)
+
+
+def test_without_the_file_there_is_no_signature(tmp_path: Path) -> None:
+    assert server.sign_as_instance("text", str(tmp_path), bytes(32)) is None
+
+
+def test_a_file_with_another_key_is_not_used(tmp_path: Path) -> None:
+    first, second = (server.create_instance_key(str(tmp_path)) for _ in range(2))
+    names = [changeset.author_id("", key).removeprefix(".") + ".key" for key in (first, second)]
+    (tmp_path / "kerai" / names[0]).rename(tmp_path / "kerai" / names[1])
+    with pytest.raises(ValueError, match=r"does not hold the key that it is named after"):
+        server.sign_as_instance("text", str(tmp_path), second)
+
+
+def test_a_move_onto_itself_or_below_itself_is_void() -> None:
+    tree = ["a", "b", "c"], [None, "a", "b"]
+    assert server.void_moves(*tree, ["a", "a", "a", "c"], ["a", "b", "c", None]) == [True, True, True, False]
+
+
+def test_three_moves_in_a_ring_leave_the_last_void() -> None:
+    nodes = ["a", "b", "c"]
+    assert server.void_moves(nodes, [None] * 3, nodes, ["b", "c", "a"]) == [False, False, True]
+
+
+def test_a_void_move_is_as_if_it_had_not_been() -> None:
+    moves = [("a", "b"), ("b", None), ("a", "b"), ("b", "a")]
+    nodes, parents = [node for node, _ in moves], [parent for _, parent in moves]
+    assert server.void_moves(["a", "b"], [None, "a"], nodes, parents) == [True, False, False, True]
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(-1, 6)), max_size=30))
+def test_no_sequence_of_moves_makes_a_cycle(moves: list[tuple[int, int]]) -> None:
+    nodes = [str(node) for node, _ in moves]
+    parents = [None if parent < 0 else str(parent) for _, parent in moves]
+    parent_of: dict[str, str | None] = {str(n): str(n - 1) if n else None for n in range(7)}
+    voids = server.void_moves(list(parent_of), list(parent_of.values()), nodes, parents)
+    for node, parent, void in zip(nodes, parents, voids, strict=True):
+        below, steps = parent, 0
+        while below not in (None, node):
+            below, steps = parent_of[below], steps + 1
+            assert steps < 8
+        assert void == (below is not None)
+        if not void:
+            parent_of[node] = parent
