@@ -119,8 +119,9 @@ def work(
           --solver 'claude -p "$(cat "$KERAI_TASK_FILE")" --permission-mode acceptEdits'
     """
     from kerai_client.commands.source import user_name  # noqa: PLC0415 -- as above
+    from kerai_client.harness.bookkeeping import Limits, Stop  # noqa: PLC0415
     from kerai_client.harness.coordination import Membership, PatientDatabase  # noqa: PLC0415
-    from kerai_client.harness.worker import Limits, Stop, Worker  # noqa: PLC0415
+    from kerai_client.harness.worker import Worker  # noqa: PLC0415
     from kerai_client.lookup import find  # noqa: PLC0415
     from kerai_client.session import Session  # noqa: PLC0415
 

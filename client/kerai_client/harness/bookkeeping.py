@@ -1,0 +1,88 @@
+"""What a worker keeps count of, and what makes it stop."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from kerai_client.harness.process import Finished
+from kerai_client.harness.results import Outcome
+from kerai_client.session import State
+
+
+class Stopped(Exception):
+    """Ends the work; the message says why."""
+
+
+@dataclass(slots=True)
+class Limits:
+    """What one agent may use. Times are in seconds, the cost in nKoi."""
+
+    attempts: int | None = None
+    attempt_seconds: float = 600.0
+    test_seconds: float = 600.0
+    cost_per_second: int = 0
+
+
+@dataclass(slots=True)
+class Spent:
+    """What the work since the last report has taken."""
+
+    seconds: float = 0.0
+    milliseconds: int = 0
+
+    def add(self, finished: Finished) -> None:
+        """Add a run of the solver or of the tests."""
+        self.seconds += finished.seconds
+        self.milliseconds += finished.milliseconds
+
+
+@dataclass(slots=True)
+class Candidate:
+    """Operations on a state, tested: ``vector`` is what the state was read at."""
+
+    state: State
+    ops: Sequence[Mapping[str, Any]]
+    outcome: Outcome
+    output: str
+    milliseconds: int
+
+
+@dataclass(slots=True)
+class Tally:
+    """What an agent has done."""
+
+    attempts: int = 0
+    merged: int = 0
+    stale: int = 0
+    failed: int = 0
+
+
+class Stop:
+    """Set by SIGTERM and SIGINT; asked at every step that takes time."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def check(self) -> None:
+        """:raises Stopped: when a signal has come."""
+        if self.signal is not None:
+            raise Stopped(f"{signal.Signals(self.signal).name} received")
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take SIGTERM and SIGINT as a wish to stop, for as long as this lasts."""
+
+        def note(number: int, frame: FrameType | None) -> None:
+            self.signal = number
+
+        before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
