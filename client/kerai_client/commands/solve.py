@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,6 +70,7 @@ def mutate(
       kerai solve mutate --tests tests --source src --max-fixes 3
       kerai agent work --swarm fix-it --solver "kerai solve mutate"
     """
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # and leave nothing behind
     directory = Path.cwd()
     command = read_success_command(success_command, directory)
     command.tests = list(tests) or command.tests

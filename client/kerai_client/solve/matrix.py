@@ -100,31 +100,43 @@ class Matrix:
             if not context or context.startswith(COLLECTING)
             for line in numbers
         }
-        at_import = {
-            id(statement.functions[0])
-            for statement in file.statements
-            if statement.functions and statement.lines & imported
-        }
-        names = bound_names(file.tree.body)
+        names = set(bound_names(file.tree.body))
+        importing: dict[str, int] = {}  # name -> tests that use what import computes with it
+        at_import: set[int] = set()
         for statement in file.statements:
+            if statement.functions:
+                if statement.lines & imported:
+                    at_import.add(id(statement.functions[0]))
+            elif not isinstance(statement.node, FunctionNode | ast.ClassDef):
+                used = _used_names(statement.node)
+                tests = _either(users.get(name, 0) for name in used & (names | _bound_in(statement.node)))
+                for name in used:
+                    importing[name] = importing.get(name, 0) | tests
+        everybody = _either(masks.values())
+        for statement in file.statements:
+            node, functions = statement.node, statement.functions
             tests = _union(masks, statement.lines)
-            node = statement.node
             if isinstance(node, FunctionNode):
                 # a default value is computed once and matters to whoever runs the body
                 tests |= _union(masks, range(node.lineno, (node.end_lineno or node.lineno) + 1))
             elif statement.at_import:
                 # what a module computes when it is imported matters to whoever uses its names
-                for name in _used_names(node) & (set(names) | _bound_in(node)):
-                    tests |= users.get(name, 0)
-            first = statement.functions[0] if statement.functions else None
-            self.located.append(Located(file, statement, tests, first is None or id(first) in at_import))
+                tests |= _either(users.get(name, 0) for name in _used_names(node) & (names | _bound_in(node)))
+            elif statement.lines & imported:
+                tests |= importing.get(functions[0].name, everybody)
+            cold = not functions or id(functions[0]) in at_import
+            self.located.append(Located(file, statement, tests, cold))
+
+
+def _either(masks: Iterable[int]) -> int:
+    result = 0
+    for mask in masks:
+        result |= mask
+    return result
 
 
 def _union(masks: Mapping[int, int], lines: Iterable[int]) -> int:
-    result = 0
-    for line in lines:
-        result |= masks.get(line, 0)
-    return result
+    return _either(masks.get(line, 0) for line in lines)
 
 
 def _users(files: Iterable[SourceFile], masks: Mapping[str, Mapping[int, int]]) -> dict[str, int]:

@@ -160,7 +160,7 @@ def _repair(
         failed = [name for name in failed if name not in baseline.crashed]
         matrix = Matrix(read_sources(runner.directory, sources), baseline.lines, failed, passed)
         steady = runner.steady([name for name in failed if name in runner.files], passed)
-        search = Search(runner, matrix, steady, seed=seed, deadline=deadline)
+        search = Search(runner, matrix, steady, spawning=baseline.spawning, seed=seed, deadline=deadline)
         fix = search.run()
         result.candidates += search.tried
         if fix is None:

@@ -6,7 +6,7 @@ import ast
 import builtins
 from collections.abc import Iterator
 
-from kerai_client.solve.mutations import Proposal, Site
+from kerai_client.solve.mutations import Proposal, Site, tightness
 from kerai_client.solve.vocabulary import likeness
 
 CONFUSED = [  # names that stand for neighbouring operations; each is tried for each other of its line
@@ -33,6 +33,7 @@ CONFUSED = [  # names that stand for neighbouring operations; each is tried for 
     ("issubset", "issuperset", "isdisjoint"),
     ("pop", "popleft"),
     ("append", "appendleft"),
+    ("sort", "reverse"),
     ("bisect_left", "bisect_right"),
     ("insort_left", "insort_right"),
     (
@@ -103,6 +104,9 @@ def attribute(site: Site) -> Iterator[Proposal]:
     neighbours = NEIGHBOURS.get(node.attr, [])
     for name in neighbours:
         yield start, end, name, 0.85 if is_called(site) else 0.6
+    if is_called(site):
+        for name in siblings(node.attr):
+            yield start, end, name, 0.15
     for name in known:
         if name != node.attr and name not in neighbours:
             yield start, end, name, (0.45 if name in kin else 0.12) + 0.25 * likeness(name, node.attr)
@@ -112,12 +116,21 @@ def attribute(site: Site) -> Iterator[Proposal]:
         yield site.replace(site.segment(node.value), 0.1)
 
 
+def siblings(method: str) -> list[str]:
+    """Methods of the built-in containers that have this one."""
+    found: dict[str, None] = {}
+    for kind in (list, dict, set):
+        if hasattr(kind, method):
+            found.update((name, None) for name in vars(kind) if not name.startswith("_") and name != method)
+    return list(found)
+
+
 def wrapping(site: Site) -> Iterator[Proposal]:
     """A call around a value, or a value without the call around it."""
     node = site.node
     if isinstance(node, ast.Call):
         if isinstance(node.func, ast.Name) and len(node.args) >= 1:
-            yield site.replace(site.segment(node.args[0]), 0.3, binds=0)
+            yield site.replace(site.segment(node.args[0]), 0.3, binds=tightness(node.args[0]))
         if isinstance(node.func, ast.Attribute):
             yield site.replace(site.segment(node.func.value), 0.25)
     if isinstance(getattr(node, "ctx", None), ast.Store) or isinstance(

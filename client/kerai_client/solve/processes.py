@@ -52,7 +52,8 @@ def send(descriptor: int, message: dict[str, Any]) -> None:
 class Child:
     """A forked process that leads its own group and talks through two pipes."""
 
-    def __init__(self, body: Callable[[int, int], None]) -> None:
+    def __init__(self, body: Callable[[int, int], None], grace: float = 2.0) -> None:
+        self.grace = grace  # seconds that it gets to end by itself
         down_read, down_write = os.pipe()
         up_read, up_write = os.pipe()
         sys.stdout.flush()
@@ -93,10 +94,10 @@ class Child:
                     return
         yield {"end": "timeout"}
 
-    def close(self, grace: float = 1.0) -> None:
-        """Hang up, give the child `grace` seconds to end, then kill its process group."""
+    def close(self) -> None:
+        """Hang up, give the child a while to end, then kill its process group."""
         self.hang_up()
-        deadline = time.monotonic() + grace
+        deadline = time.monotonic() + self.grace
         while (
             time.monotonic() < deadline
             and os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None

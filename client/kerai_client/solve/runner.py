@@ -25,7 +25,15 @@ MEMORY = 1 << 30  # bytes a run may take beyond what the session has
 SLOWDOWN = 10  # times its own duration that a test may take with an edit in place
 SLACK = 0.2  # seconds of processor time on top of that
 WAITING = 5.0  # seconds on top of that for tests that wait rather than compute
-START = "import sys; sys.path.insert(0, sys.argv[1]); from kerai_client.solve.testserver import main; main()"
+START = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from kerai_client.solve.testserver import main
+main(sys.argv[2])
+"""
+PYTEST_OPTIONS = ["-q", "-s", "--assert=plain", "--tb=no", "--maxfail=0"]
+PYTEST_OPTIONS += ["-p", "no:cacheprovider", "-p", "no:randomly"]
+MOST_CRASHES = 10  # tests that may end their process
 
 
 class CannotTest(Exception):
@@ -60,6 +68,7 @@ class Baseline:
 
     outcome: Outcome
     crashed: list[str]  # tests that end the process that they run in; they fail, and have no lines
+    spawning: list[str]  # tests that start processes
     broken: list[str]  # test files that cannot be collected
     lines: dict[str, dict[str, list[int]]]  # source -> test -> lines
 
@@ -94,7 +103,6 @@ class TestRunner:
         self.edits = 0
         self.server: subprocess.Popen[bytes] | None = None
         try:
-            copy_project(directory, self.directory)
             self._start(directory.resolve(), sources, python, options, environment or {})
         except BaseException:
             self.close()
@@ -131,11 +139,11 @@ class TestRunner:
             "collect_wall": self.time_limit,
         }
         self.server = subprocess.Popen(
-            [python, "-c", START, str(Path(kerai_client.__file__).parent.parent)],
+            [python, "-c", START, str(Path(kerai_client.__file__).parent.parent), str(self.scratch)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            cwd=self.directory,
+            cwd="/",
             start_new_session=True,
             env={
                 **os.environ,
@@ -146,7 +154,7 @@ class TestRunner:
                 "COVERAGE_CORE": "ctrace",
             },
         )
-        self.buffer = b""
+        copy_project(original, self.directory)  # while the server starts
         reply = self._ask(settings, self.time_limit)
         if reply["end"] == "error":
             raise CannotTest(reply["text"])
@@ -192,11 +200,12 @@ class TestRunner:
         self.files = dict(ready["tests"])
         lines = ready["lines"]
         outcome = Outcome(failed=set(ready["broken"]))
-        waiting, crashed = list(self.files), []
+        waiting, crashed, spawning = list(self.files), [], []
         for _ in range(MOST_CRASHES):
             reply = self._ask(self._request([], waiting, cover=True), self.time_limit)
             if reply["end"] == "done":
                 outcome = merged(outcome, reply)
+                spawning = reply["spawning"]
                 for path, contexts in reply["lines"].items():
                     lines.setdefault(path, {}).update(contexts)
                 break
@@ -209,7 +218,7 @@ class TestRunner:
             raise CannotTest(f"more than {MOST_CRASHES} tests end the process that they run in")
         outcome.failed.update(crashed)
         relative = {str(Path(path).relative_to(self.directory)): found for path, found in lines.items()}
-        return Baseline(outcome, crashed, list(ready["broken"]), relative)
+        return Baseline(outcome, crashed, spawning, list(ready["broken"]), relative)
 
     def _why(self, reply: dict[str, Any]) -> str:
         with contextlib.suppress(OSError):
@@ -248,7 +257,7 @@ class TestRunner:
         """
         self.seconds = {}
         request = self._request(failed, passed)
-        request |= {"test_cpu": self.time_limit / 20, "cpu": None, "wall": self.time_limit}
+        request |= self._each_limited()
         outcome = merged(Outcome(), self._ask(request, self.time_limit))
         limit = self.time_limit / 20
         # a test that used up its time says nothing about how long its repaired self takes
@@ -260,6 +269,10 @@ class TestRunner:
         """Run tests with the files as they are."""
         request = self._request(tests, [])
         return merged(Outcome(), self._ask(request, request["wall"]))
+
+    def _each_limited(self) -> dict[str, Any]:
+        """For a request: a limit for each test, which fails it, not one for all, which ends the run."""
+        return {"test_cpu": self.time_limit / 20, "cpu": None, "wall": self.time_limit}
 
     def _processor(self, tests: Sequence[str]) -> float:
         """Seconds of processor time that tests may take with an edit in place."""
@@ -301,6 +314,8 @@ class TestRunner:
             unknown = any(name not in self.files for name in first)  # a test file that could not be collected
             request = self._request(first, then, fail_fast=not everything)
             request |= {"do": "once", "files": self.tests if everything or unknown else files}
+            if everything:
+                request |= self._each_limited()
             reply = self._ask(request, request["wall"] + self.time_limit)
         assert file.read_bytes() == before
         outcome = merged(Outcome(), reply)
@@ -326,20 +341,6 @@ class TestRunner:
         moment = file.stat().st_mtime + 10 * self.edits
         file.write_bytes(data)
         os.utime(file, (moment, moment))
-
-
-PYTEST_OPTIONS = [
-    "-q",
-    "-s",
-    "--assert=plain",
-    "--tb=no",
-    "--maxfail=0",
-    "-p",
-    "no:cacheprovider",
-    "-p",
-    "no:randomly",
-]
-MOST_CRASHES = 10
 
 
 def merged(outcome: Outcome, reply: dict[str, Any]) -> Outcome:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import count, islice, takewhile
@@ -61,10 +61,21 @@ class Fix:
 
 
 class Search:
-    """One search in one state of the files. `deadline` is on the clock of time.monotonic."""
+    """One search in one state of the files.
+
+    `steady` is what tests do when run by themselves, `spawning` are those that start processes; `deadline` is
+    on the clock of time.monotonic.
+    """
 
     def __init__(
-        self, runner: TestRunner, matrix: Matrix, steady: Outcome, seed: int, deadline: float
+        self,
+        runner: TestRunner,
+        matrix: Matrix,
+        steady: Outcome,
+        *,
+        spawning: Collection[str],
+        seed: int,
+        deadline: float,
     ) -> None:
         self.runner = runner
         self.matrix = matrix
@@ -75,7 +86,8 @@ class Search:
         known = set(runner.files)
         # a test whose outcome depends on the tests before it cannot judge a candidate alone
         self.targets = {name for name in matrix.failed if name in steady.failed or name not in known}
-        self.guards = [name for name in matrix.passed if name in steady.passed]
+        # one that starts processes sees no edit of a live function
+        self.guards = [name for name in matrix.passed if name in steady.passed and name not in spawning]
         self.guards.sort(key=lambda name: (round(steady.seconds.get(name, 0.0), 1), matrix.numbers[name]))
 
     def run(self) -> Fix | None:
@@ -103,7 +115,7 @@ class Search:
     def candidates(self, group: Sequence[str]) -> Iterator[Candidate]:
         """Edits for a group of failing tests, best first: suspicion times likelihood, shaken by the seed.
 
-        The shaking makes several agents at one group try different halves of the candidates first.
+        The shaking makes several agents at one group try the candidates in different orders.
         """
         chance = random.Random(self.seed)
         failing = self.matrix.mask(group)
@@ -119,7 +131,7 @@ class Search:
             words = self.words.setdefault(file.path, read_vocabulary(file))
             place = place_of(file, words, located.statement)
             for mutation in propose(place, EXPRESSION_OPERATORS + NAME_OPERATORS, STATEMENT_OPERATORS):
-                priority = suspicion * mutation.weight * chance.uniform(0.5, 1.0)
+                priority = suspicion * mutation.weight * chance.uniform(0.6, 1.0)
                 if not located.statement.at_import:
                     candidate = Candidate(file, located, mutation, cold=False)
                     heappush(waiting, (-priority, next(counter), candidate))

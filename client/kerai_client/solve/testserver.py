@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import importlib.util
 import mmap
 import os
 import shutil
@@ -31,6 +32,7 @@ from typing import Any, NoReturn
 
 from kerai_client.solve.processes import Child, Lines, limit_resources, send, silence
 
+SPAWNING = {"subprocess.Popen", "os.system", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.exec"}
 CO_OPTIMIZED = 1  # set on functions, clear on module and class bodies
 
 
@@ -69,6 +71,8 @@ class Session:
         self.sources: dict[str, tuple[bytes, CodeType]] = {}  # source file -> bytes, code; as on the disk
         self.functions: dict[CodeType, list[FunctionType]] = {}
         self.items: dict[str, Any] = {}
+        self.running = ""  # the test that is being measured
+        self.spawning: dict[str, None] = {}  # tests that start processes
         self.progress = mmap.mmap(-1, 4)  # shared with run processes: the edit they are at
 
     # hooks of pytest; main() marks pytest_runtestloop as the one to call first
@@ -114,14 +118,15 @@ class Session:
     def answer(self, request: dict[str, Any]) -> None:
         """Fork a run process for a request and pass its reply on. Raises EOFError when the server is gone."""
         reply: dict[str, Any] = {}
+        if self.cover and not request["cover"]:
+            self.cover.stop()  # this run and the later ones need no measuring
+            self.cover = None
         self.progress[:4] = bytes(4)
-        child = Child(lambda _, replies: self.run(request, replies))
+        child = Child(lambda _, replies: self.run(request, replies), grace=0.0)
         for message in child.listen(self.requests.descriptor, request["wall"]):
             reply.update(message)
         child.kill()
         reply["at"] = int.from_bytes(self.progress[:4])
-        if self.cover and request["cover"]:
-            self.cover.stop()  # later runs need no measuring
         send(self.replies, reply)
 
     def run(self, request: dict[str, Any], replies: int) -> None:
@@ -138,7 +143,7 @@ class Session:
             end["outcomes"] = self.outcomes
             if request["cover"]:
                 self.cover.stop()
-                end["lines"] = self.lines()
+                end |= {"lines": self.lines(), "spawning": list(self.spawning)}
         except Cold:
             end = {"end": "cold"}
         if os.getpid() == pid:  # not a process that a test has forked
@@ -169,8 +174,15 @@ class Session:
             signal.signal(signal.SIGALRM, time_is_over)
         else:
             limit_processor(request["cpu"])
+        if request["cover"]:
+            sys.addaudithook(self.notice)
         with contextlib.suppress(SyntaxError, ValueError), self.applied(request["edit"]):
             self.run_in_order(request, replies)
+
+    def notice(self, event: str, _arguments: tuple[Any, ...]) -> None:
+        """Audit hook: remember tests that start processes, for those see no edits of live functions."""
+        if event in SPAWNING:
+            self.spawning[self.running] = None
 
     def run_in_order(self, request: dict[str, Any], replies: int) -> None:
         """The tests of a request, as `run_tests` says."""
@@ -182,6 +194,7 @@ class Session:
                 return
             if request["cover"]:
                 send(replies, {"running": name})  # for a test that ends its process
+                self.running = name
                 self.cover.switch_context(name)
             passed = self.run_test(name, following, request["test_cpu"])
             hope = passed if name in then else hope or passed
@@ -290,6 +303,14 @@ def outside_modules(directory: str) -> list[str]:
     return found
 
 
+def without_helpers() -> list[str]:
+    """Options that keep plugins from taking tests to other processes, or measuring lines as well."""
+    if os.environ.get("PYTEST_DISABLE_PLUGIN_AUTOLOAD"):
+        return []
+    helpers = {"xdist": "-n0", "pytest_cov": "--no-cov"}
+    return [option for name, option in helpers.items() if importlib.util.find_spec(name)]
+
+
 def preload(names: list[str], directory: str) -> None:
     """Import modules that every session will want; take back those that pull in the project."""
     for name in names:
@@ -326,32 +347,59 @@ def start_session(settings: dict[str, Any], files: list[str], cover: bool) -> Ch
     return Child(body)
 
 
-def serve(settings: dict[str, Any], requests: Lines, replies: int) -> None:
-    """Answer requests until the solver is gone.
+class Server:
+    """Answers the solver's requests until it is gone.
 
     `open` starts the session that later `run` requests use; `once` starts one for a single run.
     """
-    session: Child | None = None
-    while True:
-        request = requests.wait()
-        if request["do"] == "open":
-            if session:
-                session.close()
-            session = start_session(settings, settings["tests"], cover=True)
-            ready = last(session.listen(requests.descriptor, settings["collect_wall"]))
-            preload(ready.pop("modules", []), settings["directory"])
-            send(replies, ready)
-        elif request["do"] == "once":
-            passing = start_session(settings, request["files"], cover=False)
-            reply = last(passing.listen(requests.descriptor, settings["collect_wall"]))
+
+    def __init__(self, settings: dict[str, Any], requests: Lines, replies: int) -> None:
+        self.settings = settings
+        self.requests = requests
+        self.replies = replies
+        self.session: Child | None = None
+
+    def serve(self) -> None:
+        """Answer requests. Raises EOFError, or BrokenPipeError, when the solver is gone."""
+        while True:
+            request = self.requests.wait()
+            send(self.replies, getattr(self, "do_" + request["do"])(request))
+
+    def do_open(self, _request: dict[str, Any]) -> dict[str, Any]:
+        """Collect all tests, in a session that stays."""
+        self.close()
+        self.session = start_session(self.settings, self.settings["tests"], cover=True)
+        ready = last(self.session.listen(self.requests.descriptor, self.settings["collect_wall"]))
+        preload(ready.pop("modules", []), self.settings["directory"])
+        return ready
+
+    def do_run(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Run tests in a fork of the session."""
+        if self.session is None:
+            return {"end": "crash"}
+        try:
+            send(self.session.down, request)
+        except BrokenPipeError:
+            return {"end": "crash"}
+        return last(self.session.listen(self.requests.descriptor, request["wall"] + 1))
+
+    def do_once(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Collect some tests from the files as they are now, run them, forget all that."""
+        passing = start_session(self.settings, request["files"], cover=False)
+        try:
+            reply = last(passing.listen(self.requests.descriptor, self.settings["collect_wall"]))
             if reply["end"] == "ready":
                 send(passing.down, request)
-                reply |= last(passing.listen(requests.descriptor, request["wall"] + 1))
+                reply |= last(passing.listen(self.requests.descriptor, request["wall"] + 1))
+        finally:
             passing.close()
-            send(replies, reply)
-        elif session:
-            send(session.down, request)
-            send(replies, last(session.listen(requests.descriptor, request["wall"] + 1)))
+        return reply
+
+    def close(self) -> None:
+        """End the session."""
+        if self.session:
+            self.session.close()
+            self.session = None
 
 
 def last(messages: Iterator[dict[str, Any]]) -> dict[str, Any]:
@@ -360,14 +408,35 @@ def last(messages: Iterator[dict[str, Any]]) -> dict[str, Any]:
     return message
 
 
-def main() -> None:
-    """Read settings, then requests, from stdin until it ends; answer on the descriptor that was stdout."""
+def main(scratch: str) -> None:
+    """Read settings, then requests, from stdin until it ends; answer on the descriptor that was stdout.
+
+    Removes the directory `scratch` at the end, for the solver may have been killed.
+    """
     requests = Lines(os.dup(0))
     replies = os.dup(1)
     silence()
-    settings = requests.wait()
-    sys.path[:1] = [settings["directory"]]  # as `python -m pytest` has it; before, it was kerai's directory
-    sys.path.append(settings["library"])  # for an interpreter without pytest or coverage: ours
+    with contextlib.suppress(EOFError, BrokenPipeError):
+        try:
+            settings = requests.wait()
+            fault = prepare(settings)
+            send(replies, {"end": "error", "text": fault} if fault else {"end": "ready"})
+            server = Server(settings, requests, replies)
+            try:
+                server.serve()
+            finally:
+                server.close()
+        finally:
+            os.chdir("/")
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def prepare(settings: dict[str, Any]) -> str:
+    """Import what every session needs. Returns what is missing, or nothing."""
+    library, directory = settings["library"], settings["directory"]
+    sys.argv = ["pytest"]
+    sys.path[:1] = [directory]  # as `python -m pytest` has it; before, it was kerai's directory
+    sys.path.append(library)  # for an interpreter without pytest or coverage: ours
     for name in [name for name in sys.modules if name.partition(".")[0] == "kerai_client"]:
         del sys.modules[name]  # the project under repair may be kerai
     try:
@@ -375,13 +444,10 @@ def main() -> None:
         import pytest  # noqa: PLC0415
         from _pytest.config import default_plugins  # noqa: PLC0415
     except ImportError as error:
-        send(replies, {"end": "error", "text": f"{sys.executable}: {error}"})
-        return
-    sys.path.remove(settings["library"])
+        return f"{sys.executable}: {error}"
+    sys.path.remove(library)
+    settings["options"] += without_helpers()
     pytest.hookimpl(tryfirst=True)(Session.pytest_runtestloop)
-    preload([f"_pytest.{name}" for name in default_plugins], settings["directory"])
-    os.chdir(settings["directory"])
-    send(replies, {"end": "ready"})
-    with contextlib.suppress(EOFError):
-        serve(settings, requests, replies)
-    shutil.rmtree(settings["scratch"], ignore_errors=True)  # here too, in case the solver was killed
+    preload([f"_pytest.{name}" for name in default_plugins], directory)
+    os.chdir(directory)
+    return ""

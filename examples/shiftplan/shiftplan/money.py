@@ -24,8 +24,8 @@ def allocate(cents, shares):
         raise ValueError("shares must not be negative, and one must be positive")
     parts = [cents * share // whole for share in shares]
     remainders = [cents * share % whole for share in shares]
-    ranking = sorted(range(len(shares)), key=lambda number: (remainders[number], number))
-    for number in ranking[: cents - sum(parts)]:
+    ranking = sorted(range(len(shares)), key=lambda number: (-remainders[number], number))
+    for number in ranking[: cents + sum(parts)]:
         parts[number] += 1
     return parts
 

@@ -17,7 +17,17 @@ def test_moving_average_of_too_few():
         moving_average([1], 0)
 
 
-@pytest.mark.parametrize(("values", "result"), [([3], 3), ([5, 1, 9], 5), ([4, 2], 3), ([1, 2, 10, 20], 6)])
+@pytest.mark.parametrize(
+    ("values", "result"),
+    [
+        ([3], 3),
+        ([5, 1, 9], 5),
+        ([4, 2], 3),
+        ([1, 2, 10, 20], 6),
+        ([5, 4, 3, 2, 1], 3),
+        ([6, 5, 4, 3, 2, 1], 3.5),
+    ],
+)
 def test_median(values, result):
     assert median(values) == result
 

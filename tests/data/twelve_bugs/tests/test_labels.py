@@ -2,7 +2,9 @@ import pytest
 from stockroom.labels import abbreviate, check_digit, is_valid, label
 
 
-@pytest.mark.parametrize(("digits", "check"), [("400638133393", 1), ("590123412345", 7), ("978030640615", 7), ("000000000000", 0)])
+@pytest.mark.parametrize(
+    ("digits", "check"), [("400638133393", 1), ("590123412345", 7), ("978030640615", 7), ("000000000000", 0)]
+)
 def test_check_digit(digits, check):
     assert check_digit(digits) == check
 
@@ -24,6 +26,7 @@ def test_abbreviate():
     assert abbreviate("garden hose reel") == "GHR"
     assert abbreviate("tap") == "T"
     assert abbreviate("big red garden hose") == "BRG"
+    assert abbreviate("one two three four five six") == "OTT"
 
 
 def test_label():

@@ -10,13 +10,16 @@ def test_discount(quantity, percent):
 
 
 @pytest.mark.parametrize(
-    ("unit", "quantity", "total"), [(100, 1, 100), (200, 5, 1000), (250, 20, 4750), (33, 60, 1782), (7, 10, 67)]
+    ("unit", "quantity", "total"),
+    [(100, 1, 100), (200, 5, 1000), (250, 20, 4750), (33, 60, 1782), (7, 10, 67)],
 )
 def test_line_total(unit, quantity, total):
     assert line_total(unit, quantity) == total
 
 
-@pytest.mark.parametrize(("gross", "tax", "net"), [(1190, 19, 1000), (107, 7, 100), (500, 0, 500), (999, 19, 839)])
+@pytest.mark.parametrize(
+    ("gross", "tax", "net"), [(1190, 19, 1000), (107, 7, 100), (500, 0, 500), (999, 19, 839)]
+)
 def test_net(gross, tax, net):
     assert net_of(gross, tax) == net
 
