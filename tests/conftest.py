@@ -48,6 +48,7 @@ def _own_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("KERAI_DSN", "KERAI_DIR", "PGSERVICE", "PGHOST", "PGUSER", "PGDATABASE", "PGPORT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("KERAI_KEYS", str(tmp_path / "keys"))
 
 

@@ -12,8 +12,14 @@ from kerai_client.errors import KeraiError
 from kerai_client.session import State
 from kerai_client.source import FileState, Snapshot, snapshot_of, write_directory
 
-# What an earlier checkout wrote: path -> digest. `kerai import` leaves this folder out.
-RECORD = Path(".kerai") / "checkout.json"
+
+def record_file(directory: Path) -> Path:
+    """Return where it is kept what a checkout wrote: with the user's state, so that the directory holds
+    the tree's files and nothing else."""
+    base = os.environ.get("XDG_STATE_HOME", "")
+    state = Path(base) if base.startswith("/") else Path.home() / ".local" / "state"
+    name = hashlib.sha256(os.fsencode(directory.resolve())).hexdigest()
+    return state / "kerai" / "checkouts" / f"{name}.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +57,8 @@ def write_checkout(state: State, directory: Path, *, scope: str = "", force: boo
         _refuse_overwriting(directory, before, snapshot)
     gone = [path for path in before if path not in snapshot and _found(directory, path) is not None]
     write_directory(snapshot, directory, previous=before)
-    record = directory / RECORD
-    record.parent.mkdir(exist_ok=True)
+    record = record_file(directory)
+    record.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     record.write_text(
         json.dumps(
             {"vector": state.vector, "files": {path: _digest(file) for path, file in snapshot.items()}}
@@ -81,7 +87,7 @@ def _found(directory: Path, path: str) -> FileState | None:
 def _record_of(directory: Path, lenient: bool) -> dict[str, str] | None:
     """Return what an earlier checkout wrote into a directory, None when there was none."""
     try:
-        files = json.loads((directory / RECORD).read_text("utf-8"))["files"]
+        files = json.loads(record_file(directory).read_text("utf-8"))["files"]
         return {str(path): str(digest) for path, digest in files.items()}
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -89,7 +95,7 @@ def _record_of(directory: Path, lenient: bool) -> dict[str, str] | None:
         if lenient:
             return None
         raise KeraiError(
-            f"cannot read {directory / RECORD}", detail=str(error), hint="write over it with --force"
+            f"cannot read {record_file(directory)}", detail=str(error), hint="write over it with --force"
         ) from error
 
 

@@ -83,11 +83,11 @@ def package() -> Path:
 
 
 def files_below(folder: Path) -> dict[str, str]:
-    """Return the files that are no record of kerai's."""
+    """Return the files by their paths: all of them, for a checkout adds none of its own."""
     return {
         str(path.relative_to(folder)): path.read_text()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and ".kerai" not in path.parts
+        if path.is_file()
     }
 
 
