@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from posixpath import basename, dirname
-from typing import Any
 from uuid import UUID
 
+from .contents import Contents
 from .draft import FileDraft, Snapshot
 from .emit import Emitter, Operation
 from .layout import SourceError
-from .match import Matcher
 from .node import ROOT_ID, new_id
 from .parse import parse_file
-from .part import Part, new_parts, old_parts
+from .part import new_parts, old_parts
 from .plan import Plan, make_plan
 from .positions import keys, tag
 from .renames import parents, renamed_directories, renamed_files
@@ -85,17 +84,24 @@ class _Diff:
         added = {path: want[path] for path in want if path not in old}
         self.places = {old[path].id: path for path in want if path in old}
         renames = renamed_files(gone, added)
+        for path in renames.values():
+            del gone[path]
         if added or self.into not in self.directories:
             self.make_directories(renames, added)
         for path, before in sorted(renames.items()):
             self.relocate(old[before].id, path)
             self.places[old[before].id] = path
-        self.contents(
-            {path: old[path].id for path in changed} | {path: old[was].id for path, was in renames.items()},
-            [old[path].id for path in gone if path not in set(renames.values())],
-            sorted(added.keys() - renames.keys()),
-        )
-        self.delete([path for path in gone if path not in set(renames.values())])
+        kept = {path: old[path].id for path in changed} | {path: old[was].id for path, was in renames.items()}
+        contents = Contents(self.tree, self.plan, self.emitter)
+        for path, node in kept.items():
+            contents.change(path, node)
+        for path in gone:
+            contents.drop(old[path].id)
+        for path in sorted(added.keys() - renames.keys()):
+            draft = parse_file(path, want[path])
+            contents.fill(self.make_file(path, draft), draft)
+        contents.finish()
+        self.delete(list(gone))
         self.emitter.ops += self.emitter.deletions
 
     def make_directories(self, renames: dict[str, str], added: Snapshot) -> None:
@@ -152,45 +158,6 @@ class _Diff:
             home = self.home(dirname(path))
             self.emitter.move(node, home, self.emitter.append_position(home))
 
-    def contents(self, kept: dict[str, UUID], gone: list[UUID], added: list[str]) -> None:
-        """Compare what is in the files, all together so that definitions can move between them."""
-        if not kept and not gone:
-            for path in added:
-                draft = parse_file(path, self.plan.want[path])
-                self.emitter.parts(
-                    self.make_file(path, draft), None, new_parts("file", draft.text, draft.children)
-                )
-            return
-        matcher = Matcher([old_parts(self.tree, node) for node in gone])
-        pairs: list[tuple[UUID, Part, Part]] = []
-        for path, node in kept.items():
-            here = self.plan.inner
-            if here is not None and here[0] == path:
-                _, old, new = here
-            else:
-                draft = self.retag(node, path)
-                old, new = old_parts(self.tree, node), new_parts("file", draft.text, draft.children)
-                new.name = old.name
-            matcher.add(old, new)
-            pairs.append((old.id or node, old, new))
-        fresh: list[tuple[UUID, Part]] = []
-        for path in added:
-            draft = parse_file(path, self.plan.want[path])
-            root = new_parts("file", draft.text, draft.children)
-            fresh.append((self.make_file(path, draft), root))
-            matcher.added.append(root)
-        matcher.run()
-        for node, old, new in pairs:
-            if self.plan.inner is not None and old.kind != "file":
-                self.emitter.registers(old, new)
-            self.emitter.parts(node, old, new)
-        for node, root in fresh:
-            self.emitter.parts(node, None, root)
-        for _, old, _ in pairs:
-            self.emitter.leftovers(old)
-        for old in matcher.gone:
-            self.emitter.leftovers(old, gone=True)
-
     def make_file(self, path: str, draft: FileDraft) -> UUID:
         parent = self.home(dirname(path))
         node = self.emitter.insert(
@@ -203,22 +170,6 @@ class _Diff:
         )
         self.places[node] = path
         return node
-
-    def retag(self, node: UUID, path: str) -> FileDraft:
-        """Bring a file's name, language and metadata up to date, and return its draft."""
-        file = self.tree[node]
-        # under the same name the tree's language stands: whoever chose another one had a reason
-        same = basename(path) == basename(self.layout.paths[node])
-        draft = parse_file(path, self.plan.want[path], file.language if same else None)
-        fields: dict[str, Any] = {} if same else {"name": basename(path)}
-        if draft.language != file.language:
-            fields["language"] = draft.language
-        known = ("executable", "symlink", "encoding")
-        metadata = {
-            key: draft.metadata.get(key) for key in known if draft.metadata.get(key) != file.metadata.get(key)
-        }
-        self.emitter.update(node, fields, metadata)
-        return draft
 
     def delete(self, gone: list[str]) -> None:
         """Delete files, and the directories that lose their last file, only the topmost of them."""

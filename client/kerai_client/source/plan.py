@@ -40,7 +40,9 @@ def make_plan(tree: Tree, snapshot: Snapshot, into: str, scope: UUID | None, unr
             raise SourceError(f"{above!r} is a file in the tree, so nothing can be put below it")
     old = {path: node for path, node in layout.files.items() if path.startswith(prefix)}
     want = {prefix + path: state for path, state in snapshot.items()}
-    check_paths({**want, **({f"{into}/x": FileState(b"")} if into else {})})
+    check_paths(want)
+    if into:
+        check_paths({into: FileState(b"")})
     hidden = {prefix + path.strip("/") for path in unread}
     for path, node in old.items():
         if path in hidden or any(above in hidden for above in parents(path)):

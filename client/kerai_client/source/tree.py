@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -256,7 +257,10 @@ class _Editor:
         self.forget(node)
         old = self.tree._nodes[node]
         key = None if node in self.tree._tops else old.parent
-        self.siblings(key).remove(node)
+        siblings = self.siblings(key)
+        # at or after the first of its position: comparing ids one by one would take far longer
+        at = bisect_left(siblings, old.position, key=lambda sibling: self.tree._nodes[sibling].position)
+        del siblings[siblings.index(node, at)]
         self.tree._tops.discard(node)
         self.tree._nodes[node] = replace(old, parent=parent, position=position)
         self.place(node, parent)
@@ -267,14 +271,8 @@ class _Editor:
             self.tree._tops.add(node)
         siblings = self.siblings(parent)
         position = self.tree._nodes[node].position
-        low, high = 0, len(siblings)
-        while low < high:
-            middle = (low + high) // 2
-            if position < self.tree._nodes[siblings[middle]].position:
-                high = middle
-            else:
-                low = middle + 1
-        siblings.insert(low, node)
+        at = bisect_right(siblings, position, key=lambda sibling: self.tree._nodes[sibling].position)
+        siblings.insert(at, node)
 
     def siblings(self, key: UUID | None) -> list[UUID]:
         if key not in self._own:
