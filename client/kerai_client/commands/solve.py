@@ -60,8 +60,8 @@ def mutate(
     """Repair Python in the current directory by small edits, judged by its pytest suite.
 
     Keeps the first edit that makes fewer tests fail and breaks none that passed, and touches nothing
-    else. Needs no language model. One seed always gives one result, unless the time limit ends the
-    search.
+    else; the tests run in a copy of the directory. Needs no language model. One seed always gives one
+    result, unless the time limit ends the search.
 
     Exit status: 0 when it has improved something, 1 when it has found nothing, 2 when it cannot work here.
 

@@ -176,9 +176,12 @@ def _repair(
 def write_back(directory: Path, fix: Fix) -> None:
     """Put a repair into the working directory. Raises Misuse when the file is not what was tested."""
     path = directory / fix.path
-    if path.read_bytes() != fix.before:
-        raise Misuse(f"{fix.path} has changed while its tests ran; nothing is written")
-    path.write_bytes(fix.after)
+    try:
+        if path.read_bytes() != fix.before:
+            raise Misuse(f"{fix.path} has changed while its tests ran; nothing is written")
+        path.write_bytes(fix.after)
+    except OSError as error:
+        raise Misuse(f"{fix.path} cannot be written: {error.strerror}") from None
 
 
 def difference(fix: Fix) -> str:

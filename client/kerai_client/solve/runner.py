@@ -9,7 +9,6 @@ import select
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import kerai_client
+from kerai_client.solve.scratch import Scratch
 
 LEFT_OUT = {".git", ".hg", ".svn", ".kerai", ".venv", "venv", "node_modules", "__pycache__", ".tox", ".nox"}
 LEFT_OUT |= {".mypy_cache", ".pytest_cache", ".ruff_cache", ".hypothesis", ".eggs"}
@@ -93,7 +93,8 @@ class TestRunner:
         environment: Mapping[str, str] | None = None,
         time_limit: float = 60.0,
     ) -> None:
-        self.scratch = Path(tempfile.mkdtemp(prefix="kerai-solve-")).resolve()
+        self.held = Scratch()
+        self.scratch = self.held.path
         self.directory = self.scratch / directory.resolve().name
         self.time_limit = time_limit
         self.tests = list(tests)
@@ -122,10 +123,7 @@ class TestRunner:
         library = Path(pytest.origin).parent.parent
         temporary = self.scratch / "tmp"
         temporary.mkdir()
-        # a search path into the project has to lead into the copy
-        search = {**os.environ, **environment}.get("PYTHONPATH", "").replace(
-            str(original), str(self.directory)
-        )
+        search = self._search_path(original, {**os.environ, **environment}.get("PYTHONPATH", ""))
         settings = {
             "directory": str(self.directory),
             "scratch": str(self.scratch),
@@ -148,7 +146,7 @@ class TestRunner:
             env={
                 **os.environ,
                 **environment,
-                **({"PYTHONPATH": search} if search else {}),
+                "PYTHONPATH": search,
                 "TMPDIR": str(temporary),
                 "PYTHONDONTWRITEBYTECODE": "1",
                 "COVERAGE_CORE": "ctrace",
@@ -158,6 +156,15 @@ class TestRunner:
         reply = self._ask(settings, self.time_limit)
         if reply["end"] == "error":
             raise CannotTest(reply["text"])
+
+    def _search_path(self, original: Path, search: str) -> str:
+        """PYTHONPATH with what leads into the project leading into the copy; relative entries do."""
+        found = []
+        for entry in filter(None, search.split(os.pathsep)):
+            path = Path(os.path.normpath(original / entry))
+            inside = path.is_relative_to(original)
+            found.append(str(self.directory / path.relative_to(original) if inside else path))
+        return os.pathsep.join(found)
 
     def __enter__(self) -> TestRunner:
         return self
@@ -176,7 +183,7 @@ class TestRunner:
                 os.killpg(self.server.pid, signal.SIGKILL)
                 self.server.wait()
             self.server.stdout.close()
-        shutil.rmtree(self.scratch, ignore_errors=True)
+        self.held.remove()
 
     def _ask(self, message: dict[str, Any], seconds: float) -> dict[str, Any]:
         """Send one request and wait for its answer."""

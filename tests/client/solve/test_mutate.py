@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -15,7 +16,8 @@ from typing import Any
 import pytest
 
 REPOSITORY = Path(__file__).parents[3]
-KERAI = [sys.executable, "-m", "kerai_client", "solve", "mutate"]
+# -P: what is in the working directory is not to be taken for modules of ours
+KERAI = [sys.executable, "-P", "-m", "kerai_client", "solve", "mutate"]
 GOOD = "def small(x):\n    return x < 10\n"
 BAD = GOOD.replace("<", "<=")
 TESTS = (
@@ -172,6 +174,23 @@ def test_scope_and_success_command_come_from_the_harness(directory: Path) -> Non
     assert run(directory, KERAI_SCOPE="pack/more.py", **variables)[0] == 1
 
 
+@pytest.mark.parametrize("search", ["src", "{directory}/src"])
+def test_search_path_of_the_success_command(directory: Path, search: str) -> None:
+    """It leads into the copy that the tests run in, not to the files as they were."""
+    write_project(directory / "src").joinpath("test_code.py").rename(directory / "test_code.py")
+    command = f"PYTHONPATH={search.format(directory=directory)} python -m pytest -x"
+    assert run(directory, KERAI_SUCCESS_COMMAND=command)[0] == 0
+    assert (directory / "src/pack/code.py").read_text() == GOOD
+
+
+@pytest.mark.parametrize("name", ["click", "kerai_client", "coverage_of_sources", "session"])
+def test_a_project_with_the_name_of_something_of_ours(directory: Path, name: str) -> None:
+    write_project(directory, test_code=TESTS.replace("pack", name))
+    (directory / "pack").rename(directory / name)
+    assert run(directory)[0] == 0
+    assert (directory / name / "code.py").read_text() == GOOD
+
+
 def test_several_repairs_in_one_call(directory: Path) -> None:
     elsewhere = "from pack.more import one\n\n\ndef test_one():\n    assert one() == 1\n"
     write_project(directory, pack__more="def one():\n    return 2\n", test_more=elsewhere)
@@ -305,6 +324,28 @@ def test_killed_in_the_middle_it_leaves_nothing(directory: Path, number: int) ->
     wait_until(lambda: not any(temporary.iterdir()))
     assert content(directory) == before
     wait_until(lambda: not processes_in(temporary))
+
+
+def test_what_a_killed_solver_has_left_is_removed_by_the_next(directory: Path) -> None:
+    temporary = directory.parent / "tmp"
+    write_project(directory)
+    for name in ("kerai-solve-left", "kerai-solve-held", "kerai-solve-new", "other"):
+        (temporary / name / "project").mkdir(parents=True)
+        if name != "kerai-solve-new":
+            os.utime(temporary / name, (1, 1))
+    held = os.open(temporary / "kerai-solve-held", os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    try:
+        subprocess.run(
+            KERAI, cwd=directory, env=environment(directory.parent), check=True, capture_output=True
+        )
+        assert sorted(path.name for path in temporary.iterdir()) == [
+            "kerai-solve-held",
+            "kerai-solve-new",
+            "other",
+        ]
+    finally:
+        os.close(held)
 
 
 def wait_until(holds: Any, seconds: float = 20.0) -> None:
