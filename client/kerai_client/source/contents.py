@@ -94,11 +94,11 @@ class Contents:
         return old, new
 
     def _spliced(self, node: UUID, draft: FileDraft, old: Part, new: Part) -> bool:
-        """Where errors leave but lines on one side, and comparing them would rewrite much, change only the
+        """Where a file has errors, or had some, and comparing its trees would rewrite much, change only the
         text that differs, and say so."""
         if draft.language is None or not old.children or not new.children:
             return False
-        if not (_has_lines(old) or _has_lines(new)):
+        if not (draft.broken or any(part.kind == "line" for part in old.walk())):
             return False
         hunks = find_hunks(old.children, new.children)
         if hunks is None:
@@ -115,7 +115,3 @@ class Contents:
         pair(old, new)
         new.adopt(mirror(new, old.children, hunks))
         return True
-
-
-def _has_lines(root: Part) -> bool:
-    return any(part.kind == "line" for part in root.walk())

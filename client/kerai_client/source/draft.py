@@ -47,12 +47,14 @@ class Draft:
 
 @dataclass(slots=True)
 class FileDraft:
-    """A file's language and metadata, the text that its leaves hold, and the drafts below it."""
+    """A file's language and metadata, the text that its leaves hold, the drafts below it, and whether the
+    grammar found errors."""
 
     language: str | None
     metadata: dict[str, Any]
     text: str
     children: list[Draft]
+    broken: bool = False
 
 
 def text_of(state: FileState) -> tuple[str, dict[str, Any]]:

@@ -45,6 +45,7 @@ def parse_file(name: str, state: FileState, language: str | None = None) -> File
     """
     text, metadata = text_of(state)
     language = None if state.symlink or "encoding" in metadata else language or language_of(name)
+    broken = False
     if not text:
         children: list[Draft] = []
     elif state.symlink or "encoding" in metadata:
@@ -52,25 +53,25 @@ def parse_file(name: str, state: FileState, language: str | None = None) -> File
     elif len(state.data) > MAX_PARSE_BYTES:
         children = [Draft("text", 0, len(text), None, text)]
     else:
-        children = parse_text(text, state.data, language)
-    return FileDraft(language, metadata, text, children)
+        children, broken = parse_text(text, state.data, language)
+    return FileDraft(language, metadata, text, children, broken)
 
 
-def parse_text(text: str, data: bytes, language: str | None) -> list[Draft]:
-    """Return the drafts below a file that holds ``text`` (``data`` in UTF-8)."""
+def parse_text(text: str, data: bytes, language: str | None) -> tuple[list[Draft], bool]:
+    """Return the drafts below a file that holds ``text`` (``data`` in UTF-8), and whether it has errors."""
     grammar = reader(language) if language else None
     if grammar is None:
-        return lines(text, 0, len(text))
+        return lines(text, 0, len(text)), False
     tree = _syntax_tree(grammar.parser, data)
     if tree is None or tree.root_node.is_error:
-        return lines(text, 0, len(text))
+        return lines(text, 0, len(text)), True
     try:
         drafts = _Parse(text, data, tree, grammar.holders).drafts()
     except UnicodeDecodeError:  # a grammar that cuts inside a character
-        return lines(text, 0, len(text))
+        return lines(text, 0, len(text)), True
     if not tiles(drafts, text):
-        return lines(text, 0, len(text))
-    return drafts
+        return lines(text, 0, len(text)), True
+    return drafts, tree.root_node.has_error
 
 
 def _syntax_tree(parser: Parser, data: bytes) -> Tree | None:
@@ -168,7 +169,9 @@ class _Parse:
 
     def core(self, into: list[Draft], core: Core, start: int, end: int, depth: int) -> None:
         node = core.node
-        if node is None:
+        if node is None and core.broken:
+            self.by_line(into, start, end)
+        elif node is None:
             self.leaf(into, "footer" if core.closing else "header", start, end)
         elif node.is_error:
             self.by_line(into, start, end)

@@ -40,12 +40,14 @@ _MAX_NAME_BYTES = 200
 
 @dataclass(slots=True)
 class Core:
-    """A part of a statement: a statement within it (``node``), or a stretch of its own tokens (None)."""
+    """A part of a statement: a statement within it (``node``), or a stretch of its own tokens (None), which
+    may follow a statement (``closing``) or hold a syntax error (``broken``)."""
 
     start: int
     end: int
     node: Node | None = None
     closing: bool = False
+    broken: bool = False
 
 
 class Parts(NamedTuple):
@@ -96,6 +98,7 @@ def flatten(node: Node, kinds: frozenset[int], holds: Callable[[Node], bool], ro
                 cores.append(glue)
             else:
                 glue.end = part.end_byte
+            glue.broken |= part.has_error
     return Parts(cores, between)
 
 
