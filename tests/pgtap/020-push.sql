@@ -147,6 +147,16 @@ from kerai.push_ops(json_build_object('ops', array[pg_temp.upd(70, '{"name": "75
     'guard', pg_temp.node(70), 'base', :'before'::json)) as r;
 select is(n.name, '74', 'and merges nothing') from kerai.nodes as n where n.id = pg_temp.node(70);
 
+select is((r.status, r.applied)::text, '(merged,1)', 'a draft is an object of ops')
+from kerai.push_ops(json_build_object('ops', json_build_array(pg_temp.ins(80)))) as r;
+select is((r.status, r.applied)::text, '(merged,1)', 'and of a guard, a base, a task and a message, if wanted')
+from kerai.push_ops(json_build_object('ops', json_build_array(pg_temp.upd(80, '{"name": "80"}')), 'guard', pg_temp.node(80),
+    'base', kerai.version_vector(), 'task', null, 'message', 'é "why"')) as r;
+select is((c.message, c.guard)::text, ('é "why"'::text, pg_temp.node(80))::text, 'which the changeset then says')
+from kerai.changesets as c order by c.arrival desc limit 1;
+select is((r.status, r.applied)::text, '(stale,0)', 'the guard of a draft holds')
+from kerai.push_ops(json_build_object('ops', json_build_array(pg_temp.ins(81)), 'guard', pg_temp.node(2), 'base', '{}'::json)) as r;
+
 -- guards
 select kerai.version_vector() as seen \gset
 select is(pg_temp.push('bob', pg_temp.upd(5, '{"content": "bob"}')), 'merged', 'another author touches src');

@@ -138,6 +138,26 @@ from (values
     ($$'{"v": 1e200000}'$$, 'the changeset holds text that cannot be stored', 'overflow', 'NUL')
 ) as c (d, message, detail, hint);
 
+-- KR005: drafts of a hosted agent
+select is((kerai.register_agent('shell', 'human')).hosted, true, 'a hosted agent');
+select pg_temp.refuses(format('select kerai.push_ops(%L)', jsonb_build_object('ops', pg_temp.one()) || draft), code, message, detail,
+    '.', draft::text)
+from (values
+    ('{"ops": []}'::jsonb, 'KR005', 'too few or too many operations', '0 operations'),
+    ('{"ops": [1]}', 'KR005', 'an operation is malformed', 'operation 0 is not an object'),
+    ('{"ops": {}}', 'KR005', 'the changeset lacks a key', 'missing: v'),
+    ('{"seq": 1}', 'KR005', 'the changeset lacks a key', 'missing: v'),
+    ('{"base": []}', 'KR005', 'a version vector is a JSON object', 'given: \[\]'),
+    ('{"base": {"x": -1}}', 'KR005', 'a version vector names sequence numbers', 'author x: -1'),
+    ('{"base": {"x": 1}}', 'KR004', 'operations that the vector names are not here', 'missing: x 1–1'),
+    ('{"base": {}}', 'KR004', 'an operation names a node that base does not cover', 'operation 0 names node'),
+    ('{"guard": 5}', 'KR005', 'the changeset has a malformed value', '^guard: 5'),
+    ('{"guard": "00000000-0000-4000-8000-000000000099"}', 'KR006', 'no such node', '000000000099'),
+    ('{"task": "x"}', 'KR005', 'the changeset has a malformed value', '^task: "x"'),
+    ('{"task": "00000000-0000-4000-8000-000000000099"}', 'KR006', 'no such task', '000000000099'),
+    ('{"message": {}}', 'KR005', 'the changeset has a malformed value', '^message')
+) as c (draft, code, message, detail);
+
 -- KR005: operations
 create temp table bad_values as
 select o.op, k.key, v.value
