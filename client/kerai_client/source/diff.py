@@ -16,7 +16,7 @@ from .part import new_parts, old_parts
 from .plan import Plan, make_plan
 from .positions import keys, tag
 from .renames import parents, renamed_directories, renamed_files
-from .tree import Tree, apply_operations
+from .tree import Tree, apply_operations, paused_collector
 
 
 def diff(
@@ -49,11 +49,11 @@ def diff(
     :raises SourceError: when a path or the scope does not fit the tree.
     """
     into = "/".join(part for part in into.split("/") if part not in ("", "."))
-    plan = make_plan(tree, snapshot, into, scope, unread)
-    emitter = Emitter(tree, tag(author, run), ids)
-    work = _Diff(tree, plan, emitter, into, scope)
-    work.run()
-    return work.checked()
+    with paused_collector():
+        plan = make_plan(tree, snapshot, into, scope, unread)
+        work = _Diff(tree, plan, Emitter(tree, tag(author, run), ids), into, scope)
+        work.run()
+        return work.checked()
 
 
 def outside_scope(

@@ -16,6 +16,7 @@ from .similar import likeness, pair_up, tokens
 from .splice import splice
 
 _MOVABLE_LEAF = 24  # characters; a shorter statement is more likely written again than moved
+_PUNCTUATION = ("header", "footer")  # these belong to the container that they open and close
 _CANDIDATES = 16  # of many equal texts, how many are considered
 _ALIKE = 0.5  # how alike two definitions of one name must be when they stand in different places
 
@@ -39,21 +40,24 @@ class Matcher:
     def run(self) -> None:
         """Match until nothing more is found."""
         self._align()
-        self._moves()
+        self._moves(nested=False)
         done = 0
         while done < len(self.aligned):
-            old, new = self.aligned[done]
-            done += 1
-            for olds, news, alone in list(_gaps(old, new)):  # all at once: splicing changes the children
-                pairs = pair_up(olds, news)
-                if alone and splice(new, olds, news, pairs):
-                    continue
-                for a, b in pairs:
-                    pair(a, b)
-                    if not a.is_leaf:
-                        self._queue.append((a, b))
-            self._align()
-        self._moves()
+            while done < len(self.aligned):
+                self._in_place(*self.aligned[done])
+                done += 1
+            self._moves(nested=True)
+
+    def _in_place(self, old: Part, new: Part) -> None:
+        """Match what is alike at the same place."""
+        for olds, news, alone in list(_gaps(old, new)):  # all at once: splicing changes the children
+            pairs = pair_up(olds, news)
+            if alone and splice(new, olds, news, pairs):
+                continue
+            for a, b in pairs:
+                pair(a, b)
+                if not a.is_leaf:
+                    self._queue.append((a, b))
         self._align()
 
     def _align(self) -> None:
@@ -75,10 +79,15 @@ class Matcher:
                     if same:
                         self.add(same.pop(), part)
 
-    def _moves(self) -> None:
-        """Match what is the same, or has the same name and is alike, at different places."""
-        olds = [part for old, _ in self.aligned for child in old.children for part in _unmatched(child)]
-        olds += [part for file in self.gone for child in file.children for part in _unmatched(child)]
+    def _moves(self, nested: bool) -> None:
+        """Match what is the same, or has the same name and is alike, at different places.
+
+        :param nested: also what stands in something that has no counterpart. That comes after matching what
+            is alike at one place, or it would take the statements out of an edited ``if`` one by one.
+        """
+        tops = [child for old, _ in self.aligned for child in old.children]
+        tops += [child for file in self.gone for child in file.children]
+        olds = [part for child in tops for part in (_unmatched(child) if nested else _itself(child))]
         if not olds:
             return
         self._moved = True
@@ -98,7 +107,7 @@ class Matcher:
                     if new.match is None:
                         old = find(new, same, named)
                         if old is None:
-                            stack.extend(reversed(new.children))
+                            stack.extend(reversed(new.children) if nested else ())
                         elif old.text == new.text and not (_taken_apart(old) or _taken_apart(new)):
                             pair(old, new, whole=True)
                         else:
@@ -149,6 +158,10 @@ def _unmatched(part: Part) -> Iterator[Part]:
             stack.extend(reversed(here.children))
 
 
+def _itself(part: Part) -> list[Part]:
+    return [part] if part.match is None and not part.empty else []
+
+
 def _taken_apart(old: Part) -> bool:
     """Whether something below has moved away already, so that the part cannot be kept as a whole."""
     return any(below.match is not None for below in old.walk() if below is not old)
@@ -175,7 +188,7 @@ def _may_move(old: Part, new: Part) -> bool:
         return False
     if new.parent is not None and new.parent.match is old.parent:
         return True
-    if old.is_leaf and len(old.text) < _MOVABLE_LEAF:
+    if old.is_leaf and (len(old.text.strip()) < _MOVABLE_LEAF or old.kind in _PUNCTUATION):
         return False
     here = new.parent
     while here is not None and here.match is None:

@@ -27,6 +27,9 @@ class Node:
     metadata: dict[str, Any]
 
 
+_RANDOM_BITS = 74  # what version and variant leave beside the time
+
+
 class Ids:
     """Makes ids in the layout of UUID version 7 (RFC 9562), ascending within one process: the time in
     milliseconds, then a counter that starts anywhere, so that B-tree inserts stay local."""
@@ -35,17 +38,15 @@ class Ids:
         self._last = 0
 
     def __call__(self) -> UUID:
-        value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big")
-        if value >> 80 <= self._last >> 80:
-            # the same millisecond: step by a random amount, so that ids stay unguessable and unique
-            value = self._last + 64 + int.from_bytes(os.urandom(4), "big")
+        value = (time.time_ns() // 1_000_000) << _RANDOM_BITS
+        if value > self._last:
+            value |= int.from_bytes(os.urandom(10), "big") >> 6
+        else:
+            # the same millisecond: step by a random amount, so that ids of two processes stay apart
+            value = self._last + 1 + int.from_bytes(os.urandom(4), "big")
         self._last = value
-        time_and_a, low = value >> 80, value & ((1 << 80) - 1)
-        # 74 bits of the counter fit beside version and variant
-        counter = low >> 6
-        return UUID(
-            int=time_and_a << 80 | 7 << 76 | (counter >> 62) << 64 | 2 << 62 | counter & ((1 << 62) - 1)
-        )
+        high, low = value >> 62, value & ((1 << 62) - 1)  # 48 bits of time and 12 random ones; the other 62
+        return UUID(int=(high >> 12) << 80 | 7 << 76 | (high & 0xFFF) << 64 | 2 << 62 | low)
 
 
 new_id = Ids()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -36,33 +38,21 @@ class Tree:
             before it is a top of the tree, so a subtree can be read as well.
         """
         tree = cls()
-        nodes, children = tree._nodes, tree._children
-        parent: UUID | None = None
-        siblings: list[UUID] = []
-        for row in rows:
-            get = row if isinstance(row, Mapping) else dict(zip(_COLUMNS, row, strict=True))
-            metadata = get["metadata"]
-            node = Node(
-                _uuid(get["id"]),
-                None if get["parent_id"] is None else _uuid(get["parent_id"]),
-                get["position"],
-                get["kind"],
-                get["name"],
-                get["language"],
-                get["content"],
-                json.loads(metadata) if isinstance(metadata, str) else metadata or {},
-            )
-            if node.parent is None or node.parent is not parent:  # leaves follow each other: look up once
-                parent = node.parent
-                key = parent if parent in nodes else None
-                siblings = children.setdefault(key, [])
-                if key is None:
-                    parent = None
-            if parent is None:
-                tree._tops.add(node.id)
-            nodes[node.id] = node
-            siblings.append(node.id)
+        with paused_collector():
+            for row in rows:
+                tree._append(_node(row))
         return tree
+
+    def _append(self, node: Node) -> None:
+        key = node.parent if node.parent in self._nodes else None
+        if key is None:
+            self._tops.add(node.id)
+        self._nodes[node.id] = node
+        siblings = self._children.get(key)
+        if siblings is None:
+            self._children[key] = [node.id]
+        else:
+            siblings.append(node.id)
 
     @property
     def root(self) -> Node | None:
@@ -158,6 +148,19 @@ class Tree:
             known = self._nodes.get(here)
             here = None if known is None or here in self._tops else known.parent
         return False
+
+
+@contextmanager
+def paused_collector() -> Iterator[None]:
+    """Keep the garbage collector from walking a large tree again and again while it is being built, which
+    takes longer than building it."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def snapshot_of(tree: Tree) -> Snapshot:
@@ -291,3 +294,18 @@ class _Editor:
 
 def _uuid(value: object) -> UUID:
     return value if isinstance(value, UUID) else UUID(str(value))
+
+
+def _node(row: Mapping[str, Any] | Sequence[Any]) -> Node:
+    get = row if isinstance(row, Mapping) else dict(zip(_COLUMNS, row, strict=True))
+    metadata = get["metadata"]
+    return Node(
+        _uuid(get["id"]),
+        None if get["parent_id"] is None else _uuid(get["parent_id"]),
+        get["position"],
+        get["kind"],
+        get["name"],
+        get["language"],
+        get["content"],
+        json.loads(metadata) if isinstance(metadata, str) else metadata or {},
+    )
