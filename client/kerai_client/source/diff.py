@@ -207,7 +207,9 @@ class _Diff:
     def checked(self) -> list[Operation]:
         """Return the operations once they are known to give what is wanted; where they do not, mend them."""
         ops = self.emitter.ops
-        if not ops:
+        old, want = self.plan.old, self.plan.want
+        same = old.keys() == want.keys() and all(self.tree.state(old[path].id) == want[path] for path in want)
+        if same and not ops:
             return ops
         for attempt in range(3):
             after = apply_operations(self.tree, ops)

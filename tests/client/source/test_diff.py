@@ -20,6 +20,7 @@ from kerai_client.source import (
     outside_scope,
     snapshot_of,
 )
+from kerai_client.source.diff import _Diff
 from kerai_client.source.emit import Emitter
 
 SAMPLES = {path.stem: path.read_text("utf-8") for path in (Path(__file__).parent / "samples").iterdir()}
@@ -368,3 +369,40 @@ def test_large_files_and_many_files_take_little_time() -> None:
     ops = edit(tree, {**many, "d7/f7.py": FileState(b"x = 7\ny = 3\n")})
     assert time.perf_counter() - began < 3
     assert len(ops) == 1
+
+
+def test_directories_go_with_their_last_file_and_stay_with_what_is_no_file() -> None:
+    start = {"a/b/c/x": FileState(b"1"), "a/b/y": FileState(b"2"), "k": FileState(b"")}
+    tree = imported(start)
+    a, b = named(tree, "a"), named(tree, "b")
+    assert edit(tree, {"k": FileState(b"")}) == [{"op": "node_delete", "node": a}]
+
+    def beside(parent: str, kind: str, name: str) -> Tree:
+        extra = {"op": "node_insert", "node": str(ROOT_ID)[:-1] + "1", "parent": parent, "position": "z"}
+        return apply_operations(tree, [{**extra, "kind": kind, "name": name}])
+
+    # an empty directory goes along; a node that stands for no file does not, nor do the directories above it
+    assert edit(beside(b, "directory", "empty"), {"k": FileState(b"")}) == [{"op": "node_delete", "node": a}]
+    ops = edit(beside(b, "note", "why"), {"k": FileState(b"")})
+    assert {op["node"] for op in ops} == {named(tree, "c"), named(tree, "y")}
+
+
+def test_a_directory_moves_into_a_new_one_and_out_again() -> None:
+    start = {"a/x": FileState(b"x = 1\n"), "a/s/y": FileState(b"y = 2\n")}
+    tree = imported(start)
+    tree = apply_operations(tree, edit(tree, {f"n/m/{path}": state for path, state in start.items()}))
+    ops = edit(tree, start)
+    assert shape(ops) == ["move", "delete"]
+
+
+def test_files_that_the_comparison_forgot_are_made_and_others_removed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wanted = {path: state for path, state in START.items() if path != "src/notes.txt"}
+    monkeypatch.setattr(_Diff, "delete", lambda *_: None)
+    ops = diff(TREE, wanted, author="e")
+    assert snapshot_of(apply_operations(TREE, ops)) == wanted
+    wanted["src/new.py"] = FileState(b"a = 1\n")
+    monkeypatch.setattr(_Diff, "run", lambda work: work.emitter.update(ROOT_ID, {"language": None}))
+    ops = diff(TREE, wanted, author="e")
+    assert snapshot_of(apply_operations(TREE, ops)) == wanted
