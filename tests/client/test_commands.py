@@ -322,7 +322,7 @@ def test_economics_read_like_the_seed() -> None:
 
 # -- agent work ----------------------------------------------------------------------------------
 
-PYTEST = f"{sys.executable} -m pytest -q -p no:cacheprovider"
+PYTEST = f"{shlex.quote(sys.executable)} -m pytest -q -p no:cacheprovider"
 REPAIR = "sed -i 's/age < LIFE/age <= LIFE/' pkg/auth/token.py"
 
 
@@ -415,7 +415,8 @@ def test_a_stale_push_is_tested_again_on_the_new_state(
 ) -> None:
     # While the solver of the agent works, somebody else changes the scope.
     dsn = os.environ["KERAI_DSN"]
-    other = f"{sys.executable} -m kerai_client import {package.resolve()} --agent other --dsn '{dsn}'"
+    python = shlex.quote(sys.executable)
+    other = f"{python} -m kerai_client import {package.resolve()} --agent other --dsn '{dsn}'"
     changed = PACKAGE["pkg/auth/token.py"].replace("LIFE = 3", "LIFE = int('3')")
     solver = (
         f"printf %s {shlex.quote(changed)} > {package.resolve()}/pkg/auth/token.py; "

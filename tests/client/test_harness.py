@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -279,7 +280,9 @@ def test_real_runners_are_understood(tmp_path: Path) -> None:
         ("-m pytest -p no:cacheprovider --color=yes", "pytest"),
         ("-m unittest", "unittest"),
     ):
-        finished = run(f"{sys.executable} {command}", tmp_path, environment=clean_environment(), seconds=60)
+        finished = run(
+            f"{shlex.quote(sys.executable)} {command}", tmp_path, environment=clean_environment(), seconds=60
+        )
         outcome = judge(finished)
         assert (outcome.runner, outcome.failed, outcome.succeeded) == (runner, 1, 1), finished.output
         assert len(outcome.failing) == 1

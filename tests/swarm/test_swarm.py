@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import sys
@@ -29,8 +30,8 @@ from kerai_client.server import PrivateServer
 from kerai_client.session import Session, read_state
 
 BUGS = Path(__file__).parents[1] / "data" / "twelve_bugs"
-TESTS = f"{sys.executable} -m pytest -q -p no:cacheprovider"
-SOLVER = f"{sys.executable} -m kerai_client solve mutate"
+TESTS = f"{shlex.quote(sys.executable)} -m pytest -q -p no:cacheprovider"
+SOLVER = f"{shlex.quote(sys.executable)} -P -m kerai_client solve mutate"
 AGENTS = [f"solver-{number}" for number in range(1, 9)]
 LIMIT_SECONDS = 240.0
 STEP = re.compile(r"(\d+) failing -> (\d+) failing")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def test_interpreter_of_the_success_command(project: Path) -> None:
     assert read_success_command(".venv/bin/python -m pytest", project).python == str(
         project / ".venv/bin/python"
     )
-    assert read_success_command(f"{sys.executable} -m pytest", project).python == sys.executable
+    assert read_success_command(f"{shlex.quote(sys.executable)} -m pytest", project).python == sys.executable
 
 
 def test_sources_are_what_is_not_test(project: Path) -> None:
