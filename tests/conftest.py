@@ -242,6 +242,8 @@ def kerai() -> Kerai:
 
     def run(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "kerai_client", *map(str, arguments)]
+        # A command that never ends is a failed test, not a run that hangs.
+        options.setdefault("timeout", 300)
         return subprocess.run(command, capture_output=True, text=True, check=False, **options)
 
     return run

@@ -64,9 +64,11 @@ select pg_temp.refuses(format('select kerai.register_agent(%L, %L)', 'new', k), 
     'kind: ', 'human, llm, tool or swarm', format('the kind %L', k))
 from unnest(array[null, '', 'LLM', $q$'; drop table kerai.agents; --$q$]) as k;
 select pg_temp.refuses(format('select kerai.register_agent(%L, %L, %L)', 'new', 'llm', k), 'KR005',
-    'an Ed25519 public key has 32 bytes', format('given: %s bytes', octet_length(k)), 'raw public key',
+    'this is no Ed25519 public key', format('given: %s bytes', octet_length(k)), 'raw public key',
     format('a key of %s bytes', octet_length(k)))
-from unnest(array['', substr(pg_temp.key('ann'), 1, 31), pg_temp.key('ann') || '\x00', pg_temp.key('ann') || pg_temp.key('ann')]) as k;
+from unnest(array['', substr(pg_temp.key('ann'), 1, 31), pg_temp.key('ann') || '\x00', pg_temp.key('ann') || pg_temp.key('ann'),
+    -- 32 bytes, but of small order or no point of the curve at all
+    decode(repeat('00', 32), 'hex'), '\x01' || decode(repeat('00', 31), 'hex'), decode(repeat('ff', 32), 'hex')]) as k;
 select pg_temp.refuses('select kerai.register_agent(''new'', ''llm'', ' || arguments || ')', 'KR005',
     'too large, or config is not an object', 'at most', 'Shorten', arguments)
 from unnest(array[
@@ -77,6 +79,9 @@ from unnest(array[
     $$null, null, '{}', '1'$$,
     $$null, null, '{}', 'null'$$,
     $$null, null, '{}', jsonb_build_object('k', repeat('c', 65536))$$]) as arguments;
+select pg_temp.refuses('select kerai.register_agent(''new'', ''llm'', null, null, ' || c || ')', 'KR005',
+    'capabilities are a plain list of words', 'capabilities', 'array', c)
+from unnest(array[$$array[null]$$, $$array['a', null]$$, $$'{{a,b},{c,d}}'$$]) as c;
 select is((a.capabilities, a.config)::text, '({},{})', 'capabilities and config of NULL are empty')
 from kerai.register_agent('nulls', 'llm', null, null, null, null) as a;
 

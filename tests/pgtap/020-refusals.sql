@@ -132,10 +132,10 @@ from (values
     ($$'[]'$$, 'too few or too many operations', '0 operations, 1 to 50000', 'Split'),
     ($$'[5]'$$, 'an operation is malformed', 'operation 0 is not an object', 'count from 0'),
     ($$'[{}]'$$, 'an operation is malformed', 'operation 0 lacks the key op', 'count from 0'),
-    ($$'{"v": "\u0000"}'$$, 'the changeset holds text that cannot be stored', 'u0000', 'NUL'),
-    ($$'["\ud800"]'$$, 'the changeset holds text that cannot be stored', 'surrogate', 'surrogates'),
-    ($$'["\udc00\ud800"]'$$, 'the changeset holds text that cannot be stored', 'surrogate', 'surrogates'),
-    ($$'{"v": 1e200000}'$$, 'the changeset holds text that cannot be stored', 'overflow', 'NUL')
+    ($$'{"v": "\u0000"}'$$, 'the changeset holds what cannot be stored', 'u0000', 'NUL'),
+    ($$'["\ud800"]'$$, 'the changeset holds what cannot be stored', 'surrogate', 'surrogates'),
+    ($$'["\udc00\ud800"]'$$, 'the changeset holds what cannot be stored', 'surrogate', 'surrogates'),
+    ($$'{"v": 1e200000}'$$, 'the changeset holds what cannot be stored', 'overflow', 'numbers')
 ) as c (d, message, detail, hint);
 
 -- KR005: drafts of a hosted agent

@@ -83,6 +83,15 @@ if "kerai @version@" not in GD:
 return GD["kerai @version@"].server.sign_as_instance(document, data_directory, public_key)
 $$;
 
+create or replace function kerai_private.is_public_key(key bytea) returns boolean
+language plpython3u immutable strict
+set search_path = pg_catalog, pg_temp
+as $$
+if "kerai @version@" not in GD:
+    plpy.execute("select kerai_private.load_python()")
+return GD["kerai @version@"].changeset.is_public_key(key)
+$$;
+
 create or replace function kerai_private.author_id(name text, public_key bytea) returns text
 language sql immutable parallel safe strict
 set search_path = pg_catalog, pg_temp
@@ -202,10 +211,14 @@ begin
         perform kerai_private.refuse('KR005', 'unknown kind of agent', format('kind: %s', coalesce($2, 'null')),
             'Use human, llm, tool or swarm.');
     end if;
-    if octet_length(given_key) <> 32 then
-        perform kerai_private.refuse('KR005', 'an Ed25519 public key has 32 bytes',
-            format('given: %s bytes', octet_length(given_key)),
+    if not kerai_private.is_public_key(given_key) then
+        perform kerai_private.refuse('KR005', 'this is no Ed25519 public key',
+            format('given: %s bytes, 32 that are a point of the curve are needed', octet_length(given_key)),
             'Pass the raw public key, not its hexadecimal or base64 text.');
+    end if;
+    if array_ndims($5) > 1 or array_position($5, null) is not null then
+        perform kerai_private.refuse('KR005', 'capabilities are a plain list of words', format('capabilities: %s', $5),
+            'Pass an array such as ''{python,sql}''.');
     end if;
     if length($4) > 200 or cardinality($5) > 100 or octet_length($5::text) > 20000 or octet_length($6::text) > 65536
         or jsonb_typeof($6) <> 'object' then
@@ -240,6 +253,12 @@ begin
                 case when row_found.hosted then format('hosted, for role %s', row_found.owner_role)
                     else 'the agent''s own' end),
             'Register under another name, or with the key that the name was registered with.');
+    end if;
+    -- A key is public, so that knowing it proves nothing: who came first has the agent.
+    if not kerai_private.acts_for(row_found.owner_role) then
+        perform kerai_private.refuse('KR013', 'this agent belongs to another role',
+            format('name: %s, registered by %s, the caller is %s', given_name, row_found.owner_role, session_user),
+            'Connect as that role; or have a superuser set owner_role in kerai.agents.');
     end if;
     return row_found;
 end

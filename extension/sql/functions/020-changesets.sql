@@ -228,6 +228,7 @@ declare
     max_size bigint := kerai_private.setting('max_changeset_bytes');
     problem text;
     problem_detail text;
+    problem_state text;
 begin
     if document is null then
         perform kerai_private.refuse('KR005', 'a changeset is needed', 'given: null',
@@ -241,10 +242,13 @@ begin
     begin
         return document::jsonb;
     exception when data_exception or statement_too_complex or program_limit_exceeded then
-        get stacked diagnostics problem = message_text, problem_detail = pg_exception_detail;
-        perform kerai_private.refuse('KR005', 'the changeset holds text that cannot be stored',
-            format('%s. %s', problem, problem_detail),
-            'Leave out NUL characters (\u0000) and lone surrogates, and nest less deeply.');
+        get stacked diagnostics
+            problem = message_text, problem_detail = pg_exception_detail, problem_state = returned_sqlstate;
+        perform kerai_private.refuse('KR005', 'the changeset holds what cannot be stored',
+            format('%s. %s', problem, problem_detail), case problem_state
+                when '22003' then 'Leave out numbers of that size.'
+                when '54001' then 'Nest less deeply.'
+                else 'Leave out NUL characters (\u0000) and lone surrogates.' end);
     end;
 end
 $$;
@@ -278,7 +282,7 @@ begin
     bad := case
         when changeset -> 'v' is distinct from '1' then format('v: %s, only 1 is known', left((changeset -> 'v')::text, 40))
         when jsonb_typeof(changeset -> 'author') <> 'string' or length(changeset ->> 'author') not between 18 and 220
-            or changeset ->> 'author' !~ '\.[0-9a-f]{16}$' then
+            or changeset ->> 'author' !~ '^[^[:cntrl:]]+\.[0-9a-f]{16}$' then
             format('author: %s, is <name>.<16 hex digits>', left((changeset -> 'author')::text, 240))
         when jsonb_typeof(changeset -> 'seq') <> 'number' or changeset ->> 'seq' !~ '^[1-9][0-9]{0,17}$' then
             format('seq: %s, is a whole number from 1', left((changeset -> 'seq')::text, 40))

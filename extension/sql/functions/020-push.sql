@@ -58,8 +58,17 @@ declare
             ('connect_timeout', '5'),
             ('options', '-c search_path=pg_catalog'),
             ('application_name', 'kerai')) as o (key, value));
+    -- A name that nobody can have opened before: dblink_exec takes its argument for a connection's name first.
+    name constant text := 'kerai ' || gen_random_uuid();
 begin
-    execute format('select %I.dblink_exec($1, $2)', place) using way, statement;
+    execute format('select %I.dblink_connect($1, $2)', place) using name, way;
+    begin
+        execute format('select %I.dblink_exec($1, $2)', place) using name, statement;
+    exception when others then
+        execute format('select %I.dblink_disconnect($1)', place) using name;
+        raise;
+    end;
+    execute format('select %I.dblink_disconnect($1)', place) using name;
 end
 $$;
 
@@ -123,12 +132,15 @@ language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
     with recursive unseen as materialized (
-        select distinct o.node_id, o.op_type in ('node_move', 'node_delete', 'node_restore') as reshapes,
+        select distinct t.node_id, o.op_type in ('node_move', 'node_delete', 'node_restore') as reshapes,
             o.op_type = 'node_move' as moves
         from kerai_private.authors as a
         left join kerai_private.vector_entries(touched_since.base) as e on e.author = a.author
         inner join kerai.operations as o on o.author = a.author and o.author_seq > coalesce(e.seq, 0)
-        where a.author <> touched_since.author and a.seq > coalesce(e.seq, 0)
+        -- A relation touches both its ends.
+        cross join lateral (values
+            (o.node_id), ((o.payload ->> 'target')::uuid), ((o.payload ->> 'context')::uuid)) as t (node_id)
+        where t.node_id is not null and a.author <> touched_since.author and a.seq > coalesce(e.seq, 0)
     ),
 
     below (id) as (
@@ -304,6 +316,11 @@ begin
             'An author id is <name>.<first 16 hex digits of sha256(public key)>.');
     end if;
     select a.public_key into known_key from kerai_private.authors as a where a.author = author;
+    if known_key is null and not kerai_private.is_public_key(public_key) then
+        perform kerai_private.refuse('KR005', 'this is no Ed25519 public key',
+            format('author: %s, key: %s', author, encode(public_key, 'hex')),
+            'Pass the raw 32 bytes of the public key that belongs to the signing key.');
+    end if;
     if known_key is null and public_key is null then
         perform kerai_private.refuse('KR006', 'no such author', format('author: %s', author),
             'Pass public_key to introduce the author, or register the agent with kerai.register_agent.');
@@ -426,6 +443,7 @@ returns kerai.push_result
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set jit = off
+set lock_timeout = '30s'
 as $$
 declare
     parsed constant jsonb := kerai_private.parse_changeset(changeset);
@@ -442,6 +460,10 @@ begin
     end if;
     perform kerai_private.require_envelope(parsed);
     return kerai_private.receive(changeset, parsed, signature, public_key);
+exception when lock_not_available or deadlock_detected then
+    -- Somebody holds his push open: one transaction, one push, and a commit right after it.
+    perform kerai_private.refuse('KR009', 'other pushes are in the way', sqlerrm,
+        'Nothing was merged. Push the same changeset again in a second.');
 end
 $$;
 

@@ -153,6 +153,9 @@ set search_path = pg_catalog, pg_temp
 set jit = off
 as $$
 #variable_conflict use_column
+declare
+    -- `place` grows with the depth, so that a chain of nodes would cost its length squared. No code is this deep.
+    deepest constant int := 500;
 begin
     if root is not null then
         perform kerai_private.require_node(root);
@@ -188,6 +191,7 @@ begin
                 from kerai.nodes as n
                 where n.parent_id = w.id and not n.deleted
             ) as c
+            where w.depth < deepest
         )
 
         select n.id, n.parent_id, n.position::text, w.depth, n.kind, n.name, n.language, n.content, n.path, n.metadata
@@ -215,6 +219,7 @@ begin
             case when s.name is null then w.path else kerai_private.path_below(w.path, s.name) end
         from walk as w
         inner join state as s on s.parent_id = w.id
+        where w.depth < deepest
     ),
 
     -- The root's place is a prefix of the places of all that is below it.
@@ -231,7 +236,7 @@ end
 $$;
 
 comment on function kerai.tree(uuid, jsonb) is
-'The visible nodes from root (NULL: the whole tree) down, parents before children, siblings in order; at: as of that version vector.';
+'The visible nodes from root (NULL: the whole tree) down, parents before children, siblings in order; at: as of that version vector. What lies more than 500 levels below is left out.';
 
 create or replace function kerai.source(file uuid, at jsonb default null) returns text
 language plpgsql stable security definer
@@ -302,6 +307,7 @@ create or replace function kerai.state_digest() returns text
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
 set jit = off
+set extra_float_digits = 1
 as $$
     -- Rows are hashed, then sorted and hashed in 256 buckets by their id, so that no value grows with the whole.
     with rows as (

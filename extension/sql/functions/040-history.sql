@@ -10,9 +10,9 @@ set jit = off
 set work_mem = '64MB'
 as $$
 begin
-    if since is null or since < interval '0' then
+    if since is null or since not between interval '0' and interval '1000 years' then
         perform kerai_private.refuse('KR005', 'hotspots are counted since a time ago',
-            format('since: %s', coalesce(since::text, 'null')), 'Pass an interval such as ''1 hour''.');
+            format('since: %s', coalesce(since::text, 'null')), 'Pass an interval such as ''1 hour'', at most 1000 years.');
     end if;
 
     return query

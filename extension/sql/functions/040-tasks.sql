@@ -280,6 +280,11 @@ begin
     end if;
     perform kerai_private.require_open(job, agent);
 
+    if job.spent_nkoi >= job.budget_nkoi then
+        perform kerai_private.refuse('KR008', 'the task''s money is used up',
+            format('task %s: %s of %s nKoi spent', job.id, job.spent_nkoi, job.budget_nkoi),
+            'Stop working on it; ask the sponsor for a new task with a larger budget_nkoi.');
+    end if;
     if job.budget_ops is not null then
         select coalesce(sum(c.last_seq - c.first_seq + 1), 0) into used
         from kerai.changesets as c where c.task_id = job.id and c.author = agent.author;

@@ -39,7 +39,7 @@ insert into kerai.errors (code, condition, meaning, hint) values
 
 create table kerai.settings (
     name text primary key,
-    value bigint not null check (value > 0),
+    value bigint not null check (value between 1 and 1000000000),
     description text not null
 );
 

@@ -43,7 +43,7 @@ create table kerai.operations (
 
 create index operations_node on kerai.operations (node_id);
 
-comment on table kerai.operations is 'The log: one row an operation, as it was pushed; rebuilt from kerai.changesets at need.';
+comment on table kerai.operations is 'The log: one row an operation, as it was pushed. All of it stands in kerai.changesets too.';
 
 do $$
 begin
