@@ -282,6 +282,43 @@ def test_the_evidence_of_a_fork_outlives_the_refusal(authors: Any, connect: Any)
     assert_fold(author.connection)
 
 
+def test_evidence_goes_where_it_belongs_whatever_connections_the_session_has(
+    authors: Any, connect: Any, database: Any
+) -> None:
+    (author,) = authors(1)
+    node = str(uuid4())
+    author.push(insert(node))
+    first, second = (author.write([update(node, content=text)]) for text in "12")
+    author.send(first)
+    # dblink_exec takes a connection's name before it takes a connection string: nobody can guess ours.
+    elsewhere = f"host={database.server.socket_directory} dbname=postgres user={database.server.owner.name}"
+    author.connection.execute("select dblink_connect('kerai', %s)", [elsewhere])
+    assert outcome(author, second) == "KR003"
+    assert scalar(connect(), "select count(*) from kerai.forks") == 1
+    assert scalar(author.connection, "select dblink_get_connections()") == ["kerai"]
+
+
+@pytest.mark.parametrize("holds", ["a move", "its own row"])
+def test_nobody_waits_for_ever(authors: Any, connect: Any, holds: str) -> None:
+    first, second = authors(2)
+    node = str(uuid4())
+    first.push(insert(node, name="x"))
+    # Thirty seconds are for users; the test need not wait for them.
+    connect().execute("alter function kerai.push_ops(json, bytea, bytea) set lock_timeout = '100ms'")
+    waiting = second if holds == "a move" else LiveAuthor(connect(), "author-0", first.key)
+    document = waiting.write([update(node, content="1")])
+    first.connection.execute("begin")
+    first.push(update(node, name="y"))
+    with pytest.raises(psycopg.Error) as refused:
+        waiting.send(document)
+    assert refused.value.sqlstate == "KR009"
+    assert "lock timeout" in str(refused.value.diag.message_detail)
+    assert "again" in str(refused.value.diag.message_hint)
+    first.connection.execute("rollback")
+    assert waiting.send(document) == "merged"
+    assert_fold(connect())
+
+
 def hosted_pushes(connection: Connection[Any], pushes: int) -> list[str]:
     """Push as the caller's hosted agent, the psql way."""
     operations = [json.dumps([insert(str(uuid4()))]) for _ in range(pushes)]

@@ -172,5 +172,21 @@ select lives_ok(pg_temp.pushing('ann', to_jsonb(array[pg_temp.upd(4, '{"name": "
     jsonb_build_object('guard', pg_temp.node(2))), 'having seen it, it is merged');
 select is(n.name, 'seen', 'now') from kerai.nodes as n where n.id = pg_temp.node(4);
 
+select kerai.version_vector() as seen \gset
+select is(pg_temp.push('bob', pg_temp.rel('edge_insert', 70, 4, '{"relation": "calls"}')), 'merged', 'a relation into the subtree');
+select pg_temp.document('ann', to_jsonb(array[pg_temp.upd(4, '{"name": "late"}')]), to_jsonb(n)
+    || jsonb_build_object('guard', pg_temp.node(2))) as late
+from kerai.next_changeset(pg_temp.author('ann'), :'seen') as n \gset
+select is(r.status, 'stale', 'touches it with its target')
+from kerai.push_ops(:'late', pg_temp.sign(:'late', 'ann'), pg_temp.key('ann')) as r;
+select kerai.version_vector() as seen \gset
+select is(pg_temp.push('bob', jsonb_build_object('op', 'perspective_set', 'node', pg_temp.node(70), 'context', pg_temp.node(4),
+    'weight', 0)), 'merged', 'a view in the context of the subtree');
+select pg_temp.document('ann', to_jsonb(array[pg_temp.upd(4, '{"name": "late"}')]), to_jsonb(n)
+    || jsonb_build_object('guard', pg_temp.node(2))) as late
+from kerai.next_changeset(pg_temp.author('ann'), :'seen') as n \gset
+select is(r.status, 'stale', 'touches it too')
+from kerai.push_ops(:'late', pg_temp.sign(:'late', 'ann'), pg_temp.key('ann')) as r;
+
 select * from finish();
 rollback;

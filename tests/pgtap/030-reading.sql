@@ -109,5 +109,19 @@ select pg_temp.refuses(format('select * from kerai.changesets_since(''{}'', %s)'
     'max_ops: ', 'Leave it out', 'max_ops of ' || n) from unnest(array['0', '-1', 'null']) as n;
 select lives_ok('select kerai.vector_contains(''{"x": 1}'', null, null), kerai.vector_contains(''{}'', null, 1)', 'a NULL author is nobody');
 
+-- what must not depend on the caller, or on what others have put into the tree
+select is(pg_temp.push('ann', jsonb_build_object('op', 'perspective_set', 'node', pg_temp.node(3), 'weight', 0.1234567890123456)),
+    'merged', 'a weight with many digits');
+select kerai.state_digest() as digest \gset
+set extra_float_digits = 0;
+select is(kerai.state_digest(), :'digest', 'the digest does not depend on a setting of the session');
+reset extra_float_digits;
+select is(pg_temp.push('ann', variadic array(
+        select pg_temp.ins(1000 + n, case when n > 0 then 999 + n end, '{"kind": "directory", "content": "."}')
+        from generate_series(0, 600) as n)), 'merged', 'a chain of 601 nodes');
+select is(count(*), 501::bigint, 'is shown down to a depth of 500') from kerai.tree(pg_temp.node(1000));
+select is(count(*), 501::bigint, 'also as of a vector') from kerai.tree(null, kerai.version_vector()) as t
+where t.id >= pg_temp.node(1000) and t.id <= pg_temp.node(1600);
+
 select * from finish();
 rollback;
