@@ -23,7 +23,7 @@ from tests.merge.worlds import World, worlds
 
 from kerai_client.database import connect
 
-WORLDS = int(os.environ.get("KERAI_WORLDS", "60"))
+WORLDS = int(os.environ.get("KERAI_WORLDS", "100"))
 SEEDS = st.integers(0, 2**32)
 Instance = Callable[[], Any]
 

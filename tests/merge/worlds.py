@@ -167,16 +167,18 @@ class World:
             node = UUID(bytes=hashlib.md5(f"{author.name} {author.made}".encode()).digest())
             return self.insert(author, str(node), x, y, z)
 
-        node, other = pick(author.known, x), pick(author.known, y)
+        node = pick(author.known, x)
         maybe = pick([None, *author.known], y)
         changes = {"kind": pick(KINDS, y), "name": pick(LABELS, z), "content": pick(CONTENTS, z // 2)}
         changes = {key: value for n, (key, value) in enumerate(changes.items()) if (y + z) >> n & 1}
-        relation = {"source": node, "target": other, "relation": pick(RELATIONS, z)}
+        # Between few nodes, so that several authors write the same register.
+        few = author.known[:2]
+        relation = {"source": pick(few, x), "target": pick(few, y), "relation": pick(RELATIONS, z)}
         view = {"weight": (z % 9 - 4) / 4, "reasoning": pick(CONTENTS, z)}
         written: dict[str, dict[str, Any]] = {
             "update": {"op": "node_update", "node": node, "set": changes, "metadata": pick(METADATA, z)},
             "move": {"op": "node_move", "node": node, "parent": maybe, "position": pick(POSITIONS, z)},
-            "tombstone": {"op": "node_restore" if z % 2 else "node_delete", "node": node},
+            "tombstone": {"op": "node_restore" if z % 3 else "node_delete", "node": node},
             "edge": {"op": "edge_insert", **relation, "metadata": pick(METADATA, y)},
             "unedge": {"op": "edge_delete", **relation},
             "perspective": {"op": "perspective_set", "node": node, "context": maybe, **view},
@@ -232,8 +234,9 @@ VERBS = (
     *("look",) * 4,
     *("update",) * 3,
     *("contend",) * 2,
-    "tombstone",
-    *("edge", "perspective", "association"),
+    *("tombstone",) * 3,
+    *("edge",) * 3,
+    *("perspective", "association"),
 )
 
 
