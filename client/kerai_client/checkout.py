@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 from kerai_client.errors import KeraiError
 from kerai_client.session import State
 from kerai_client.source import FileState, Snapshot, snapshot_of, write_directory
+
+DIRECTORY = "directory"
 
 
 def record_file(directory: Path) -> Path:
@@ -73,15 +76,33 @@ def _digest(file: FileState) -> str:
     return hashlib.sha256(kind + file.data).hexdigest()
 
 
-def _found(directory: Path, path: str) -> FileState | None:
-    """Return what is at a path of the directory, None when nothing is."""
+def _found(directory: Path, path: str) -> str | None:
+    """Return the digest of what is at a path of the directory, None when nothing is.
+
+    What cannot be read, or is neither file nor symlink, has a digest that no file has.
+    """
     place = directory / path
     try:
-        if place.is_symlink():
-            return FileState(os.fsencode(place.readlink()), False, True)
-        return FileState(place.read_bytes(), bool(place.stat().st_mode & 0o100), False)
+        mode = place.lstat().st_mode
+        if stat.S_ISLNK(mode):
+            return _digest(FileState(os.fsencode(place.readlink()), False, True))
+        if stat.S_ISREG(mode):
+            return _digest(FileState(place.read_bytes(), bool(mode & stat.S_IXUSR), False))
+        return DIRECTORY if stat.S_ISDIR(mode) else "other"
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except PermissionError:
+        return "unreadable"
+
+
+def _all_ours(directory: Path, path: str, before: dict[str, str]) -> bool:
+    """Whether a directory will be gone when the earlier checkout's files are: they are all that is in it."""
+    for here, folders, files in os.walk(directory / path):
+        links = [name for name in folders if Path(here, name).is_symlink()]
+        inside = [Path(here, name).relative_to(directory).as_posix() for name in files + links]
+        if not (folders or files) or not before.keys() >= set(inside):
+            return False
+    return True
 
 
 def _record_of(directory: Path, lenient: bool) -> dict[str, str] | None:
@@ -103,9 +124,13 @@ def _refuse_overwriting(directory: Path, before: dict[str, str], snapshot: Snaps
     changed = []
     for path in sorted(before.keys() | snapshot.keys()):
         found = _found(directory, path)
-        if found is None or (path in snapshot and found == snapshot[path]):
+        if found is None or (path in snapshot and found == _digest(snapshot[path])):
             continue
-        if path not in before or _digest(found) != before[path]:
+        if path in before:
+            expected = found == before[path]
+        else:
+            expected = found == DIRECTORY and _all_ours(directory, path, before)
+        if not expected:
             changed.append(path)
     if changed:
         raise KeraiError(

@@ -70,10 +70,14 @@ def load_config(
 
     :param dsn: the value of ``--dsn``.
     :param directory: the value of ``--dir``.
-    :raises KeraiError: when a config file cannot be read or says something unknown.
+    :raises KeraiError: when a config file cannot be read or says something unknown, or there is no home.
     """
-    place = Path(directory or environ.get("KERAI_DIR") or DEFAULT_DIRECTORY).expanduser().absolute()
-    project, user = (read_config_file(folder / "config.toml") for folder in (place, config_home(environ)))
+    try:
+        place = Path(directory or environ.get("KERAI_DIR") or DEFAULT_DIRECTORY).expanduser().absolute()
+        folders = (place, config_home(environ))
+    except RuntimeError as error:  # pathlib's, for an account without a home
+        raise KeraiError(str(error).rstrip("."), hint="set HOME") from error
+    project, user = (read_config_file(folder / "config.toml") for folder in folders)
     if dsn is None and directory is None:
         dsn = environ.get("KERAI_DSN") or project.get("dsn") or user.get("dsn")
     return Config(dsn, place, {**user.get("solvers", {}), **project.get("solvers", {})})

@@ -100,6 +100,14 @@ def explain(error: BaseException) -> KeraiError | None:
     """Return an exception in words for the user, None when it is a bug that needs its traceback."""
     if isinstance(error, KeraiError):
         return error
+    if isinstance(error, OSError):
+        names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+        return KeraiError(error.strerror or str(error), detail=" -> ".join(names) or None)
+    if isinstance(error, UnicodeEncodeError | UnicodeDecodeError):
+        # An argument or standard input with bytes that are no text; Python keeps them as surrogates.
+        encoding = error.encoding.replace("utf-8", "UTF-8")
+        around = error.object[max(error.start - 20, 0) : error.end + 20]
+        return KeraiError(f"a text is not valid {encoding}", detail=ascii(around))
     psycopg = sys.modules.get("psycopg")
     if psycopg is None or not isinstance(error, psycopg.Error):
         return None
@@ -193,14 +201,37 @@ class Kerai(click.Group):
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
         except BrokenPipeError:
-            # The reader (head, less) has seen enough. Python would complain when it flushes at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _give_up_output()  # the reader (head, less) has seen enough
             ctx.exit(1)
         except Exception as error:
             explanation = explain(error)
+            if isinstance(error, OSError):
+                _give_up_output()
             if explanation is None:
                 raise
             raise Failure(explanation) from error
+
+
+def _give_up_output() -> None:
+    """Drop what cannot be written (a closed pipe, a full disk); Python would complain of it at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _open_closed_streams() -> None:
+    """Put the null device where the shell has closed a standard stream (``>&-``).
+
+    Otherwise there is no ``sys.stdout``, and the next file or socket that is opened takes its number.
+    """
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != descriptor:
+                os.dup2(opened, descriptor)
+                os.close(opened)
+            setattr(sys, name, open(descriptor, "r" if name == "stdin" else "w"))  # noqa: PTH123, SIM115 -- a number
 
 
 def _print_version(context: click.Context, _: click.Parameter, value: bool) -> None:
@@ -250,10 +281,15 @@ def completion(shell: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    _open_closed_streams()
     try:
         cli.main(args=arguments, prog_name="kerai")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(bool(end.code))
     except KeyboardInterrupt:
         return INTERRUPTED
+    except OSError as error:  # from `--help` and `--version`, which print before a command is invoked
+        _give_up_output()
+        click.echo(f"error: {error.strerror}", err=True)
+        return 1
     return 0

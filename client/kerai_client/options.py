@@ -7,6 +7,8 @@ import re
 import click
 
 UNITS = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0}
+# What an integer column of the server holds: 68 years.
+LONGEST = 2**31 - 1
 PART = re.compile(r"(\d+(?:\.\d+)?)([dhms]?)")
 
 
@@ -25,6 +27,8 @@ class Duration(click.ParamType[float]):
         seconds = sum(float(number) * UNITS[unit or "s"] for number, unit in parts)
         if seconds <= 0:
             self.fail("a time span is longer than nothing", param, ctx)
+        if seconds > LONGEST:
+            self.fail(f"{value!r} is too long; the longest time span is {LONGEST}s", param, ctx)
         return seconds
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -153,6 +155,45 @@ def test_no_server_is_told_in_lines(kerai: Any, tmp_path: Path) -> None:
     run = kerai("log", cwd=tmp_path)
     assert run.returncode == 1
     assert "hint: start it with `kerai up`" in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (
+            NotADirectoryError(errno.ENOTDIR, "Not a directory", "/dev/null"),
+            "error: Not a directory\ndetail: /dev/null\n",
+        ),
+        (OSError(errno.EXDEV, "Cross", "a", None, "b"), "error: Cross\ndetail: a -> b\n"),
+        (OSError("tee: no"), "error: tee: no\n"),
+        (
+            UnicodeEncodeError("utf-8", "a\udcff", 1, 2, "surrogates not allowed"),
+            "error: a text is not valid UTF-8\ndetail: 'a\\udcff'\n",
+        ),
+        (
+            UnicodeDecodeError("utf-8", b"a\xff", 1, 2, "invalid start byte"),
+            "error: a text is not valid UTF-8\ndetail: b'a\\xff'\n",
+        ),
+    ],
+)
+def test_what_the_system_refuses_is_told_in_lines(error: Exception, told: str) -> None:
+    result = failing(error)
+    assert (result.exit_code, result.stderr) == (1, told)
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code", "told"),
+    [
+        (">&-", 0, ""),
+        ("<&- >&- 2>&-", 0, ""),
+        ("> /dev/full", 1, "error: No space left on device\n"),
+    ],
+)
+@pytest.mark.parametrize("words", ["completion bash", "--version"])
+def test_output_that_goes_nowhere(words: str, redirection: str, code: int, told: str) -> None:
+    command = f"exec {shlex.join(KERAI)} {words} {redirection}"
+    run = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stderr) == (code, told)
 
 
 def test_a_bug_keeps_its_traceback() -> None:

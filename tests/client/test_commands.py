@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,10 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
+from click.testing import CliRunner
 
 from kerai_client.dashboard import economics_lines
 from kerai_client.errors import KeraiError
+from kerai_client.main import cli
 from kerai_client.options import DURATION
 from kerai_client.tasks import detect_success_command
 
@@ -170,6 +174,50 @@ def test_checkout_loses_nothing_of_the_user(kerai: Run, ok: Run, package: Path) 
     assert "run.sh" not in files_below(Path("out")) and "extra.txt" in files_below(Path("out"))
 
 
+def test_checkout_where_something_else_is_in_the_way(kerai: Run, ok: Run, package: Path) -> None:
+    ok("import", package)
+    ok("checkout", "out")
+    Path("out/run.sh").unlink()
+    make(Path("out/run.sh"), {"mine.txt": "mine"})
+    os.mkfifo("out/pkg/pipe")
+    Path("out/pkg/pipe").replace("out/pkg/other.py")
+    refused = kerai("checkout", "out")
+    assert refused.returncode == 1
+    assert "2 files in out have changes" in refused.stderr and "pkg/other.py, run.sh" in refused.stderr
+    forced = kerai("checkout", "out", "--force")
+    assert forced.returncode == 1 and "cannot write 'run.sh': a directory with" in forced.stderr
+    assert files_below(Path("out/run.sh")) == {"mine.txt": "mine"}
+    Path("out/run.sh/mine.txt").unlink()
+    ok("checkout", "out", "--force")
+    assert files_below(Path("out")) == PACKAGE
+    # A directory of the tree becomes a file of the tree: nothing of the user's is in the way.
+    shutil.rmtree(package / "pkg")
+    make(package, {"pkg": "now a file\n"})
+    ok("import", package, "--replace")
+    make(Path("out"), {"pkg/auth/mine.txt": "mine"})
+    assert "out have changes that a checkout would lose" in kerai("checkout", "out").stderr
+    Path("out/pkg/auth/mine.txt").unlink()
+    ok("checkout", "out")
+    assert files_below(Path("out")) == files_below(package)
+
+
+def test_what_the_system_refuses_is_no_traceback(package: Path) -> None:
+    not_utf8 = os.fsdecode(b"a\xff")
+    for words, told in (
+        (["import", "/dev/null"], "not a directory\ndetail: /dev/null"),
+        (["checkout", "/dev/null/x"], "Not a directory\ndetail: /dev/null/x"),
+        (["checkout", "/proc/x"], "No such file or directory\ndetail: /proc/x"),
+        (["import", str(package), "--message", not_utf8], "a text is not valid UTF-8"),
+        (["log", "--author", not_utf8], "a text is not valid UTF-8"),
+        (["log", "--path", not_utf8], "a text is not valid UTF-8"),
+        (["task", "create", not_utf8, "--success-command", "true"], "a text is not valid UTF-8"),
+    ):
+        result = CliRunner().invoke(cli, words)
+        assert (result.exit_code, result.stderr.startswith(f"error: {told}")) == (1, True), result.stderr
+    undecodable = CliRunner().invoke(cli, ["sql"], input=b"\xff")
+    assert undecodable.stderr.startswith("error: a text is not valid UTF-8\n")
+
+
 def test_checkout_of_a_part_and_of_the_past(
     kerai: Run, ok: Run, rows: Callable[..., Any], package: Path
 ) -> None:
@@ -283,6 +331,12 @@ def test_a_hosted_agent_has_no_key_here(kerai: Run, ok: Run, package: Path, tmp_
 )
 def test_durations(text: str, seconds: float) -> None:
     assert DURATION.convert(text, None, None) == seconds
+
+
+@pytest.mark.parametrize("text", ["0", "soon", "1h!", "25000d", "9" * 400 + "d"])
+def test_no_durations(text: str) -> None:
+    with pytest.raises(click.BadParameter):
+        DURATION.convert(text, None, None)
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,11 @@ def test_a_wrong_file_is_named(home: Path, text: str, told: str) -> None:
     assert str(home / ".kerai" / "config.toml") in caught.value.message
 
 
+def test_a_home_that_nobody_has(home: Path) -> None:
+    with pytest.raises(KeraiError, match="home directory"):
+        load_config(directory="~no-such-user-here/kerai")
+
+
 def test_without_a_server_the_hint_says_what_to_do(home: Path) -> None:
     with pytest.raises(KeraiError, match="does not exist") as caught:
         load_config().database()

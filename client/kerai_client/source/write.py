@@ -29,7 +29,8 @@ def write_directory(tree: Tree | Snapshot, directory: Path, previous: Collection
     :param previous: paths that an earlier call wrote: what the tree no longer has of them is removed,
         with the directories that this empties.
     :raises UnsafeTree: when a path or a symlink leads out of the directory, by its name or because of
-        a symlink that is there already. Names are checked before anything is written.
+        a symlink that is there already. Names are checked before anything is written. Also when a
+        directory that holds other files stands where a file belongs.
     :raises OSError: when something cannot be written.
     """
     snapshot = snapshot_of(tree) if isinstance(tree, Tree) else tree
@@ -129,10 +130,26 @@ class _Writer:
                 with os.fdopen(descriptor, "wb") as file:
                     file.write(state.data)
                     os.fchmod(file.fileno(), (0o777 if state.executable else 0o666) & ~self.umask)
-            temporary.replace(place)
+            self.put(temporary, place, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+    @staticmethod
+    def put(temporary: Path, place: Path, path: str) -> None:
+        """Rename a file to its place. An empty directory gives way; what is in a full one is not lost."""
+        try:
+            temporary.replace(place)
+        except IsADirectoryError:
+            try:
+                place.rmdir()
+            except OSError:
+                raise UnsafeTree(
+                    f"cannot write {path!r}: a directory with other files in it is there",
+                    detail=str(place),
+                    hint="move it away",
+                ) from None
+            temporary.replace(place)
 
     def directory(self, path: str, wanted: str) -> None:
         if path in self.made:
