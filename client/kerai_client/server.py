@@ -40,6 +40,7 @@ SETTINGS = {
     "checkpoint_timeout": "15min",
     "max_wal_size": "2GB",
     "random_page_cost": "1.1",
+    "idle_in_transaction_session_timeout": "5min",  # a push left open would hold up all others
     "jit": "off",  # it costs more than it brings for short queries
     "log_checkpoints": "off",
     "logging_collector": "on",
