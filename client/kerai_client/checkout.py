@@ -6,8 +6,10 @@ import hashlib
 import json
 import os
 import stat
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kerai_client.errors import KeraiError
 from kerai_client.session import State
@@ -27,10 +29,14 @@ def record_file(directory: Path) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """How many files a checkout wrote, and how many it removed."""
+    """How many files a checkout wrote, and how many it removed.
+
+    ``not_remembered``: why the next checkout will not know what this one wrote, None when it will.
+    """
 
     files: int
     removed: int
+    not_remembered: str | None
 
 
 def write_checkout(state: State, directory: Path, *, scope: str = "", force: bool = False) -> Written:
@@ -60,15 +66,8 @@ def write_checkout(state: State, directory: Path, *, scope: str = "", force: boo
         _refuse_overwriting(directory, before, snapshot)
     gone = [path for path in before if path not in snapshot and _found(directory, path) is not None]
     write_directory(snapshot, directory, previous=before)
-    record = record_file(directory)
-    record.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    record.write_text(
-        json.dumps(
-            {"vector": state.vector, "files": {path: _digest(file) for path, file in snapshot.items()}}
-        ),
-        "utf-8",
-    )
-    return Written(len(snapshot), len(gone))
+    record = {"vector": state.vector, "files": {path: _digest(file) for path, file in snapshot.items()}}
+    return Written(len(snapshot), len(gone), _remember(directory, record))
 
 
 def _digest(file: FileState) -> str:
@@ -105,12 +104,32 @@ def _all_ours(directory: Path, path: str, before: dict[str, str]) -> bool:
     return True
 
 
+def _remember(directory: Path, record: dict[str, Any]) -> str | None:
+    """Keep the record of a checkout, whole or not at all; return why not, None when it is kept.
+
+    The files are written by then, and an account without a writable home can do without the record.
+    """
+    temporary = None
+    try:
+        file = record_file(directory)
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=file.parent)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            json.dump(record, stream)
+        Path(temporary).replace(file)
+        return None
+    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        return str(error)
+
+
 def _record_of(directory: Path, lenient: bool) -> dict[str, str] | None:
     """Return what an earlier checkout wrote into a directory, None when there was none."""
     try:
         files = json.loads(record_file(directory).read_text("utf-8"))["files"]
         return {str(path): str(digest) for path, digest in files.items()}
-    except (FileNotFoundError, NotADirectoryError):
+    except (OSError, RuntimeError):  # there is none, or no home to have one in
         return None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if lenient:

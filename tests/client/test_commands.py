@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shlex
@@ -12,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 import pytest
@@ -199,6 +200,32 @@ def test_checkout_where_something_else_is_in_the_way(kerai: Run, ok: Run, packag
     Path("out/pkg/auth/mine.txt").unlink()
     ok("checkout", "out")
     assert files_below(Path("out")) == files_below(package)
+
+
+def test_checkout_without_a_place_for_its_record(
+    ok: Run, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ok("import", package)
+    monkeypatch.setenv("XDG_STATE_HOME", "/dev/null/state")
+    written = ok("checkout", "out", "--json")
+    assert json.loads(written.stdout)["files"] == len(PACKAGE)
+    assert written.stderr.startswith("warning: the next checkout will need --force: ")
+    assert files_below(Path("out")) == PACKAGE
+    ok("checkout", "out", "--force")
+    # A record is replaced as a whole: what interrupts its writing leaves the earlier one.
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    ok("checkout", "out", "--force")
+    (record,) = (tmp_path / "state").rglob("*.json")
+    before = record.read_text()
+
+    def full_disk(_: Any, stream: TextIO) -> None:
+        stream.write("{")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("json.dump", full_disk)
+    again = CliRunner().invoke(cli, ["checkout", "out"])
+    assert again.stderr.startswith("warning: ") and record.read_text() == before
+    assert [path for path in (tmp_path / "state").rglob("*") if path.is_file()] == [record]
 
 
 def test_what_the_system_refuses_is_no_traceback(package: Path) -> None:

@@ -93,6 +93,8 @@ def checkout(client: Client, target: Path, at: str | None, scope: str, force: bo
     with client.database() as database:
         state = read_state(database, vector)
     written = write_checkout(state, target, scope=scope.strip("/"), force=force)
+    if written.not_remembered is not None:
+        click.echo(f"warning: the next checkout will need --force: {written.not_remembered}", err=True)
     summary = {
         "directory": str(target),
         "files": written.files,
