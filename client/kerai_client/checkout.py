@@ -66,8 +66,17 @@ def write_checkout(state: State, directory: Path, *, scope: str = "", force: boo
         _refuse_overwriting(directory, before, snapshot)
     gone = [path for path in before if path not in snapshot and _found(directory, path) is not None]
     write_directory(snapshot, directory, previous=before)
-    record = {"vector": state.vector, "files": {path: _digest(file) for path, file in snapshot.items()}}
+    record = {
+        "vector": state.vector,
+        "directory": _identity(directory),
+        "files": {path: _digest(file) for path, file in snapshot.items()},
+    }
     return Written(len(snapshot), len(gone), _remember(directory, record))
+
+
+def _identity(directory: Path) -> list[int]:
+    found = directory.stat()
+    return [found.st_dev, found.st_ino]
 
 
 def _digest(file: FileState) -> str:
@@ -127,8 +136,10 @@ def _remember(directory: Path, record: dict[str, Any]) -> str | None:
 def _record_of(directory: Path, lenient: bool) -> dict[str, str] | None:
     """Return what an earlier checkout wrote into a directory, None when there was none."""
     try:
-        files = json.loads(record_file(directory).read_text("utf-8"))["files"]
-        return {str(path): str(digest) for path, digest in files.items()}
+        record = json.loads(record_file(directory).read_text("utf-8"))
+        if record["directory"] != _identity(directory):
+            return None  # another directory stands there now
+        return {str(path): str(digest) for path, digest in record["files"].items()}
     except (OSError, RuntimeError):  # there is none, or no home to have one in
         return None
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -202,6 +202,16 @@ def test_checkout_where_something_else_is_in_the_way(kerai: Run, ok: Run, packag
     assert files_below(Path("out")) == files_below(package)
 
 
+def test_a_directory_in_the_place_of_a_checkout_is_not_one(kerai: Run, ok: Run, package: Path) -> None:
+    ok("import", package)
+    ok("checkout", "out")
+    Path("out").rename("moved")
+    make(Path("out"), {"mine.txt": "mine"})
+    refused = kerai("checkout", "out")
+    assert refused.returncode == 1 and "not an earlier checkout" in refused.stderr
+    assert files_below(Path("out")) == {"mine.txt": "mine"}
+
+
 def test_checkout_without_a_place_for_its_record(
     ok: Run, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
