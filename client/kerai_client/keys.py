@@ -25,18 +25,21 @@ def keys_directory() -> Path:
 def key_file(name: str) -> Path:
     """Return the file of an agent's key.
 
-    :raises KeraiError: when the name would lead out of the folder or be hidden in it.
+    :raises KeraiError: when the name would lead out of the folder or be hidden in it, or is none that the
+        server takes.
     """
     if (
         not name
         or name.startswith(".")
         or "/" in name
         or not name.isprintable()
+        or name != name.strip()
         or len(name.encode()) > LONGEST_NAME
     ):
         raise KeraiError(
             f"{name!r} cannot name a key",
-            hint=f"a name has 1 to {LONGEST_NAME} printable characters, no slash, and no dot in front",
+            hint=f"a name has 1 to {LONGEST_NAME} printable characters, no slash, "
+            "no dot in front and no space around",
         )
     return keys_directory() / f"{name}.key"
 

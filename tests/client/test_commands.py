@@ -535,6 +535,16 @@ def test_launch_with_a_solver_starts_agents(ok: Run, package: Path) -> None:
     assert "converged" in done.stdout.splitlines()[-1]
 
 
+@pytest.mark.parametrize("prefix", ["a/b", ".h", " h", "x" * 250])
+def test_launch_with_names_that_no_agent_can_have_makes_nothing(
+    rows: Callable[..., Any], prefix: str
+) -> None:
+    words = ["swarm", "launch", "--task", "x", "--success-command", "true", "--solver", "true"]
+    refused = CliRunner().invoke(cli, [*words, "--start", "1", "--agent-prefix", prefix])
+    assert refused.exit_code == 1 and "cannot name a key" in refused.stderr
+    assert rows("task", "list") == []
+
+
 def test_a_solver_that_is_not_there_is_told(kerai: Run, swarm: dict[str, Any]) -> None:
     result = kerai("agent", "work", "--swarm", swarm["id"], "--solver", "no-such-solver", "--agent", "s-1")
     assert result.returncode == 1

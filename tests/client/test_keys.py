@@ -38,7 +38,7 @@ def test_a_key_that_others_can_use_is_refused(mode: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", ".", "..", "../up", "a/b", "/etc/passwd", ".hidden", "nul\0", "a\nb", "x" * 201]
+    "name", ["", ".", "..", "../up", "a/b", "/etc/passwd", ".hidden", "nul\0", "a\nb", " a", "x" * 201]
 )
 def test_a_name_cannot_lead_elsewhere(name: str, tmp_path: Path) -> None:
     with pytest.raises(KeraiError, match="cannot name a key"):
@@ -57,7 +57,7 @@ def test_a_file_that_is_no_key(content: str) -> None:
 def test_no_key() -> None:
     with pytest.raises(KeraiError, match="there is no key") as caught:
         keys.load("nobody")
-    assert caught.value.hint == "kerai agent register nobody"
+    assert caught.value.hint == "kerai agent register --name nobody --kind human"
 
 
 def test_the_users_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -80,6 +80,7 @@ def launch(
       kerai swarm launch --task 3f2a --solver "kerai solve mutate" --start 4
     """
     from kerai_client.database import Connection, queries  # noqa: PLC0415 -- drivers are slow to import
+    from kerai_client.keys import key_file  # noqa: PLC0415
 
     config = client.config
     solver = solver or config.solvers.get(model or "")
@@ -91,6 +92,9 @@ def launch(
     count = min(agents, os.cpu_count() or 1) if start is None else start
     if count > agents:
         raise KeraiError(f"the swarm takes {agents} agents", detail=f"--start {count}", hint="raise --agents")
+    names = [] if solver is None else [f"{agent_prefix}-{n + 1}" for n in range(count)]
+    for agent in names:
+        key_file(agent)  # refuses what cannot name an agent, before a task and a swarm are made for it
 
     def begin(connection: Connection) -> dict[str, Any]:
         with connection.transaction():
@@ -103,13 +107,13 @@ def launch(
 
     with client.database() as database:
         made = begin(database.connection())
-        if solver is None or count == 0:
+        if solver is None or not names:
             if client.json:
                 emit_record(made, json=True)
             else:
                 _explain_joining(made, solver, model)
             return
-        _run_crew(client, made, solver, [f"{agent_prefix}-{n + 1}" for n in range(count)], model)
+        _run_crew(client, made, solver, names, model)
 
 
 def _task_for(connection: Any, text: str, options: dict[str, Any]) -> UUID:
