@@ -7,8 +7,10 @@ import re
 import click
 
 UNITS = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0}
-# What an integer column of the server holds: 68 years.
-LONGEST = 2**31 - 1
+# What PostgreSQL's integer and bigint hold.
+LARGEST_COUNT = 2**31 - 1
+LARGEST_AMOUNT = 2**63 - 1
+LONGEST = LARGEST_COUNT  # 68 years
 PART = re.compile(r"(\d+(?:\.\d+)?)([dhms]?)")
 
 
@@ -33,3 +35,5 @@ class Duration(click.ParamType[float]):
 
 
 DURATION = Duration()
+COUNT = click.IntRange(1, LARGEST_COUNT)
+AMOUNT = click.IntRange(1, LARGEST_AMOUNT)

@@ -355,6 +355,26 @@ def test_bad_values_are_refused_in_words(kerai: Run, ok: Run, package: Path) -> 
     assert wrong.returncode == 1 and "Traceback" not in wrong.stderr
 
 
+def test_numbers_that_no_column_holds_are_refused(ok: Run, package: Path) -> None:
+    ok("import", package)
+    create, launch = ["task", "create", "x", "--success-command", "true"], ["swarm", "launch", "--task", "x"]
+    work = ["agent", "work", "--swarm", "x"]
+    for words, largest in (
+        ([*create, "--budget"], 2**63 - 1),
+        ([*create, "--budget-ops"], 2**31 - 1),
+        ([*create, "--timeout"], 2**31 - 1),
+        ([*launch, "--agents"], 2**31 - 1),
+        ([*launch, "--budget"], 2**63 - 1),
+        (["log", "--limit"], 2**63 - 1),
+        (["swarm", "hotspots", "--since"], 2**31 - 1),
+    ):
+        taken = CliRunner().invoke(cli, [*words, str(largest)])
+        assert taken.exit_code == 0, (words, taken.output)
+        refused = CliRunner().invoke(cli, [*words, str(largest + 1)])
+        assert refused.exit_code == 2 and "Invalid value" in refused.stderr, words
+    assert CliRunner().invoke(cli, [*work, "--cost-per-second", str(2**31)]).exit_code == 2
+
+
 def test_a_hosted_agent_has_no_key_here(kerai: Run, ok: Run, package: Path, tmp_path: Path) -> None:
     ok("agent", "register", "--name", "psql", "--kind", "human", "--hosted")
     assert not (tmp_path / "keys").exists()

@@ -10,7 +10,7 @@ import click
 
 from kerai_client.errors import KeraiError
 from kerai_client.main import INTERRUPTED, Client
-from kerai_client.options import DURATION
+from kerai_client.options import DURATION, LARGEST_COUNT
 from kerai_client.output import emit, emit_record, format_nkoi, to_json
 
 NO_SOLVER = "say --solver CMD, or give the model a command in [solvers] of ~/.config/kerai/config.toml"
@@ -89,7 +89,11 @@ def list_(client: Client) -> None:
     "--test-timeout", type=DURATION, default="10m", show_default=True, help="For one run of the tests."
 )
 @click.option(
-    "--cost-per-second", type=click.IntRange(0), default=0, metavar="NKOI", help="What this agent costs."
+    "--cost-per-second",
+    type=click.IntRange(0, LARGEST_COUNT),
+    default=0,
+    metavar="NKOI",
+    help="What this agent costs.",
 )
 @click.pass_obj
 def work(

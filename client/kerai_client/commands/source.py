@@ -16,6 +16,7 @@ from kerai_client.errors import KeraiError
 from kerai_client.importing import import_directory
 from kerai_client.lookup import node_at
 from kerai_client.main import Client
+from kerai_client.options import AMOUNT
 from kerai_client.output import console, emit, emit_record
 from kerai_client.session import Session, Vector, read_state
 
@@ -108,9 +109,7 @@ def checkout(client: Client, target: Path, at: str | None, scope: str, force: bo
 
 
 @click.command()
-@click.option(
-    "--limit", type=click.IntRange(1), default=USUAL_LOG, show_default=True, help="At most so many."
-)
+@click.option("--limit", type=AMOUNT, default=USUAL_LOG, show_default=True, help="At most so many.")
 @click.option("--author", metavar="NAME", help="Only of this agent, by name or author id.")
 @click.option("--path", metavar="PATH", help="Only what changed this file or directory.")
 @click.pass_obj

@@ -12,7 +12,7 @@ import click
 
 from kerai_client.errors import KeraiError
 from kerai_client.main import Client
-from kerai_client.options import DURATION
+from kerai_client.options import AMOUNT, COUNT, DURATION
 from kerai_client.output import console, emit, emit_record, format_nkoi
 
 NKOI = dict.fromkeys(("rewards_nkoi", "nkoi", "budget_nkoi", "spent_nkoi"), format_nkoi)
@@ -30,17 +30,11 @@ def swarm() -> None:
 
 @swarm.command()
 @click.option("--task", required=True, metavar="TASK", help="A task's id, or the description of a new one.")
-@click.option(
-    "--agents", type=click.IntRange(1), default=100, show_default=True, help="At most so many may join."
-)
+@click.option("--agents", type=COUNT, default=100, show_default=True, help="At most so many may join.")
 @click.option("--model", help="The model of the agents; [solvers] in the config names its command.")
 @click.option("--timeout", type=DURATION, help="For how long they may work, for example 1h.")
-@click.option(
-    "--budget", type=click.IntRange(1), metavar="NKOI", help="What the attempts may cost in all, in nKoi."
-)
-@click.option(
-    "--budget-ops", type=click.IntRange(1), metavar="N", help="How many operations an agent may push."
-)
+@click.option("--budget", type=AMOUNT, metavar="NKOI", help="What the attempts may cost in all, in nKoi.")
+@click.option("--budget-ops", type=COUNT, metavar="N", help="How many operations an agent may push.")
 @click.option(
     "--success-command", metavar="CMD", help="Done when it exits with 0 (default: detected from the tree)."
 )

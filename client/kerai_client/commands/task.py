@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from kerai_client.main import Client
-from kerai_client.options import DURATION
+from kerai_client.options import AMOUNT, COUNT, DURATION
 from kerai_client.output import emit, emit_record, format_nkoi
 
 NKOI = {"budget_nkoi": format_nkoi, "spent_nkoi": format_nkoi, "reward": format_nkoi}
@@ -30,12 +30,8 @@ def task() -> None:
 )
 @click.option("--scope", metavar="PATH", help="The directory or file that agents may change (default: all).")
 @click.option("--timeout", type=DURATION, help="For how long agents may work on it.")
-@click.option(
-    "--budget", type=click.IntRange(1), metavar="NKOI", help="How much the attempts may cost, in nKoi."
-)
-@click.option(
-    "--budget-ops", type=click.IntRange(1), metavar="N", help="How many operations an agent may push."
-)
+@click.option("--budget", type=AMOUNT, metavar="NKOI", help="How much the attempts may cost, in nKoi.")
+@click.option("--budget-ops", type=COUNT, metavar="N", help="How many operations an agent may push.")
 @click.option("--sponsor", metavar="AGENT", help="The agent whose wallet pays.")
 @click.pass_obj
 def create(client: Client, /, description: str, **options: Any) -> None:

@@ -29,7 +29,7 @@ where
         )
     )
 order by c.arrival desc
-limit %(limit)s;
+limit %(limit)s::bigint;
 
 -- name: node_at_path
 with recursive walk (id, depth) as (

@@ -6,9 +6,9 @@ from kerai.create_task(
     %(description)s,
     %(success_command)s,
     %(scope)s,
-    %(budget_ops)s,
-    %(budget_seconds)s,
-    %(budget_nkoi)s,
+    %(budget_ops)s::int,
+    %(budget_seconds)s::int,
+    %(budget_nkoi)s::bigint,
     %(sponsor)s
 );
 
@@ -55,7 +55,7 @@ where id::text like %(prefix)s || '%%' or %(name)s in (name, author)
 order by name;
 
 -- name: launch_swarm
-select * from kerai.launch_swarm(%(task)s, %(name)s, %(max_agents)s);
+select * from kerai.launch_swarm(%(task)s, %(name)s, %(max_agents)s::int);
 
 -- name: stop_swarm
 select * from kerai.stop_swarm(%(swarm)s);
