@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from kerai_client.database import Connection, Database, queries
+from kerai_client.errors import printable
 from kerai_client.output import console, emit, format_nkoi
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def headline(status: Row) -> str:
     """Return the state of a swarm in one line."""
     failing = status["failing_tests"]
     left = "not tested yet" if failing is None else f"{failing} failing tests left"
-    return (
+    return printable(
         f"{status['name']}: {status['status']}, {left}; "
         f"{status['agents']} agents ({status['active']} active), "
         f"{status['attempts']} attempts, {status['operations']} operations merged, "
@@ -64,7 +65,7 @@ def agents_table(status: Row, agents: list[Row]) -> Table:
             failing,
             format_nkoi(row["rewards_nkoi"] or 0),
         ]
-        table.add_row(*map(Text, cells))
+        table.add_row(*(Text(printable(cell)) for cell in cells))
     if len(shown) < len(agents):
         table.caption = f"and {len(agents) - len(shown)} more"
     return table

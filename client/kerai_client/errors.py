@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+# C0 and C1 controls but for tab and newline. On a terminal they move the cursor, set its title, and worse.
+CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"}
+
+
+def printable(text: str) -> str:
+    """Return a text for a terminal: control characters as escapes, for it may be anybody's."""
+    return text.translate(CONTROLS)
+
 
 class KeraiError(Exception):
     """An expected failure: what was wrong, and where there is more to say, the detail and what to do.
@@ -28,4 +36,4 @@ class KeraiError(Exception):
             lines.append(f"detail: {self.detail}")
         if self.hint:
             lines.append(f"hint: {self.hint}")
-        return lines
+        return [printable(line) for line in lines]

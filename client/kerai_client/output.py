@@ -11,11 +11,16 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from kerai_client.errors import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
 
 # Wider than any table: what goes into a file or a pipe is not cut to a width nobody has asked for.
 UNLIMITED_WIDTH = 100_000
+
+# What json.dumps leaves of the control characters, see errors.CONTROLS.
+C1 = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
 
 Row = Mapping[str, Any]
 Formatter = Callable[[Any], str]
@@ -47,7 +52,7 @@ def emit(
     numeric = {name for name in names if rows and all(is_number(row.get(name)) for row in rows)}
     table = Table(title=title, title_justify="left")
     for name in names:
-        table.add_column(name.replace("_", " "), justify="right" if name in numeric else "left")
+        table.add_column(_cell(name.replace("_", " "), None), justify="right" if name in numeric else "left")
     for row in rows:
         table.add_row(*(_cell(row.get(name), (formats or {}).get(name)) for name in names))
     if names:
@@ -67,7 +72,7 @@ def emit_record(
 
     table = Table(title=title, title_justify="left", show_header=False)
     for name, value in record.items():
-        table.add_row(name.replace("_", " "), _cell(value, (formats or {}).get(name)))
+        table.add_row(_cell(name.replace("_", " "), None), _cell(value, (formats or {}).get(name)))
     console().print(table)
 
 
@@ -126,12 +131,14 @@ def _cell(value: object, formatter: Formatter | None) -> Any:
     from rich.text import Text  # noqa: PLC0415 -- as above
 
     # A Text is taken literally: a file name or a message may look like rich's [markup].
-    return Text(formatter(value) if formatter is not None and value is not None else text(value))
+    shown = formatter(value) if formatter is not None and value is not None else text(value)
+    return Text(printable(shown))
 
 
 def to_json(value: object, indent: int | None = 2) -> str:
     """Return a value as JSON. Decimals that are whole become integers, bytes become hex, times ISO 8601."""
-    return json.dumps(value, indent=indent, default=_json_value, ensure_ascii=False)
+    written = json.dumps(value, indent=indent, default=_json_value, ensure_ascii=False)
+    return written.translate(C1)
 
 
 def _json_value(value: object) -> Any:

@@ -273,6 +273,7 @@ class TestOutput:
         time = datetime(2024, 5, 1, 12, 0, tzinfo=UTC)
         value = [Decimal("10"), Decimal("0.5"), time, timedelta(minutes=1), {"ä": None}]
         assert json.loads(output.to_json(value)) == [10, 0.5, time.isoformat(), 60.0, {"ä": None}]
+        assert json.loads(output.to_json("\x7f\x9b")) == "\x7f\x9b" and output.to_json("\x9b") == r'"\u009b"'
         with pytest.raises(TypeError):
             output.to_json(object())
 
@@ -284,6 +285,14 @@ class TestOutput:
         assert "1,500,000,000" in shown
         assert "b" * 300 in shown, "what goes into a pipe is not cut"
         assert str(UUID(int=1)) not in shown
+
+    def test_nothing_reaches_the_terminal_but_text(self, capsys: pytest.CaptureFixture[str]) -> None:
+        evil = "\x1b]0;title\x07 \x9b31m\r\x7f a\tb\nc"
+        output.emit([{evil: evil}])
+        output.emit_record({evil: evil})
+        shown = capsys.readouterr().out + "".join(KeraiError(evil, detail=evil, hint=evil).lines())
+        assert not set(map(chr, (*range(9), *range(11, 32), *range(0x7F, 0xA0)))) & set(shown)
+        assert shown.count(r"\x1b]0;title\x07 \x9b31m\x0d\x7f a") == 7
 
     def test_no_rows(self, capsys: pytest.CaptureFixture[str]) -> None:
         output.emit([], title="Agents")

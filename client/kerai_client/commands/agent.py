@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from kerai_client.errors import KeraiError
+from kerai_client.errors import KeraiError, printable
 from kerai_client.main import INTERRUPTED, Client
 from kerai_client.options import DURATION, LARGEST_COUNT
 from kerai_client.output import emit, emit_record, format_nkoi, to_json
@@ -137,7 +137,7 @@ def work(
         if client.json:
             click.echo(to_json({"agent": name, "event": event, **facts}, indent=None))
         else:
-            click.echo(f"{time.strftime('%H:%M:%S')} {name}: {sentence(event, facts)}")
+            click.echo(f"{time.strftime('%H:%M:%S')} {name}: {printable(sentence(event, facts))}")
 
     with stop.listening():
         database = PatientDatabase(

@@ -12,7 +12,7 @@ import click
 
 from kerai_client.checkout import write_checkout
 from kerai_client.database import Connection, queries
-from kerai_client.errors import KeraiError
+from kerai_client.errors import KeraiError, printable
 from kerai_client.importing import import_directory
 from kerai_client.lookup import node_at
 from kerai_client.main import Client
@@ -56,7 +56,7 @@ def import_(
             progress=show,
         )
     for problem in report.problems:
-        click.echo(f"{problem}", err=True)
+        click.echo(printable(f"{problem}"), err=True)
     seconds = max(time.monotonic() - began, 1e-6)
     summary: dict[str, Any] = {
         "files": report.files,

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import click
 
-from kerai_client.errors import KeraiError
+from kerai_client.errors import KeraiError, printable
 from kerai_client.main import Client
 from kerai_client.options import AMOUNT, COUNT, DURATION
 from kerai_client.output import console, emit, emit_record, format_nkoi
@@ -156,7 +156,7 @@ def _run_crew(client: Client, made: dict[str, Any], solver: str, names: list[str
             status = follow(database, made["id"], lambda: crew.running() > 0)
         failures = list(crew.failures())
     for name, code, words in failures:
-        click.echo(f"{name} ended with exit code {code}:\n{words}", err=True)
+        click.echo(printable(f"{name} ended with exit code {code}:\n{words}"), err=True)
     if status["status"] != "converged":
         raise KeraiError(
             f"the task has not succeeded: {status['task_status']}",
