@@ -87,13 +87,18 @@ def void_moves(
     :param nodes: the nodes moved, in the order of the moves' stamps.
     :param parents: the new parent of each, None for a root.
     :returns: one flag a move.
+    :raises ValueError: when the base is no forest. Nothing cancels a loop in PL/Python, so it must end by itself.
     """
     parent_of = dict(zip(base_children, base_parents, strict=True))
     flags = []
     for node, parent in zip(nodes, parents, strict=True):
         ancestor = parent
+        steps = len(parent_of) + 1
         while ancestor is not None and ancestor != node:
             ancestor = parent_of.get(ancestor)
+            steps -= 1
+            if steps < 0:
+                raise ValueError(f"the tree has a cycle above node {parent}")
         void = ancestor is not None
         if not void:
             parent_of[node] = parent

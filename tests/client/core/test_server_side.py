@@ -75,3 +75,8 @@ def test_no_sequence_of_moves_makes_a_cycle(moves: list[tuple[int, int]]) -> Non
         assert void == (below is not None)
         if not void:
             parent_of[node] = parent
+
+
+def test_a_tree_that_is_none_ends_in_an_error() -> None:
+    with pytest.raises(ValueError, match="cycle"):
+        server.void_moves(["a", "b", "c"], ["b", "a", None], ["c"], ["a"])
