@@ -87,7 +87,7 @@ def void_moves(
     :param nodes: the nodes moved, in the order of the moves' stamps.
     :param parents: the new parent of each, None for a root.
     :returns: one flag a move.
-    :raises ValueError: when the base is no forest. Nothing cancels a loop in PL/Python, so it must end by itself.
+    :raises ValueError: when the base is no forest. Nothing cancels a loop in PL/Python: it ends by itself.
     """
     parent_of = dict(zip(base_children, base_parents, strict=True))
     flags = []
