@@ -147,9 +147,9 @@ class _Diff:
         )
 
     def home(self, path: str) -> UUID:
-        """Return the node of a directory: the scope if it is one of several."""
+        """Return the node of a directory: of several the scope, or the root that all clients share."""
         nodes = self.directories[path]
-        return self.scope if self.scope is not None and self.scope in nodes else nodes[0]
+        return next((node for node in (self.scope, ROOT_ID) if node is not None and node in nodes), nodes[0])
 
     def relocate(self, node: UUID, path: str) -> None:
         """Give a file or directory its new parent, where it differs."""
@@ -194,8 +194,8 @@ class _Diff:
         for directory in self.directories[path]:
             for child in self.tree.children(directory):
                 if child.kind == "directory":
-                    below = f"{path}/{child.name}"
-                    if below in going or below not in self.directories:
+                    below = self.layout.paths.get(child.id)  # None: its path would be too long
+                    if below is not None and (below in (path, *going) or below not in self.directories):
                         continue
                     if all(node.kind == "directory" for node in self.tree.subtree(child.id)):
                         continue

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from .draft import FileState, Snapshot
 from .ignore import Ignore
+from .layout import RESERVED, path_problem, settled
 
 MAX_FILE_BYTES = 4 << 20
 _MAX_IGNORE_BYTES = 1 << 20
@@ -39,7 +40,8 @@ def read_directory(
     """Read a working tree. Symlinks are kept as such and never followed; nothing outside is read.
 
     :param directory: the directory to read.
-    :param ignore: honour .gitignore files. ``.git`` is always left out, other hidden files never.
+    :param ignore: honour .gitignore files. ``.git`` and ``.kerai`` are always left out, other hidden files
+        never.
     :param max_file_bytes: a larger file is a problem.
     :param progress: called with the number of files read so far.
     :param exclude: more patterns in the .gitignore syntax, also with ``ignore`` off.
@@ -55,6 +57,7 @@ def read_directory(
     for count, _ in enumerate(reader.walk(Ignore(exclude)), 1):
         if progress is not None:
             progress(count)
+    reader.settle()
     return dict(sorted(reader.files.items())), sorted(reader.problems, key=lambda problem: problem.path)
 
 
@@ -88,7 +91,7 @@ class _Reader:
             below = []
             for entry in entries:
                 path = prefix + entry.name
-                if entry.name == ".git":
+                if entry.name in RESERVED:
                     continue
                 directory = entry.is_dir(follow_symlinks=False)
                 if rules(path + "/" if directory else path) and not (
@@ -97,6 +100,8 @@ class _Reader:
                     continue
                 if not _is_text(entry.name):
                     self.problem(path, "its name is not UTF-8")
+                elif reason := path_problem(path):
+                    self.problem(path, reason)
                 elif directory:
                     below.append((path + "/", rules))
                 elif self.entry(path, entry):
@@ -171,6 +176,15 @@ class _Reader:
             self.problem(path, f"is a symlink to {target!r}, which leads outside of the directory")
             return None
         return FileState(target.encode("utf-8"), False, True)
+
+    def settle(self) -> None:
+        """Leave out the symlinks that a tree does not keep as such."""
+        for path, state in list(self.files.items()):
+            if state != settled(path, state, self.files):
+                self.problem(
+                    path, f"is a symlink to {state.data.decode()!r}, through another one and up again"
+                )
+                del self.files[path]
 
     def inside(self, path: str) -> bool:
         return Path(path).is_relative_to(self.top)

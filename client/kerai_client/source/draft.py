@@ -80,6 +80,7 @@ def state_of(text: str, metadata: dict[str, Any]) -> FileState:
     """Return the file that a stored text and its metadata stand for: the inverse of :func:`text_of`.
 
     Text that claims to be base64 and is not (two merged rewrites of a binary file) is kept as it is.
+    Whether a symlink may be one where it stands is for :func:`.layout.settled` to say.
     """
     data = text.encode("utf-8", "surrogatepass")
     if metadata.get("encoding") == "base64":

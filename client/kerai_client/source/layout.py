@@ -1,14 +1,49 @@
-"""Where a tree's files stand in a directory: which path belongs to which node."""
+"""Where a tree's files stand in a directory: which path belongs to which node.
+
+A tree may hold any names: whoever may push can send what no directory can hold. So each file and
+directory of the tree gets a path that can be written, and what can be written keeps its own. The rule
+(``kerai.checkout()`` repeats it in SQL, so a change here is a change there):
+
+1. *Entry.* The entry of a node is its name, but
+
+   - a directory without a name (NULL or empty), such as the root, adds nothing to paths: what is in it
+     stands where it stands itself; a file without a name is ``unnamed-<id>``;
+   - ``.``, ``..``, ``.git`` and ``.kerai`` are ``%2E``, ``%2E%2E``, ``%2Egit`` and ``%2Ekerai`` (the last two
+     would tell programs in the directory what to run);
+   - ``/`` is ``%2F``, and NUL, which PostgreSQL cannot hold, is ``%00``. No other character is replaced, also
+     no ``%``;
+   - when it has more than 255 bytes of UTF-8 then, it is its first 50 characters, ``~``, and the node's id.
+
+2. *Clashes.* Directories of one path are one directory. Of the files in it that have the same entry, the
+   first in pre-order keeps it, unless a directory has it. For each of the others, in pre-order: its stem is
+   the entry, or, when that has more than 240 bytes, its first 50 characters, ``~`` and the id; it gets
+   ``<stem>~<number>`` with the smallest number from 2 that makes it no entry of a file or directory there
+   (of step 1) and no name given before. So the n-th file of a stem gets the n-th number that is free.
+
+3. *Too long.* What would have a path of more than 2000 bytes is left out, with all below it.
+
+The id is written in lower case with hyphens. Only directories, and files directly in one of them (or at the
+top), have paths of their own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
 from uuid import UUID
 
 from kerai_client.errors import KeraiError
 
+from .draft import FileState
 from .node import Node
+
+MAX_ENTRY_BYTES = 255
+MAX_PATH_BYTES = 2000  # the system takes 4096, with the directory that the tree is written to
+RESERVED = (".git", ".kerai")
+"""Names that a directory has for programs: never read into a tree, and never written from one."""
+
+_ESCAPED = (".", "..", *RESERVED)
+_STEM_BYTES = 240
 
 
 class SourceError(KeraiError, ValueError):
@@ -16,22 +51,75 @@ class SourceError(KeraiError, ValueError):
 
 
 class UnsafeTree(SourceError):
-    """A tree that must not become files: a name or a link that would lead out of the directory."""
+    """Files that must not be written: a path or a link that would lead out of the directory."""
 
 
-def check_name(name: str | None, where: str) -> str:
-    """Return ``name`` when it names one entry of a directory.
+def entry_of(name: str, node: UUID) -> str:
+    """Return the entry of a directory that stands for a name, step 1 of the rule; ``''`` for no name."""
+    if name in _ESCAPED:
+        return name.replace(".", "%2E")
+    entry = name.replace("/", "%2F").replace("\0", "%00")
+    return entry if _size(entry) <= MAX_ENTRY_BYTES else _shortened(entry, node)
 
-    :param where: the directory's path, for the message.
-    :raises UnsafeTree: when it is empty, ``.``, ``..``, or holds a slash or NUL.
+
+def _shortened(entry: str, node: UUID) -> str:
+    return f"{entry[:50]}~{node}"
+
+
+def _size(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+def path_problem(path: str) -> str | None:
+    """Return why no file of a tree can have this path, None when one can: it is clean, relative, not too
+    long, and its parts are entries that stand for themselves."""
+    if _size(path) > MAX_PATH_BYTES:
+        return f"its path has more than {MAX_PATH_BYTES} bytes"
+    for part in path.split("/"):
+        if part in RESERVED:
+            return f"{part} is not kept in a tree"
+        if not part or part in _ESCAPED or "\0" in part:
+            return "it is not a clean relative path"
+        if _size(part) > MAX_ENTRY_BYTES:
+            return f"a name in it has more than {MAX_ENTRY_BYTES} bytes"
+    return None
+
+
+def settled(path: str, state: FileState, files: Container[str]) -> FileState:
+    """Return a file as it may stand at a path: a symlink that could lead out of the directory is a file that
+    holds the target.
+
+    A target stays inside when it is relative and none of its ``..`` goes above the top or comes after
+    a file (which may be a link). Then it stays inside through other such links too, by induction: each
+    ``..`` is taken from a real directory, and the rest only leads down.
+
+    :param files: the paths of all files.
     """
-    if not name or name in (".", "..") or "/" in name or "\0" in name:
-        raise UnsafeTree(
-            f"{name!r} is not a name that a file or directory can have",
-            detail=f"it stands in the directory {where or '.'!r} of the tree",
-            hint="rename or delete that node; nothing was written",
-        )
-    return name
+    if not state.symlink:
+        return state
+    if _stays_inside(path, state.data, files):
+        return FileState(state.data, False, True) if state.executable else state
+    return FileState(state.data, state.executable)
+
+
+def _stays_inside(path: str, data: bytes, files: Container[str]) -> bool:
+    try:
+        target = data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    if not target or target.startswith("/") or "\0" in target or len(data) > MAX_PATH_BYTES:
+        return False
+    here = path.split("/")[:-1]
+    after_file = False
+    for step in target.split("/"):
+        if step == "..":
+            if not here or after_file:
+                return False
+            here.pop()
+        elif step not in ("", "."):
+            here.append(step)
+            after_file = after_file or "/".join(here) in files
+    return True
 
 
 @dataclass(slots=True)
@@ -47,15 +135,10 @@ class Layout:
 
 
 def lay_out(tops: Iterable[Node], children: Callable[[UUID], list[Node]]) -> Layout:
-    """Give every visible file and directory its path.
-
-    An unnamed directory (the root) adds nothing to paths. Of several files of one name, or a file and a
-    directory of one name, the first file in sibling order keeps the name if no directory has it, and the
-    others get ``~2``, ``~3`` … appended: nothing is hidden, and equal trees get equal paths.
+    """Give every visible file and directory its path, by the rule above: equal trees get equal paths.
 
     :param tops: the nodes without a parent.
     :param children: the visible children of a node, in order.
-    :raises UnsafeTree: when a name is not the name of a directory entry.
     """
     layout = Layout()
     pending: list[tuple[str, list[Node], list[Node]]] = [("", [], list(tops))]
@@ -69,37 +152,43 @@ def lay_out(tops: Iterable[Node], children: Callable[[UUID], list[Node]]) -> Lay
             if entry.kind == "file":
                 files.append(entry)
             elif entry.kind == "directory" and entry.name:
-                directories.setdefault(check_name(entry.name, path), []).append(entry)
+                directories.setdefault(entry_of(entry.name, entry.id), []).append(entry)
             elif entry.kind == "directory":
                 nodes.append(entry)
                 entries.extend(reversed(children(entry.id)))
         layout.directories[path] = nodes
         layout.paths.update((node.id, path) for node in nodes)
         prefix = path + "/" if path else ""
-        for name, entry in _distinct(files, set(directories), path):
-            layout.files[prefix + name] = entry
-            layout.paths[entry.id] = prefix + name
+        free = MAX_PATH_BYTES - _size(prefix)
+        for name, entry in _distinct(files, set(directories)):
+            if _size(name) <= free:
+                layout.files[prefix + name] = entry
+                layout.paths[entry.id] = prefix + name
         for name, same in directories.items():
-            below = [child for directory in same for child in children(directory.id)]
-            pending.append((prefix + name, same, below))
+            if _size(name) <= free:
+                below = [child for directory in same for child in children(directory.id)]
+                pending.append((prefix + name, same, below))
     return layout
 
 
-def _distinct(files: list[Node], taken: set[str], path: str) -> list[tuple[str, Node]]:
-    """Pair files with names of which no two are equal and none is in ``taken``."""
+def _distinct(files: list[Node], taken: set[str]) -> list[tuple[str, Node]]:
+    """Pair files with names of which no two are equal and none is in ``taken``: step 2 of the rule."""
     named: list[tuple[str, Node]] = []
-    again: list[Node] = []
+    again: list[tuple[str, Node]] = []
     for file in files:
-        name = check_name(file.name, path)
-        if name in taken:
-            again.append(file)
+        entry = entry_of(file.name or "", file.id) or f"unnamed-{file.id}"
+        if entry in taken:
+            again.append((entry, file))
         else:
-            taken.add(name)
-            named.append((name, file))
-    for file in again:
-        number = 2
-        while f"{file.name}~{number}" in taken:
+            taken.add(entry)
+            named.append((entry, file))
+    last: dict[str, int] = {}
+    for entry, file in again:
+        stem = entry if _size(entry) <= _STEM_BYTES else _shortened(entry, file.id)
+        number = last.get(stem, 1) + 1
+        while f"{stem}~{number}" in taken:
             number += 1
-        taken.add(f"{file.name}~{number}")
-        named.append((f"{file.name}~{number}", file))
+        last[stem] = number
+        taken.add(f"{stem}~{number}")
+        named.append((f"{stem}~{number}", file))
     return named

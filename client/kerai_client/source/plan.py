@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from .draft import FileState, Snapshot, text_of
-from .layout import SourceError, check_name
+from .layout import SourceError, UnsafeTree, path_problem, settled
 from .match import Matcher
 from .node import Node
 from .parse import parse_file
@@ -47,28 +47,27 @@ def make_plan(tree: Tree, snapshot: Snapshot, into: str, scope: UUID | None, unr
     for path, node in old.items():
         if path in hidden or any(above in hidden for above in parents(path)):
             want.setdefault(path, tree.state(node.id))
-    plan = Plan(old, want)
+    files = want.keys() | (layout.files.keys() - old.keys())
+    plan = Plan(old, {path: settled(path, state, files) for path, state in want.items()})
     if scope is not None:
         _confine(tree, plan, scope)
     return plan
 
 
 def check_paths(snapshot: Snapshot) -> None:
-    """Check that every path is a clean relative posix path, and that no file is also a directory.
+    """Check that every path is one that a tree's file can have, and that no file is also a directory.
 
     :raises UnsafeTree: on the first that is not.
     """
     above: set[str] = set()
     for path in snapshot:
-        *directories, name = path.split("/")
-        check_name(name, "/".join(directories))
-        if path.startswith("/") or any(part in ("", ".", "..") or "\0" in part for part in directories):
-            for at, part in enumerate(directories):
-                check_name(part, "/".join(directories[:at]))
+        problem = path_problem(path)
+        if problem is not None:
+            raise UnsafeTree(f"{path[:200]!r} cannot be a file's path: {problem}")
         above.update(parents(path))
     for path in above:
         if path in snapshot:
-            check_name("", f"{path} (which is a file as well)")
+            raise UnsafeTree(f"{path!r} cannot be both a file and a directory")
 
 
 def _confine(tree: Tree, plan: Plan, scope: UUID) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from .draft import FileState, Snapshot, state_of
-from .layout import Layout, lay_out
+from .layout import Layout, lay_out, settled
 from .node import Node
 
 _COLUMNS = ("id", "parent_id", "position", "depth", "kind", "name", "language", "content", "path", "metadata")
@@ -27,7 +27,7 @@ class Tree:
         self._children: dict[UUID | None, list[UUID]] = {None: []}
         self._tops: set[UUID] = set()
         self._deleted: set[UUID] = set()
-        self._states: dict[UUID, FileState] = {}
+        self._states: dict[UUID, FileState] = {}  # before links are settled: that depends on other files
         self._layout: Layout | None = None
 
     @classmethod
@@ -101,13 +101,13 @@ class Tree:
         found = self._states.get(file)
         if found is None:
             found = self._states[file] = state_of(self.text(file), self._nodes[file].metadata)
-        return found
+        if not found.symlink:
+            return found
+        layout = self.layout()
+        return settled(layout.paths.get(file, ""), found, layout.files)
 
     def layout(self) -> Layout:
-        """Return which path belongs to which node.
-
-        :raises UnsafeTree: when a node's name is not a file name.
-        """
+        """Return which path belongs to which node."""
         if self._layout is None:
             self._layout = lay_out(self.tops(), self.children)
         return self._layout
@@ -164,12 +164,8 @@ def paused_collector() -> Iterator[None]:
 
 
 def snapshot_of(tree: Tree) -> Snapshot:
-    """Return the directory that a tree stands for.
-
-    Of several files of one name the later ones get ``~2``, ``~3`` … appended, see :func:`.layout.lay_out`.
-
-    :raises UnsafeTree: when a node's name is not a file name.
-    """
+    """Return the directory that a tree stands for, whatever the tree holds: names and links that a directory
+    cannot or must not have are changed by the rule in :mod:`.layout`."""
     return {path: tree.state(file.id) for path, file in tree.files()}
 
 

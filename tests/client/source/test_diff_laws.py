@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from kerai_client.source import FileState, Snapshot, Tree, apply_operations, diff, new_id, snapshot_of
 from kerai_client.source.diff import _Diff
+from kerai_client.source.layout import settled
 
 SAMPLES = {path.stem: path.read_text("utf-8") for path in (Path(__file__).parent / "samples").iterdir()}
 
@@ -148,10 +149,15 @@ def edited(draw: st.DrawFn, before: Snapshot) -> Snapshot:  # noqa: PLR0912 - on
     return {path: state for path, state in files.items() if path not in directories}
 
 
+def kept(wanted: Snapshot) -> Snapshot:
+    """What a tree keeps of a directory: links that lead out of it become files."""
+    return {path: settled(path, state, wanted) for path, state in wanted.items()}
+
+
 def check(tree: Tree, wanted: Snapshot, **options: Any) -> Tree:
     ops = diff(tree, wanted, author="editor", **options)
     after = apply_operations(tree, ops)
-    assert snapshot_of(after) == wanted
+    assert snapshot_of(after) == kept(wanted)
     assert diff(after, wanted, author="editor", **options) == []
     known = {str(node.id) for top in tree.tops() for node in tree.subtree(top.id)}
     for op in ops:
@@ -196,13 +202,32 @@ def test_edits_below_a_directory_leave_the_rest_alone(wanted: Snapshot, there: b
     tree = BELOW if there else imported({"kept/a": FileState(b"a")})
     into = "kept" if there else "new/place"
     after = apply_operations(tree, diff(tree, wanted, author="editor", into=into))
-    expected = {f"{into}/{path}": state for path, state in wanted.items()}
+    expected = kept({f"{into}/{path}": state for path, state in wanted.items()})
     if not there:
         expected["kept/a"] = FileState(b"a")
     assert snapshot_of(after) == expected
 
 
 position = st.sampled_from(["", "a", "a0", "a0", "b", "~", "\x01", "a\x01", "é"])
+entries = st.sampled_from(
+    [
+        "a.py",
+        "a.py",
+        "b.txt",
+        "c.js",
+        "a.py~2",
+        None,
+        "",
+        "..",
+        ".",
+        ".git",
+        "a/b",
+        "a%2Fb",
+        "/",
+        "é" * 200,
+        "x" * 255,
+    ]
+)
 kinds = st.sampled_from(
     ["function_definition", "line", "expression_statement", "if_statement", "comment", "odd"]
 )
@@ -210,7 +235,8 @@ kinds = st.sampled_from(
 
 @st.composite
 def foreign_trees(draw: st.DrawFn) -> Tree:
-    """Trees that no client of ours would make: equal and strange positions, content at containers."""
+    """Trees that no client of ours would make: equal and strange positions, content at containers, names
+    that no directory can hold, links to anywhere."""
     rows: list[dict[str, Any]] = []
 
     def add(parent: UUID | None, kind: str, **fields: Any) -> UUID:
@@ -219,10 +245,18 @@ def foreign_trees(draw: st.DrawFn) -> Tree:
         rows.append({"id": node, "parent_id": parent, "kind": kind, **blank, **fields})
         return node
 
-    root = add(None, "directory")
-    for name in draw(st.lists(st.sampled_from(["a.py", "a.py", "b.txt", "c.js"]), max_size=4)):
+    directories = [add(None, "directory")]
+    for name in draw(st.lists(entries, max_size=3)):
+        directories.append(add(draw(st.none() | st.sampled_from(directories)), "directory", name=name))
+    for name in draw(st.lists(entries, max_size=4)):
         file = add(
-            root, "file", name=name, language=draw(st.sampled_from([None, "python", "javascript", "x"]))
+            draw(st.sampled_from(directories)),
+            "file",
+            name=name,
+            language=draw(st.sampled_from([None, "python", "javascript", "x"])),
+            metadata=draw(
+                st.sampled_from([{}, {}, {"symlink": True}, {"symlink": True, "executable": True}])
+            ),
         )
         parents = [file]
         for _ in range(draw(st.integers(0, 8))):

@@ -110,6 +110,9 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_read(
     (top / "loop").symlink_to("loop")
     (top / "outward").symlink_to("sub/back/secret")
     (top / "sub/back").symlink_to("../..")
+    (top / "hop").symlink_to("sub")
+    (top / "hopping").symlink_to("hop/../good")
+    put(top, {".kerai/server/x": b"", "sub/.git": b"gitdir: /elsewhere"})
     os.mkfifo(top / "pipe")
     with socket.socket(socket.AF_UNIX) as listener:
         monkeypatch.chdir(top)
@@ -134,7 +137,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_read(
 
     monkeypatch.setattr(os, "scandir", refusing_scan)
     snapshot, problems = read_directory(top, max_file_bytes=1000)
-    assert set(snapshot) == {"good", "sub/fine"}
+    assert set(snapshot) == {"good", "hop", "sub/fine"}
     assert {problem.path: problem.reason for problem in problems} == {
         "absolute": f"is a symlink to '{secret}', outside of the directory",
         "above": "is a symlink to '../secret', outside of the directory",
@@ -143,6 +146,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_read(
         "closed": "cannot be read: permission denied",
         "dangling": "is a symlink to 'nowhere', which is not there",
         "dir\\xff": "its name is not UTF-8",
+        "hopping": "is a symlink to 'hop/../good', through another one and up again",
         "locked": "cannot be read: permission denied",
         "loop": "is a symlink to 'loop', a loop",
         "outward": "is a symlink to 'sub/back/secret', which leads outside of the directory",
@@ -152,6 +156,22 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_read(
         "sub/sneaky": "is a symlink to '../sub/../../secret', outside of the directory",
     }
     assert "\n" not in "".join(map(str, problems))
+
+
+def test_a_path_that_is_too_long_for_a_tree_is_named(tmp_path: Path) -> None:
+    put(tmp_path, {"/".join(["x" * 200] * 9) + "/" + name: b"" for name in ("y" * 191, "y" * 192)})
+    snapshot, problems = read_directory(tmp_path)
+    assert [len(path) for path in snapshot] == [2000]
+    assert [problem.reason for problem in problems] == ["its path has more than 2000 bytes"]
+
+
+def test_links_in_a_circle_are_written_and_stay(tmp_path: Path) -> None:
+    start = {"a": FileState(b"b", symlink=True), "b": FileState(b"a", symlink=True), "c": FileState(b"")}
+    tree = apply_operations(Tree(), diff(Tree(), start, author="x"))
+    write_directory(tree, tmp_path)
+    found, problems = read_directory(tmp_path)
+    assert (set(found), [problem.path for problem in problems]) == ({"c"}, ["a", "b"])
+    assert diff(tree, found, author="x", unread=["a", "b"]) == []
 
 
 def test_a_fifty_megabyte_file_is_not_read(tmp_path: Path) -> None:
@@ -211,6 +231,8 @@ def test_files_directories_and_links_replace_each_other(tmp_path: Path) -> None:
         {"/tmp/out": FileState(b"x")},
         {"a/../../out": FileState(b"x")},
         {"a//b": FileState(b"x")},
+        {".git/config": FileState(b"x")},
+        {"sub/.kerai/x": FileState(b"x")},
         {"": FileState(b"x")},
         {"a\0b": FileState(b"x")},
         {"a": FileState(b"x"), "a/b": FileState(b"x")},
@@ -219,7 +241,6 @@ def test_files_directories_and_links_replace_each_other(tmp_path: Path) -> None:
         {"l": FileState(b"/etc/passwd", symlink=True)},
         {"l": FileState(b"", symlink=True)},
         {"l": FileState(b"\xff", symlink=True)},
-        {"l": FileState(b"l", symlink=True)},
         {"a/b/up": FileState(b"..", symlink=True), "l": FileState(b"a/b/up/../..", symlink=True)},
         {"x/l": FileState(b"../m", symlink=True), "m": FileState(b"../out", symlink=True)},
     ],

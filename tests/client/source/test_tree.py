@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -10,13 +12,16 @@ import pytest
 
 from kerai_client.source import (
     FileState,
+    Snapshot,
     SourceError,
     Tree,
     UnsafeTree,
     apply_operations,
     diff,
     new_id,
+    read_directory,
     snapshot_of,
+    write_directory,
 )
 from kerai_client.source.tree import _COLUMNS
 
@@ -190,16 +195,122 @@ def test_two_files_and_two_directories_of_one_name() -> None:
     assert after.find("src/a~2") is not None
 
 
-@pytest.mark.parametrize("name", ["..", ".", "a/b", "/etc", "a\0b", "", None])
-def test_names_that_are_no_names_are_refused(name: str | None) -> None:
-    tree = Tree.from_rows([row(A, None, "directory"), row(B, A, "file", name=name)])
-    with pytest.raises(UnsafeTree) as caught:
-        snapshot_of(tree)
-    assert "not a name" in caught.value.message
-    assert caught.value.hint
-    if name:
-        with pytest.raises(UnsafeTree):
-            snapshot_of(Tree.from_rows([row(A, None, "directory"), row(B, A, "directory", name=name)]))
+@pytest.mark.parametrize(
+    ("name", "entry"),
+    [
+        ("..", "%2E%2E"),
+        (".", "%2E"),
+        (".git", "%2Egit"),
+        (".kerai", "%2Ekerai"),
+        ("a/b", "a%2Fb"),
+        ("../../evil", "..%2F..%2Fevil"),
+        ("/etc", "%2Fetc"),
+        ("a\0b", "a%00b"),
+        ("é" * 200, f"{'é' * 50}~{B}"),
+        ("x" * 255, "x" * 255),
+        ("a%2Fb", "a%2Fb"),
+        (".gitignore", ".gitignore"),
+        ("\x1b[31m\n", "\x1b[31m\n"),
+        ("", f"unnamed-{B}"),
+        (None, f"unnamed-{B}"),
+    ],
+)
+def test_a_name_that_is_no_name_costs_one_file(name: str | None, entry: str, tmp_path: Path) -> None:
+    tree = Tree.from_rows(
+        [
+            row(A, None, "directory"),
+            row(B, A, "file", name=name),
+            row(C, B, "line", content="odd\n"),
+            row(D, A, "file", name="good"),
+        ]
+    )
+    expected = {entry: FileState(b"odd\n"), "good": FileState(b"")}
+    check_round_trip(tree, expected, tmp_path / "file")
+    edited = {**expected, entry: FileState(b"even\n"), "new": FileState(b"")}
+    ops = diff(tree, edited, author="x")
+    assert snapshot_of(apply_operations(tree, ops)) == edited
+    assert [op["op"] for op in ops] == ["node_insert", "node_update"]
+    assert ops[1]["node"] == str(C)
+    below = Tree.from_rows(
+        [row(A, None, "directory"), row(B, A, "directory", name=name), row(C, B, "file", name="f")]
+    )
+    check_round_trip(below, {f"{entry}/f" if name else "f": FileState(b"")}, tmp_path / "directory")
+
+
+def check_round_trip(tree: Tree, expected: Snapshot, directory: Path) -> None:
+    """A tree is written, read again, and compared with itself: nothing is renamed, nothing deleted."""
+    assert snapshot_of(tree) == expected
+    write_directory(tree, directory)
+    found, problems = read_directory(directory)
+    assert (found, problems) == (expected, [])
+    assert diff(tree, found, author="x") == []
+
+
+def test_odd_names_that_become_equal_stay_apart(tmp_path: Path) -> None:
+    long = "x" * 255
+    ids = [UUID(int=number) for number in range(10, 20)]
+    names = ["a%2Fb", "a/b", "a/b", "a/b~2", "..", long, long, "d/e", "a/b~4"]
+    rows = [row(A, None, "directory"), row(B, A, "directory", name="d/e"), row(C, B, "file", name="f")]
+    rows += [row(node, A, "file", name=name) for node, name in zip(ids, names, strict=False)]
+    tree = Tree.from_rows(rows)
+    expected = ["a%2Fb", "a%2Fb~2", "a%2Fb~4", "%2E%2E", long, "a%2Fb~3", "a%2Fb~5"]
+    expected += ["d%2Fe/f", "d%2Fe~2", f"{'x' * 50}~{ids[6]}~2"]
+    check_round_trip(tree, dict.fromkeys(sorted(expected), FileState(b"")), tmp_path)
+    assert [tree.path_of(ids[at]) for at in (1, 2, 3)] == ["a%2Fb~3", "a%2Fb~5", "a%2Fb~2"]
+
+
+def test_thousands_of_files_of_one_name_take_little_time() -> None:
+    rows = [row(A, None, "directory")]
+    rows += [row(UUID(int=number), A, "file", name="same") for number in range(100, 20_100)]
+    began = time.perf_counter()
+    assert "same~20000" in snapshot_of(Tree.from_rows(rows))
+    assert time.perf_counter() - began < 5  # a quarter of a second; counting from 2 each time takes a minute
+
+
+def test_what_lies_too_deep_is_left_out_and_left_alone(tmp_path: Path) -> None:
+    rows = [row(A, None, "directory"), row(B, A, "file", name="good")]
+    parent = A
+    for number in range(100, 120):
+        rows.append(row(UUID(int=number), parent, "directory", name="x" * 200))
+        parent = UUID(int=number)
+        if number in (100, 119):
+            rows.append(row(UUID(int=number + 100), parent, "file", name="f"))
+    tree = Tree.from_rows(rows)
+    check_round_trip(tree, {"good": FileState(b""), "x" * 200 + "/f": FileState(b"")}, tmp_path)
+    assert tree.path_of(UUID(int=219)) == "/".join(["x" * 200] * 9)
+    # nor does the directory go that holds it
+    assert diff(tree, {"good": FileState(b"")}, author="x") == [
+        {"op": "node_delete", "node": str(UUID(int=200))}
+    ]
+    with pytest.raises(UnsafeTree, match="2000 bytes"):
+        diff(tree, {"y/" * 1000 + "y": FileState(b"")}, author="x")
+
+
+@pytest.mark.parametrize(
+    "target", ["/etc/passwd", "..", "../up", "sub/../..", "back/..", "sub/back/f/../g", "", "\0", "y" * 2001]
+)
+def test_a_link_that_leads_out_is_a_file_that_holds_its_target(target: str, tmp_path: Path) -> None:
+    tree = Tree.from_rows(
+        [
+            row(A, None, "directory"),
+            row(B, A, "file", name="link", metadata={"symlink": True, "executable": True}),
+            row(C, B, "symlink", content=target),
+            row(D, A, "directory", name="sub"),
+            row(E, D, "file", name="f"),
+            row(UUID(int=10), D, "file", name="back", metadata={"symlink": True, "executable": True}),
+            row(UUID(int=11), UUID(int=10), "symlink", content="./g/../../sub"),
+            row(UUID(int=12), A, "file", name="back", metadata={"symlink": True}),
+            row(UUID(int=13), UUID(int=12), "symlink", content="sub"),
+        ]
+    )
+    expected = {
+        "back": FileState(b"sub", symlink=True),
+        "link": FileState(target.encode(), executable=True),
+        "sub/back": FileState(b"./g/../../sub", symlink=True),
+        "sub/f": FileState(b""),
+    }
+    (tmp_path / "sub/g").mkdir(parents=True)
+    check_round_trip(tree, expected, tmp_path)
 
 
 def test_merged_rewrites_of_a_binary_file_do_not_fail() -> None:
