@@ -329,7 +329,7 @@ def test_sql_keeps_columns_of_one_name() -> None:
     ("statement", "told"),
     [
         ("copy (select 1) to stdout", "error: COPY from standard input or to standard output"),
-        ("select 1\0;", "error: there is a NUL character in the SQL\ndetail: after 'select 1'\n"),
+        ("select 1\0;", "error: there is a NUL character in the SQL\ndetail: its character 9\n"),
         ("select 1; copy kerai.settings from stdin", "error: COPY from standard input or to standard output"),
     ],
 )

@@ -78,9 +78,8 @@ def _text_of(statement: str | None) -> str:
         raise KeraiError("there is no SQL", hint='kerai sql "SELECT …", or kerai sql < FILE')
     if "\0" in statement:
         # libpq takes a string that ends at the first one, and would run the half before it.
-        raise KeraiError(
-            "there is a NUL character in the SQL", detail=f"after {statement.partition(chr(0))[0]!r}"
-        )
+        place = statement.index("\0") + 1
+        raise KeraiError("there is a NUL character in the SQL", detail=f"its character {place}")
     return statement
 
 
