@@ -21,6 +21,8 @@ PATIENCE_SECONDS = 300.0
 # The first words of the output of an attempt that stays unpushed. It is reported with the vector that it
 # started from, and must not be taken for a result of that state itself.
 NOT_PUSHED = "kerai: an attempt that was not pushed"
+MAX_REASON = 1000
+TOO_LARGE = "KR005"
 
 
 class PatientDatabase(Database):
@@ -138,15 +140,19 @@ class Membership:
     ) -> None:
         """Report an attempt that is not pushed: its result, and its operations for whoever studies them."""
         output = f"{NOT_PUSHED} ({reason})\n{output}"
-        self._call(
-            "record_failed_attempt",
-            task=self.assignment.task,
-            agent=self.agent,
-            base=Jsonb(dict(base)),
-            ops=Json(list(ops)),
-            reason=reason,
-            output=output,
-        )
+        try:
+            self._call(
+                "record_failed_attempt",
+                task=self.assignment.task,
+                agent=self.agent,
+                base=Jsonb(dict(base)),
+                ops=Json(list(ops)),
+                reason=reason[:MAX_REASON],
+                output=output,
+            )
+        except psycopg.Error as error:
+            if error.sqlstate != TOO_LARGE:  # what cannot be studied is still an attempt that failed
+                raise
         self._call(
             "record_test_result",
             task=self.assignment.task,

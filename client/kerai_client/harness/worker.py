@@ -28,6 +28,7 @@ from kerai_client.harness.workspace import Workspace
 from kerai_client.session import Session, State, Vector, read_state, read_vector
 from kerai_client.source import (
     Snapshot,
+    SourceError,
     Tree,
     apply_operations,
     diff,
@@ -47,8 +48,19 @@ LEFTOVERS = ("__pycache__/", ".pytest_cache/", ".mypy_cache/", ".coverage", "*.p
 NOT_STARTED = (126, 127)  # how a shell says that there is no such program
 REWOUND = "KR004"  # a restored or crashed server may know less than it has told before
 REWOUND_SECONDS = 1.0
+BUSY = "KR009"  # other pushes are in the way
+# The server does not take these operations, now or ever: too large, about what is not there, out of scope.
+REFUSED = ("KR005", "KR006", "KR007")
 ENOUGH = ("KR008", "KR011")  # a budget is used up; the swarm or the task is over
 OUTPUT_HINT_BYTES = 2_000
+
+
+class _Refused(Exception):
+    """The server does not take a candidate; the message says why."""
+
+    def __init__(self, candidate: Candidate, message: str) -> None:
+        super().__init__(message)
+        self.candidate = candidate
 
 
 @dataclass
@@ -91,10 +103,13 @@ class Worker:
         try:
             self._step()
         except psycopg.Error as error:
-            if error.sqlstate != REWOUND:
+            if error.sqlstate == REWOUND:
+                self.tell("rewound", {"message": str(error.diag.message_primary)})
+                self._results = {}
+            elif error.sqlstate == BUSY:
+                self.tell("waiting", {"message": str(error.diag.message_primary)})
+            else:
                 raise
-            self.tell("rewound", {"message": str(error.diag.message_primary)})
-            self._results = {}
             time.sleep(REWOUND_SECONDS)
 
     def _step(self) -> None:
@@ -186,7 +201,12 @@ class Worker:
             outside = outside_scope(state.tree, after, scope=scope, unread=unread)
             if outside:
                 self.tell("outside", {"attempt": number, "paths": outside})
-        ops = diff(state.tree, after, author=self.session.author, scope=scope, unread=unread)
+        try:
+            ops = diff(state.tree, after, author=self.session.author, scope=scope, unread=unread)
+        except SourceError as error:
+            self.tally.failed += 1
+            self.tell("failed", {"reason": str(error)})
+            return None
         if not ops:
             self.tell("idle", {"attempt": number, "solver_exit": finished.exit_code})
             return None
@@ -194,6 +214,13 @@ class Worker:
 
     def _merge(self, state: State, ops: Sequence[Mapping[str, Any]]) -> bool:
         """Test operations and push them when they make the state better; say whether they are merged."""
+        try:
+            return self._race(state, ops)
+        except _Refused as refused:
+            self._discard(refused.candidate, str(refused))
+            return False
+
+    def _race(self, state: State, ops: Sequence[Mapping[str, Any]]) -> bool:
         candidate = self._improvement(state, ops)
         if candidate is None or self._push(candidate):
             return candidate is not None
@@ -241,13 +268,19 @@ class Worker:
     def _push(self, candidate: Candidate) -> bool:
         before, _ = self._result_of(candidate.state)
         message = f"{_failing(before)} -> {_failing(candidate.outcome)}"
-        pushed = self.session.push(
-            candidate.ops,
-            candidate.state.vector,
-            guard=self._guard(candidate.state.tree),
-            task=self.membership.assignment.task,
-            message=message,
-        )
+        try:
+            pushed = self.session.push(
+                candidate.ops,
+                candidate.state.vector,
+                guard=self._guard(candidate.state.tree),
+                task=self.membership.assignment.task,
+                message=message,
+            )
+        except psycopg.Error as error:
+            if error.sqlstate not in REFUSED:
+                raise
+            reason = f"refused ({error.sqlstate}): {error.diag.message_primary}"
+            raise _Refused(candidate, reason) from error
         if pushed.status == "stale":
             return False
         # Exactly what was tested: the state as it was read, and this agent's operations.

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
+
+MAX_JSON_BYTES = 6 << 20
+"""A text that is larger as JSON, where a control character takes six bytes, is stored as base64: it may be
+one leaf, a leaf travels in one changeset, and a server takes 8 MiB. A file of 4 MiB is small enough so."""
 
 
 @dataclass(slots=True)
@@ -60,7 +65,8 @@ class FileDraft:
 def text_of(state: FileState) -> tuple[str, dict[str, Any]]:
     """Return the text that is stored for a file, and the metadata that turns it back into the file.
 
-    UTF-8 is stored as it is; what is not UTF-8, or holds NUL (which PostgreSQL text cannot), as base64.
+    UTF-8 is stored as it is; what is not UTF-8, or holds NUL (which PostgreSQL text cannot), or is too large
+    as JSON, as base64.
     """
     metadata: dict[str, Any] = {}
     if state.executable:
@@ -68,12 +74,19 @@ def text_of(state: FileState) -> tuple[str, dict[str, Any]]:
     if state.symlink:
         metadata["symlink"] = True
     try:
-        if b"\0" not in state.data:
-            return state.data.decode("utf-8"), metadata
+        text = state.data.decode("utf-8")
+        if b"\0" not in state.data and _fits(text):
+            return text, metadata
     except UnicodeDecodeError:
         pass
     metadata["encoding"] = "base64"
     return base64.b64encode(state.data).decode("ascii"), metadata
+
+
+def _fits(text: str) -> bool:
+    if 6 * len(text) <= MAX_JSON_BYTES:  # no character takes more
+        return True
+    return len(json.dumps(text, ensure_ascii=False).encode("utf-8")) <= MAX_JSON_BYTES
 
 
 def state_of(text: str, metadata: dict[str, Any]) -> FileState:
