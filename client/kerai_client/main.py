@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from kerai_client.config import Config
     from kerai_client.database import Connection, Database
 
+AS_JSON = "kerai.json"  # in the context's meta: whether failures are told as JSON
 INTERRUPTED = 130  # what a shell gives for a command that Ctrl-C has ended
 
 # heading -> command -> (where it is, its line in `kerai --help`)
@@ -85,15 +86,29 @@ class Client:
 
 
 class Failure(click.ClickException):
-    """A failure as Click knows it: lines on stderr, exit code 1."""
+    """A failure as Click knows it: lines or JSON on stderr, exit code 1."""
 
-    def __init__(self, error: KeraiError) -> None:
+    def __init__(self, error: KeraiError, *, as_json: bool = False) -> None:
         super().__init__(error.message)
         self.error = error
+        self.as_json = as_json
 
     def show(self, file: Any = None) -> None:
-        for line in self.error.lines():
+        lines = [self._json()] if self.as_json else self.error.lines()
+        for line in lines:
             click.echo(line, file=file or sys.stderr)
+
+    def _json(self) -> str:
+        from kerai_client.output import to_json  # noqa: PLC0415 -- see the module's docstring
+
+        told = {name: getattr(self.error, name) for name in ("code", "message", "detail", "hint")}
+        return to_json({"error": told}, indent=None)
+
+
+class WrongUse(Failure):
+    """The same for a wrong option or argument, with Click's exit code for that."""
+
+    exit_code = click.UsageError.exit_code
 
 
 def explain(error: BaseException) -> KeraiError | None:
@@ -167,6 +182,14 @@ def add_common_options(command: click.Command) -> None:
 class Kerai(click.Group):
     """The group of all commands: imports one when it is called, and turns failures into words."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        # Also for the mistakes that are found before the option --json is.
+        ctx.meta[AS_JSON] = "--json" in args
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            raise _in_json(error, ctx) from error
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [name for section in COMMANDS.values() for name in section]
 
@@ -203,13 +226,27 @@ class Kerai(click.Group):
         except BrokenPipeError:
             _give_up_output()  # the reader (head, less) has seen enough
             ctx.exit(1)
+        except (click.ClickException, click.Abort) as error:
+            raise _in_json(error, ctx) from error
         except Exception as error:
             explanation = explain(error)
             if isinstance(error, OSError):
                 _give_up_output()
             if explanation is None:
                 raise
-            raise Failure(explanation) from error
+            raise Failure(explanation, as_json=ctx.meta[AS_JSON]) from error
+
+
+def _in_json(error: click.ClickException | click.Abort, ctx: click.Context) -> Exception:
+    """Return one of Click's own failures, such as a wrong option, as JSON when that is wanted."""
+    if not ctx.meta[AS_JSON] or isinstance(error, click.exceptions.NoArgsIsHelpError):
+        return error
+    if isinstance(error, click.Abort):
+        return Failure(KeraiError("aborted"), as_json=True)
+    if not isinstance(error, click.UsageError):
+        return Failure(KeraiError(error.format_message()), as_json=True)
+    hint = None if error.ctx is None else f"{error.ctx.command_path} --help"
+    return WrongUse(KeraiError(error.format_message(), hint=hint), as_json=True)
 
 
 def _give_up_output() -> None:

@@ -24,13 +24,13 @@ from click.testing import CliRunner
 from kerai import __version__
 from kerai_client import output
 from kerai_client.errors import KeraiError
-from kerai_client.main import COMMANDS, Client, Kerai, add_common_options, cli, explain
+from kerai_client.main import COMMANDS, Client, Kerai, add_common_options, cli, common_options, explain
 
 NAMES = [name for section in COMMANDS.values() for name in section]
 KERAI = [sys.executable, "-m", "kerai_client"]
 
 
-def failing(error: BaseException) -> Any:
+def failing(error: BaseException, *options: str) -> Any:
     """Return what the command line makes of an exception."""
 
     @click.command()
@@ -42,7 +42,8 @@ def failing(error: BaseException) -> Any:
         """Stands for kerai."""
 
     group.add_command(fail)
-    return CliRunner().invoke(group, ["fail"])
+    group.params = common_options()
+    return CliRunner().invoke(group, [*options, "fail"])
 
 
 def test_help_lists_every_command() -> None:
@@ -135,6 +136,32 @@ def test_an_expected_failure_is_told_in_lines() -> None:
     assert result.exit_code == 1
     assert result.stderr == "error KR007: outside the scope\ndetail: node 5\nhint: ask for more\n"
     assert failing(KeraiError("plain")).stderr == "error: plain\n"
+
+
+def test_a_failure_in_json() -> None:
+    result = failing(KeraiError("outside the scope", code="KR007", detail="node\n\x1b"), "--json")
+    assert result.exit_code == 1 and result.stdout == "" and result.stderr.count("\n") == 1
+    assert json.loads(result.stderr) == {
+        "error": {"code": "KR007", "message": "outside the scope", "detail": "node\n\x1b", "hint": None}
+    }
+    assert "Aborted!" in failing(click.Abort()).stderr
+    assert json.loads(failing(click.Abort(), "--json").stderr)["error"]["message"] == "aborted"
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["--json", "no-such"], "cli --help"),
+        (["--json", "--no-such"], "cli --help"),
+        (["log", "--no-such", "--json"], "cli log --help"),
+        (["log", "--limit", "x", "--json"], "cli log --help"),
+    ],
+)
+def test_a_wrong_option_in_json(words: list[str], hint: str) -> None:
+    result = CliRunner().invoke(cli, words)
+    told = json.loads(result.stderr)["error"]
+    assert (result.exit_code, told["code"], told["hint"]) == (2, None, hint)
+    assert told["message"]
 
 
 def test_an_error_of_the_server_is_told_in_lines(database: Any, kerai: Any) -> None:
