@@ -406,6 +406,13 @@ def test_bad_values_are_refused_in_words(kerai: Run, ok: Run, package: Path) -> 
     assert wrong.returncode == 1 and "Traceback" not in wrong.stderr
 
 
+def test_watching_in_json_is_refused() -> None:
+    refused = CliRunner().invoke(cli, ["swarm", "status", "--watch", "--json"])
+    assert (
+        refused.exit_code == 2 and "--watch shows a table" in json.loads(refused.stderr)["error"]["message"]
+    )
+
+
 def test_numbers_that_no_column_holds_are_refused(ok: Run, package: Path) -> None:
     ok("import", package)
     create, launch = ["task", "create", "x", "--success-command", "true"], ["swarm", "launch", "--task", "x"]

@@ -177,6 +177,8 @@ def status(client: Client, swarm: str | None, watch: bool) -> None:
       kerai swarm status
       kerai swarm status 3f2a --watch
     """
+    if watch and client.json:
+        raise click.UsageError("--watch shows a table until the swarm ends; ask for --json again and again")
     from kerai_client.dashboard import agents_table, follow, swarm_rows  # noqa: PLC0415 -- as above
     from kerai_client.database import queries  # noqa: PLC0415
     from kerai_client.lookup import find  # noqa: PLC0415
@@ -193,7 +195,7 @@ def status(client: Client, swarm: str | None, watch: bool) -> None:
             return
         else:
             found = database.run(lambda connection: find(connection, "swarm", swarm))
-        if watch and not client.json:
+        if watch:
             follow(database, found, lambda: True)
             return
         row, members = swarm_rows(database, found)
