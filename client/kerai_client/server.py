@@ -16,7 +16,7 @@ import stat
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,43 +24,15 @@ from urllib.parse import quote
 
 from kerai_client.errors import KeraiError
 from kerai_client.postgres import Owner, output_of, processes_in, program
+from kerai_client.settings import HBA, SOCKET_PORT, postgresql_conf
 
 DATABASE = "kerai"
-SOCKET_PORT = 5432  # without TCP a port only names the socket's file
 LONGEST_SOCKET_PATH = 107  # sockaddr_un of Linux, less the closing zero
 START_SECONDS = 60
 STOP_SECONDS = 60
 START_LOG = "start.log"  # what the server says before it has opened its own log
 # Where root keeps the data of a directory that the server's owner cannot enter, as below /root.
 SHARED_PLACE = Path("/var/lib/kerai")
-
-SETTINGS = {
-    "max_connections": "200",
-    "shared_buffers": "256MB",
-    "checkpoint_timeout": "15min",
-    "max_wal_size": "2GB",
-    "random_page_cost": "1.1",
-    "idle_in_transaction_session_timeout": "5min",  # a push left open would hold up all others
-    "jit": "off",  # it costs more than it brings for short queries
-    "log_checkpoints": "off",
-    "logging_collector": "on",
-    "log_directory": "log",
-    "log_filename": "server-%a.log",  # one week of logs
-    "log_truncate_on_rotation": "on",
-    "log_rotation_size": "0",
-    "log_line_prefix": "%m [%p] %u@%d ",
-    "log_min_error_statement": "panic",  # a refused push would write the whole changeset into the log
-    "unix_socket_permissions": "0700",
-}
-# A throwaway server loses its data when the machine stops, and nobody minds.
-UNSAFE_SETTINGS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
-
-HBA = """\
-# Who can enter the socket's folder is the owner of these files, or root.
-local all all              trust
-host  all all 127.0.0.1/32 scram-sha-256
-host  all all ::1/128      scram-sha-256
-"""
 
 
 @dataclass(frozen=True)
@@ -164,15 +136,19 @@ class PrivateServer:
                 self._stop()
 
     def destroy(self) -> None:
-        """Stop the server and delete its data."""
+        """Stop the server and delete its data.
+
+        :raises KeraiError: when something of them is left.
+        """
         if self.exists():
             with self._lock():
                 self._stop()
                 # Not the folder itself: it holds the lock and perhaps a config file.
                 for folder in (self.data, self.home / "data.new", self.socket_directory):
-                    shutil.rmtree(folder, ignore_errors=True)
+                    self._delete(folder)
                 if self.home != self.directory:
-                    self.home.rmdir()
+                    with suppress(OSError):  # what somebody else has put there stays
+                        self.home.rmdir()
 
     def status(self) -> ServerStatus:
         """Return where the server is and whether it runs."""
@@ -216,7 +192,8 @@ class PrivateServer:
         self._check_version()
         self._remove_stale_pid_file()
         self._make_private(self.socket_directory)
-        self._write_settings(tcp_port)
+        conf = postgresql_conf(self.socket_directory, tcp_port, fsync=self.fsync)
+        self.owner.write(self.data / "kerai.conf", conf)
         started = self._pg_ctl("start", "--wait", f"--timeout={START_SECONDS}", f"--log={START_LOG}")
         if started.returncode != 0:
             log = [*self._tail(self.data / START_LOG), *self._tail(self._newest_log())]
@@ -252,22 +229,6 @@ class PrivateServer:
         self.owner.write(new / "postgresql.conf", "include 'kerai.conf'\n", append=True)
         self.owner.write(new / "pg_hba.conf", HBA)
         new.rename(self.data)
-
-    def _write_settings(self, tcp_port: int | None) -> None:
-        settings = dict(SETTINGS)
-        with_lz4 = "--with-lz4" in output_of("pg_config", "--configure")
-        settings["wal_compression"] = "lz4" if with_lz4 else "on"
-        if not self.fsync:
-            settings.update(UNSAFE_SETTINGS)
-        settings["listen_addresses"] = "" if tcp_port is None else "localhost"
-        settings["port"] = str(tcp_port or SOCKET_PORT)
-        # A list in a string: doubled double quotes keep spaces and commas of the path together.
-        settings["unix_socket_directories"] = '"' + str(self.socket_directory).replace('"', '""') + '"'
-        lines = ["# Written by `kerai up`. To change a setting: ALTER SYSTEM.\n"]
-        for name, value in settings.items():
-            quoted = value.replace("\\", "\\\\").replace("'", "''")
-            lines.append(f"{name} = '{quoted}'\n")
-        self.owner.write(self.data / "kerai.conf", "".join(lines))
 
     def _check_version(self) -> None:
         made_by = (self.data / "PG_VERSION").read_text().strip()
@@ -344,6 +305,17 @@ class PrivateServer:
             yield
         finally:
             os.close(descriptor)
+
+    @staticmethod
+    def _delete(folder: Path) -> None:
+        problems: list[str] = []
+        shutil.rmtree(folder, onerror=lambda _function, _path, problem: problems.append(str(problem[1])))
+        if folder.exists():
+            raise KeraiError(
+                f"could not delete all of {folder}",
+                detail="; ".join(problems[:5]) or None,
+                hint="delete it by hand: the server is stopped",
+            )
 
     def _give_back(self, place: Path | int) -> None:
         """Under sudo, leave to the user what he has to use without sudo later."""

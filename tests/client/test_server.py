@@ -316,6 +316,24 @@ def test_an_account_that_cannot_own_a_server(place: Path, name: str) -> None:
     assert "--user" in caught.value.hint
 
 
+def test_destroy_tells_what_it_could_not_delete(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = PrivateServer(place / "stays", fsync=False)
+    server.data.mkdir(parents=True)
+    (server.data / "file").touch()
+    unlink = os.unlink
+
+    def refuse(path: Any, **options: Any) -> None:
+        raise PermissionError(1, "Operation not permitted", path)
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    with pytest.raises(KeraiError, match="could not delete all of") as caught:
+        server.destroy()
+    assert caught.value.detail is not None and "Operation not permitted: 'file'" in caught.value.detail
+    monkeypatch.setattr(os, "unlink", unlink)
+    server.destroy()
+    assert not server.exists()
+
+
 def test_where_the_owner_cannot_enter_the_data_go_elsewhere(place: Path) -> None:
     closed = place / "closed"
     closed.mkdir(mode=0o700)
