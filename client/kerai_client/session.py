@@ -65,13 +65,14 @@ class _Stale(Exception):
 def read_vector(database: Database) -> Vector:
     """Return the version vector, which changes with every merge: a cheap way to see whether one happened."""
 
-    def read(connection: Connection) -> Vector:
-        row = connection.execute(queries()["version_vector"]).fetchone()
-        assert row is not None
-        vector: Vector = row["vector"]
-        return vector
+    return database.run(_vector)
 
-    return database.run(read)
+
+def _vector(connection: Connection) -> Vector:
+    row = connection.execute(queries()["version_vector"]).fetchone()
+    assert row is not None
+    vector: Vector = row["vector"]
+    return vector
 
 
 def read_state(database: Database, at: Vector | None = None) -> State:
@@ -80,10 +81,9 @@ def read_state(database: Database, at: Vector | None = None) -> State:
     def read(connection: Connection) -> State:
         with connection.transaction():
             connection.execute(queries()["begin_snapshot"])
-            row = connection.execute(queries()["version_vector"]).fetchone()
-            assert row is not None
+            vector = _vector(connection)
             rows = connection.execute(queries()["tree"], {"at": None if at is None else Jsonb(at)}).fetchall()
-            return State(Tree.from_rows(rows), row["vector"] if at is None else dict(at))
+            return State(Tree.from_rows(rows), vector if at is None else dict(at))
 
     return database.run(read)
 
@@ -223,6 +223,7 @@ class Session:
         task: UUID | None = None,
         message: str = "",
         whole: bool = False,
+        exact: bool = False,
         progress: Callable[[int], None] | None = None,
     ) -> Pushed:
         """Sign operations and push them, in as many changesets as their size asks for.
@@ -233,6 +234,8 @@ class Session:
         :param guard: the subtree that must not have changed since ``base``; else the result is ``stale``.
         :param task: the task that the change works on.
         :param whole: merge all changesets or none, in one transaction. A guarded push always is.
+        :param exact: with a guard: the result is also ``stale`` when anything at all that ``base`` does not
+            cover was merged, such as a second tree beside the one that the guard is the root of.
         :param progress: told the number of operations merged so far.
         """
         if not ops:
@@ -241,7 +244,10 @@ class Session:
         done = 0
         batches = [pages] if whole or guard is not None else [[page] for page in pages]
         for batch in batches:
-            if not self.database.run(lambda connection, batch=batch: self._send(connection, batch)):  # type: ignore[misc]
+            alone = {**base, self.author: batch[-1].last_seq} if exact else None
+            if not self.database.run(
+                lambda connection, batch=batch, alone=alone: self._send(connection, batch, alone)  # type: ignore[misc]
+            ):
                 return Pushed("stale", base.get(self.author, 0), 0, 0)
             done += sum(page.operations for page in batch)
             if progress is not None:
@@ -273,8 +279,13 @@ class Session:
             seq, lamport, prev = seq + len(part), lamport + len(part), changeset_id(document)
             yield Page(document, sign(document, self.key), seq - 1, len(part))
 
-    def _send(self, connection: Connection, pages: Sequence[Page]) -> bool:
-        """Push pages in one transaction; say whether they are merged, False when they were stale."""
+    def _send(self, connection: Connection, pages: Sequence[Page], alone: Vector | None = None) -> bool:
+        """Push pages in one transaction; say whether they are merged, False when they were stale.
+
+        :param alone: the version vector that they must lead to. A guarded push has the gate for itself until
+            its transaction ends, so nothing else can be merged between the look at the vector and the commit.
+        """
+        new = False
         try:
             with connection.transaction():
                 connection.execute(queries()["name_this_push"], {"name": self._application_name})
@@ -290,6 +301,10 @@ class Session:
                     assert result is not None
                     if result["status"] == "stale":
                         raise _Stale
+                    new = new or result["status"] == "merged"
+                # What is merged already (this is a second try) was alone then, and need not be now.
+                if new and alone is not None and _vector(connection) != alone:
+                    raise _Stale
         except _Stale:
             return False
         return True

@@ -12,6 +12,11 @@ from typing import Any
 
 import pytest
 
+from kerai_client.database import Database
+from kerai_client.harness.worker import Worker
+from kerai_client.session import Session, read_state
+from kerai_client.source import ROOT_ID, Tree, new_id
+
 Result = subprocess.CompletedProcess[str]
 Run = Callable[..., Result]
 
@@ -79,3 +84,86 @@ def test_a_file_of_control_characters_travels(ok: Run, rows: Callable[..., Any])
     assert rows("import", "out")["operations"] == 0
     encoded = "SELECT name FROM kerai.nodes WHERE metadata ->> 'encoding' = 'base64' ORDER BY name"
     assert [row["name"] for row in rows("sql", encoded)] == ["ctl.txt", "quotes.txt"]
+
+
+# -- what was tested is what is merged -----------------------------------------------------------
+
+
+def insert(parent: str | None, kind: str, name: str | None, position: str = "!") -> dict[str, Any]:
+    """A new node as an operation; its position is before that of whatever a client inserts."""
+    fields = {"parent": parent, "position": position, "kind": kind, "name": name}
+    return {"op": "node_insert", "node": str(new_id()), **fields}
+
+
+def test_a_second_tree_that_comes_while_the_tests_run_makes_a_push_stale(
+    ok: Run, rows: Callable[..., Any], database: Any, tmp_path: Path
+) -> None:
+    rows("import", ".")
+    top = insert(None, "directory", None)
+    ops = json.dumps([top, insert(top["node"], "file", "poison")])
+    rows("sql", "SELECT name FROM kerai.register_agent('rival', 'tool')")
+    # Once the candidate passes, and before it is pushed, somebody else merges a file beside the root.
+    rival = f"SELECT status FROM kerai.push_ops('{ops}')"
+    kerai = f"{shlex.quote(sys.executable)} -m kerai_client --dsn {shlex.quote(database.dsn)}"
+    once = f"{{ test -e {tmp_path}/once || {{ touch {tmp_path}/once; {kerai} sql {shlex.quote(rival)}; }}; }}"
+    command = f"{TESTS} && {once} && ! test -e poison"
+    swarm = rows("swarm", "launch", "--task", "green", "--success-command", command)
+    work = [
+        "agent",
+        "work",
+        "--swarm",
+        swarm["id"],
+        "--agent",
+        "s-1",
+        "--solver",
+        REPAIR,
+        "--max-attempts",
+        "1",
+    ]
+    said = ok(*work).stdout
+    assert "the state has changed meanwhile" in said and "no better" in said and "0 merged" in said
+    assert rows("swarm", "status", swarm["id"])["status"] == "running"
+    assert rows("sql", "SELECT count(*) FROM kerai.changesets WHERE task_id IS NOT NULL")[0]["count"] == 0
+
+
+def test_the_guard_is_the_root_that_all_clients_share(database: Any) -> None:
+    class Everything:
+        """A membership of a swarm without a scope."""
+
+        class assignment:
+            scope = None
+
+    worker = Worker(None, Everything(), "", None, None, None)  # type: ignore[arg-type]
+
+    def tree(*ids: Any) -> Tree:
+        kinds = {"position": "a", "depth": 0, "kind": "directory", "name": None, "language": None}
+        rest = {"content": None, "path": None, "metadata": {}}
+        return Tree.from_rows([{"id": node, "parent_id": None, **kinds, **rest} for node in ids])
+
+    other = new_id()
+    assert worker._guard(tree(other, ROOT_ID)) == ROOT_ID
+    assert worker._guard(tree(other)) == other
+    assert worker._guard(Tree()) is None
+
+
+def test_an_exact_push_that_is_sent_again_is_merged_and_not_stale(database: Any) -> None:
+    with (
+        Database(database.dsn) as way,
+        Session(way, "first") as first,
+        Session(way, "second") as second,
+    ):
+        first.push([{**insert(None, "directory", None), "node": str(ROOT_ID)}], {})
+        state = read_state(way)
+        ops = [insert(str(ROOT_ID), "file", "a")]
+        pages = list(first._pages(ops, state.vector, ROOT_ID, None, ""))
+        alone = {**state.vector, first.author: pages[-1].last_seq}
+        assert first._send(way.connection(), pages, alone)
+        assert second.push([insert(None, "directory", "beside")], state.vector).status == "merged"
+        # the answer to the first push was lost, so it is sent again
+        assert first._send(way.connection(), pages, alone)
+        # what was made from a state without "beside" is stale, and leaves nothing behind
+        late = {**state.vector, first.author: pages[-1].last_seq}
+        more = [insert(str(ROOT_ID), "file", "b")]
+        assert first.push(more, late, guard=ROOT_ID, exact=True).status == "stale"
+        assert read_state(way).tree.find("b") is None
+        assert first.push(more, late, guard=ROOT_ID).status == "merged"

@@ -1,9 +1,9 @@
 """An agent at work: read the state, let the solver change it, test, push what got better, again.
 
 Whatever is pushed has been tested exactly as it is merged: the tests run on a fresh working tree that
-holds the state and the operations, nothing else, and the push is guarded by the scope. When somebody
-else was faster, the push is stale; then the agent's operations are put onto the new state and tested
-there again.
+holds the state and the operations, nothing else, and the push is guarded by the scope; without a scope
+nothing else at all may have been merged meanwhile. When somebody else was faster, the push is stale;
+then the agent's operations are put onto the new state and tested there again.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from kerai_client.harness.results import Outcome, judge, tail
 from kerai_client.harness.workspace import Workspace
 from kerai_client.session import Session, State, Vector, read_state, read_vector
 from kerai_client.source import (
+    ROOT_ID,
     Snapshot,
     SourceError,
     Tree,
@@ -138,7 +139,8 @@ class Worker:
         """Return the subtree that the task is about: nobody else may have changed it when a push merges."""
         scope = self.membership.assignment.scope
         if scope is None and tree.root is not None:
-            return tree.root.id
+            # Anybody may insert a node without a parent that comes before the root.
+            return ROOT_ID if ROOT_ID in tree else tree.root.id
         return scope
 
     def _result_of(self, state: State) -> tuple[Outcome, str]:
@@ -273,6 +275,7 @@ class Worker:
                 candidate.ops,
                 candidate.state.vector,
                 guard=self._guard(candidate.state.tree),
+                exact=self.membership.assignment.scope is None,
                 task=self.membership.assignment.task,
                 message=message,
             )
