@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 
 @click.group()
 def solve() -> None:
-    """Solvers for `kerai agent work --solver`."""
+    """Solvers for `kerai agent work --solver`.
+
+    \b
+    Example:
+      kerai agent work --swarm first --solver "kerai solve mutate"
+    """
 
 
 @solve.command()

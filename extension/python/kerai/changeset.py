@@ -12,7 +12,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nacl.bindings import crypto_core_ed25519_is_valid_point
 from nacl.exceptions import BadSignatureError
 from nacl.signing import SigningKey, VerifyKey
 
@@ -23,14 +22,6 @@ SIGNATURE_BYTES = 64
 
 Operation = Mapping[str, Any]
 Vector = Mapping[str, int]
-
-
-def is_public_key(key: bytes) -> bool:
-    """Say whether 32 bytes are an Ed25519 public key that a signature can verify with.
-
-    A key that is no point of the curve, or one of small order, is none (RFC 8032, section 5.1.7).
-    """
-    return len(key) == PUBLIC_KEY_BYTES and bool(crypto_core_ed25519_is_valid_point(key))
 
 
 def author_id(name: str, public_key: bytes) -> str:

@@ -83,15 +83,6 @@ if "kerai @version@" not in GD:
 return GD["kerai @version@"].server.sign_as_instance(document, data_directory, public_key)
 $$;
 
-create or replace function kerai_private.is_public_key(key bytea) returns boolean
-language plpython3u immutable strict
-set search_path = pg_catalog, pg_temp
-as $$
-if "kerai @version@" not in GD:
-    plpy.execute("select kerai_private.load_python()")
-return GD["kerai @version@"].changeset.is_public_key(key)
-$$;
-
 create or replace function kerai_private.author_id(name text, public_key bytea) returns text
 language sql immutable parallel safe strict
 set search_path = pg_catalog, pg_temp
@@ -211,9 +202,9 @@ begin
         perform kerai_private.refuse('KR005', 'unknown kind of agent', format('kind: %s', coalesce($2, 'null')),
             'Use human, llm, tool or swarm.');
     end if;
-    if not kerai_private.is_public_key(given_key) then
-        perform kerai_private.refuse('KR005', 'this is no Ed25519 public key',
-            format('given: %s bytes, 32 that are a point of the curve are needed', octet_length(given_key)),
+    if octet_length(given_key) <> 32 then
+        perform kerai_private.refuse('KR005', 'an Ed25519 public key has 32 bytes',
+            format('given: %s bytes', octet_length(given_key)),
             'Pass the raw public key, not its hexadecimal or base64 text.');
     end if;
     if array_ndims($5) > 1 or array_position($5, null) is not null then

@@ -316,11 +316,6 @@ begin
             'An author id is <name>.<first 16 hex digits of sha256(public key)>.');
     end if;
     select a.public_key into known_key from kerai_private.authors as a where a.author = author;
-    if known_key is null and not kerai_private.is_public_key(public_key) then
-        perform kerai_private.refuse('KR005', 'this is no Ed25519 public key',
-            format('author: %s, key: %s', author, encode(public_key, 'hex')),
-            'Pass the raw 32 bytes of the public key that belongs to the signing key.');
-    end if;
     if known_key is null and public_key is null then
         perform kerai_private.refuse('KR006', 'no such author', format('author: %s', author),
             'Pass public_key to introduce the author, or register the agent with kerai.register_agent.');

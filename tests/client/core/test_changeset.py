@@ -93,16 +93,3 @@ def test_a_document_reads_back_as_what_was_written(
         "message": message,
         "ops": ops,
     }
-
-
-@pytest.mark.parametrize(
-    ("key", "answer"),
-    [
-        (bytes(SigningKey(b"k" * 32).verify_key), True),
-        (bytes(SigningKey(b"k" * 32).verify_key)[:31], False),
-        (bytes(32), False),  # of small order
-        (b"\xff" * 32, False),  # no point of the curve
-    ],
-)
-def test_what_is_a_public_key(key: bytes, answer: bool) -> None:
-    assert changeset.is_public_key(key) is answer
