@@ -245,12 +245,6 @@ begin
                     else 'the agent''s own' end),
             'Register under another name, or with the key that the name was registered with.');
     end if;
-    -- A key is public, so that knowing it proves nothing: who came first has the agent.
-    if not kerai_private.acts_for(row_found.owner_role) then
-        perform kerai_private.refuse('KR013', 'this agent belongs to another role',
-            format('name: %s, registered by %s, the caller is %s', given_name, row_found.owner_role, session_user),
-            'Connect as that role; or have a superuser set owner_role in kerai.agents.');
-    end if;
     return row_found;
 end
 $$;
