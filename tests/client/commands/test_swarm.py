@@ -1,0 +1,174 @@
+"""Tasks, swarms and what they report, as a user types it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+from tests.client.commands.sample import Run
+
+from kerai_client.dashboard import economics_lines
+from kerai_client.errors import KeraiError
+from kerai_client.main import cli
+from kerai_client.options import DURATION
+from kerai_client.tasks import detect_success_command
+
+SEED_LAUNCH = """kerai swarm launch \
+  --task "make all tests in pkg/auth pass" \
+  --agents 100 \
+  --model claude-opus-4-6 \
+  --timeout 1h \
+  --budget 500000"""
+
+
+def test_the_command_lines_of_the_seed_work(
+    kerai: Run, ok: Run, rows: Callable[..., Any], package: Path
+) -> None:
+    ok("import", package)
+
+    def seed(line: str) -> str:
+        return ok(*shlex.split(line)[1:]).stdout
+
+    seed("kerai agent register --name solver-1 --kind llm --model claude-opus-4-6")
+    assert [agent["model"] for agent in rows("agent", "list") if agent["name"] == "solver-1"] == [
+        "claude-opus-4-6"
+    ]
+    assert "kerai agent work --swarm" in seed(SEED_LAUNCH)
+    (task,) = rows("task", "list")
+    assert (task["description"], task["budget_seconds"], task["budget_nkoi"], task["success_command"]) == (
+        "make all tests in pkg/auth pass",
+        3600,
+        500_000,
+        "python -m pytest -q",
+    )
+    assert "make all tests in pkg/auth pass" in seed("kerai swarm status")
+    (swarm,) = rows("swarm", "status")
+    assert (swarm["status"], swarm["max_agents"]) == ("running", 100)
+    seed(f"kerai swarm leaderboard --task {task['id']}")
+    seed("kerai swarm hotspots --since 1h")
+    seed(f"kerai swarm progress --task {task['id']}")
+    seed("kerai swarm trace --agent solver-1")
+    assert seed(f"kerai swarm economics --task {task['id']}").splitlines() == [
+        "Total budget: 500,000 nKoi",
+        "Spent: 0 nKoi (0.0%)",
+        "Agents: 0 (0 active, 0 idle)",
+        "Rewards minted: 0 nKoi (0 convergence events)",
+    ]
+    seed(f"kerai swarm stop {swarm['swarm_id']}")
+    assert rows("swarm", "status")[0]["status"] == "stopped"
+    again = kerai("swarm", "stop", swarm["swarm_id"])
+    assert again.returncode == 1 and again.stderr.startswith("error KR011")
+
+
+def test_things_are_found_by_name_and_by_prefix(kerai: Run, rows: Callable[..., Any]) -> None:
+    task = rows("task", "create", "all green", "--success-command", "true")
+    assert rows("task", "show", task["id"][:8])["description"] == "all green"
+    assert rows("task", "show", "all green")["id"] == task["id"]
+    launched = rows("swarm", "launch", "--task", task["id"][:8], "--agents", "3", "--name", "nightly")
+    assert launched["task_id"] == task["id"]
+    assert rows("swarm", "status", "nightly")["members"] == []
+    unknown = kerai("task", "show", "nothing such")
+    assert unknown.returncode == 1 and "kerai task list" in unknown.stderr
+    both = kerai("swarm", "launch", "--task", task["id"], "--budget", "5")
+    assert both.returncode == 1 and "--budget" in both.stderr
+
+
+def test_bad_values_are_refused_in_words(kerai: Run, ok: Run, package: Path) -> None:
+    empty = kerai("task", "create", "x")
+    assert empty.returncode == 1 and "the tree is empty" in empty.stderr
+    ok("import", package)
+    assert "nothing at 'pkg/nowhere'" in kerai("task", "create", "x", "--scope", "pkg/nowhere").stderr
+    assert kerai("swarm", "launch", "--task", "x", "--timeout", "soon").returncode == 2
+    assert "no solver" in kerai("swarm", "launch", "--task", "x", "--start", "2").stderr
+    assert "there is no swarm" in kerai("agent", "work", "--swarm", "none", "--solver", "true").stderr
+    wrong = kerai("agent", "register", "--name", "a/b", "--kind", "tool")
+    assert wrong.returncode == 1 and "Traceback" not in wrong.stderr
+
+
+def test_watching_in_json_is_refused() -> None:
+    refused = CliRunner().invoke(cli, ["swarm", "status", "--watch", "--json"])
+    assert (
+        refused.exit_code == 2 and "--watch shows a table" in json.loads(refused.stderr)["error"]["message"]
+    )
+
+
+def test_numbers_that_no_column_holds_are_refused(ok: Run, package: Path) -> None:
+    ok("import", package)
+    create, launch = ["task", "create", "x", "--success-command", "true"], ["swarm", "launch", "--task", "x"]
+    work = ["agent", "work", "--swarm", "x"]
+    for words, largest in (
+        ([*create, "--budget"], 2**63 - 1),
+        ([*create, "--budget-ops"], 2**31 - 1),
+        ([*create, "--timeout"], 2**31 - 1),
+        ([*launch, "--agents"], 2**31 - 1),
+        ([*launch, "--budget"], 2**63 - 1),
+        (["log", "--limit"], 2**63 - 1),
+        (["swarm", "hotspots", "--since"], 2**31 - 1),
+    ):
+        taken = CliRunner().invoke(cli, [*words, str(largest)])
+        assert taken.exit_code == 0, (words, taken.output)
+        refused = CliRunner().invoke(cli, [*words, str(largest + 1)])
+        assert refused.exit_code == 2 and "Invalid value" in refused.stderr, words
+    assert CliRunner().invoke(cli, [*work, "--cost-per-second", str(2**31)]).exit_code == 2
+
+
+def test_a_hosted_agent_has_no_key_here(kerai: Run, ok: Run, package: Path, tmp_path: Path) -> None:
+    ok("agent", "register", "--name", "psql", "--kind", "human", "--hosted")
+    assert not (tmp_path / "keys").exists()
+    refused = kerai("import", package, "--agent", "psql")
+    assert refused.returncode == 1 and "hosted" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("90s", 90), ("15m", 900), ("1h", 3600), ("1h30m", 5400), ("0.5d", 43200)],
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert DURATION.convert(text, None, None) == seconds
+
+
+@pytest.mark.parametrize("text", ["0", "soon", "1h!", "25000d", "9" * 400 + "d"])
+def test_no_durations(text: str) -> None:
+    with pytest.raises(click.BadParameter):
+        DURATION.convert(text, None, None)
+
+
+@pytest.mark.parametrize(
+    ("names", "command"),
+    [
+        ({"test_a.py", "a.py"}, "python -m pytest -q"),
+        ({"Cargo.toml", "lib.rs"}, "cargo test"),
+        ({"go.mod", "a_test.go"}, "go test ./..."),
+        ({"package.json", "index.js"}, "npm test"),
+        ({"pyproject.toml"}, "python -m pytest -q"),
+    ],
+)
+def test_success_commands_are_detected(names: set[str], command: str) -> None:
+    assert detect_success_command(names) == command
+    with pytest.raises(KeraiError):
+        detect_success_command({"README.md"})
+
+
+def test_economics_read_like_the_seed() -> None:
+    row = {
+        "budget_nkoi": 500_000,
+        "spent_nkoi": 312_000,
+        "spent_percent": 62.4,
+        "agents": 100,
+        "active": 47,
+        "idle": 53,
+        "rewards_minted": 85_000,
+        "convergence_events": 3,
+    }
+    assert economics_lines(row) == [
+        "Total budget: 500,000 nKoi",
+        "Spent: 312,000 nKoi (62.4%)",
+        "Agents: 100 (47 active, 53 idle)",
+        "Rewards minted: 85,000 nKoi (3 convergence events)",
+    ]
