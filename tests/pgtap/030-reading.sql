@@ -123,5 +123,11 @@ select is(count(*), 501::bigint, 'is shown down to a depth of 500') from kerai.t
 select is(count(*), 501::bigint, 'also as of a vector') from kerai.tree(null, kerai.version_vector()) as t
 where t.id >= pg_temp.node(1000) and t.id <= pg_temp.node(1600);
 
+select is(pg_temp.push('ann', pg_temp.ins(2000, null, '{"kind": "project", "name": "app"}'),
+    pg_temp.ins(2001, 2000, '{"kind": "package", "name": "core"}'), pg_temp.ins(2002, 2001, '{"name": "x.py", "content": "x\n"}')),
+    'merged', 'files need not lie in directories');
+select results_eq('select * from kerai.checkout(pg_temp.node(2000))', $$values ('app/core/x.py'::text, E'x\n'::text)$$,
+    'to be checked out');
+
 select * from finish();
 rollback;

@@ -254,6 +254,23 @@ $$;
 comment on function kerai.source(uuid, jsonb) is
 'The text of a file, or of any node: the contents of the node and of everything below it, in order; NULL when the node is not visible. Base64 when the node''s metadata says encoding = base64.';
 
+-- What stands for a node in a directory. A tree may hold names that no directory can: those are escaped, all others
+-- stay as they are. The client lays files out by the same rule (client/kerai_client/source/layout.py).
+create or replace function kerai_private.entry(kind text, name text, id uuid) returns text
+language plpgsql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    escaped constant text := case when name in ('.', '..', '.git', '.kerai') then replace(name, '.', '%2E')
+        else replace(name, '/', '%2F') end;
+begin
+    if name = '' or name is null then
+        return case when kind = 'file' then 'unnamed-' || id else '' end;
+    end if;
+    return case when octet_length(escaped) <= 255 then escaped else left(escaped, 50) || '~' || id end;
+end
+$$;
+
 create or replace function kerai.checkout(scope uuid default null, at jsonb default null)
 returns table (path text, source text)
 language plpgsql stable security definer
@@ -261,6 +278,8 @@ set search_path = pg_catalog, pg_temp
 set jit = off
 as $$
 #variable_conflict use_column
+declare
+    longest constant int := 2000;
 begin
     if scope is not null then
         perform kerai_private.require_node(scope);
@@ -272,36 +291,76 @@ begin
             id, parent_id, "position", depth, kind, name, language, content, path, metadata, n)
     ),
 
-    -- The directories, and whatever lies directly in one.
-    folders (id, n, kind, path, inside) as (
-        select l.id, l.n, l.kind, l.name, scope is null or l.id = scope
+    -- The directories, and whatever lies directly in one: in which directory it is, and as what.
+    folders (id, n, kind, directory, entry, inside) as (
+        select l.id, l.n, l.kind, '', kerai_private.entry(l.kind, l.name, l.id), scope is null or l.id = scope
         from listing as l
         where l.parent_id is null
         union all
-        select l.id, l.n, l.kind, concat_ws('/', f.path, l.name), f.inside or l.id = scope
+        select l.id, l.n, l.kind, p.path, kerai_private.entry(l.kind, l.name, l.id), f.inside or l.id = scope
         from folders as f
         inner join listing as l on l.parent_id = f.id
-        where f.kind = 'directory'
+        cross join lateral (select concat_ws('/', nullif(f.directory, ''), nullif(f.entry, '')) as path) as p
+        where f.kind <> 'file' and octet_length(p.path) <= longest
     ),
 
-    -- In pre-order everything up to the next of those is a part of it.
+    -- Of the files with one entry the first keeps it, unless a directory has it.
+    ranked as (
+        select f.*,
+            row_number() over (partition by f.directory, f.entry order by f.n) > 1 or exists (
+                select from folders as d
+                where d.kind <> 'file' and d.directory = f.directory and d.entry = f.entry) as again,
+            case when octet_length(f.entry) <= 240 then f.entry else left(f.entry, 50) || '~' || f.id end as stem
+        from folders as f
+        where f.kind = 'file'
+    ),
+
+    numbered as (
+        select r.*, row_number() over (partition by r.directory, r.stem, r.again order by r.n) as turn from ranked as r
+    ),
+
+    -- The others get the free ones of stem~2, stem~3, …, in order.
+    free as (
+        select s.directory, s.stem, i.number,
+            row_number() over (partition by s.directory, s.stem order by i.number) as turn
+        from (
+            select u.directory, u.stem, max(u.turn) as files from numbered as u
+            where u.again group by u.directory, u.stem
+        ) as s
+        cross join lateral (
+            select count(*) as entries from folders as e
+            where e.directory = s.directory and starts_with(e.entry, s.stem || '~')
+        ) as t
+        cross join lateral generate_series(2, s.files + t.entries + 1) as i (number)
+        where (s.directory, s.stem || '~' || i.number) not in (select e.directory, e.entry from folders as e)
+    ),
+
+    files as (
+        select u.n, concat_ws('/', nullif(u.directory, ''),
+            case when u.again then u.stem || '~' || f.number else u.entry end) as path
+        from numbered as u
+        left join free as f on u.again and f.directory = u.directory and f.stem = u.stem and f.turn = u.turn
+        where u.inside
+    ),
+
+    -- In pre-order everything up to the next of the folders' nodes is a part of it.
     parts as (
         select max(f.n) over (order by l.n) as folder_n, l.n, l.content
         from listing as l
         left join folders as f on f.id = l.id
     )
 
-    select coalesce(f.path, ''), coalesce(string_agg(p.content, '' order by p.n), '')
-    from folders as f
+    select f.path, coalesce(string_agg(p.content, '' order by p.n), '')
+    from files as f
     inner join parts as p on p.folder_n = f.n
-    where f.kind = 'file' and f.inside
+    where octet_length(f.path) <= longest
     group by f.n, f.path
     order by f.n;
 end
 $$;
 
 comment on function kerai.checkout(uuid, jsonb) is
-'Every file below scope (NULL: all) as (path, source), paths from the root of the tree; at: as of that version vector.';
+'Every file below scope (NULL: all) as (path, source), paths from the root of the tree; at: as of that version vector. Names that no directory can hold are escaped, equal ones numbered: every path can be written, and no two are the same.';
 
 create or replace function kerai.state_digest() returns text
 language sql stable security definer
