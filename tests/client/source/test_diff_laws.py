@@ -267,7 +267,7 @@ def foreign_trees(draw: st.DrawFn) -> Tree:
     for row in rows:
         by_parent.setdefault(row["parent_id"], []).append(row)
     ordered: list[dict[str, Any]] = []
-    stack = by_parent[None][:]
+    stack = sorted(by_parent[None], key=lambda row: row["position"], reverse=True)
     while stack:
         row = stack.pop()
         ordered.append(row)

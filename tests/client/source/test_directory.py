@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from pathlib import Path
@@ -22,6 +23,7 @@ from kerai_client.source import (
     snapshot_of,
     write_directory,
 )
+from kerai_client.source.renames import parents
 
 
 def put(top: Path, files: dict[str, bytes]) -> Path:
@@ -300,3 +302,30 @@ def test_a_written_tree_reads_the_same(
     tree = apply_operations(tree, diff(tree, two, author="x"))
     write_directory(tree, top, previous=list(one))
     assert read_directory(top)[0] == two == snapshot_of(tree)
+
+
+steps = st.lists(st.sampled_from(["..", "..", ".", "", "a", "b", "c", "/"]), min_size=1, max_size=8)
+places = st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=3).map("/".join)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(links=st.dictionaries(places, steps.map("/".join), min_size=1, max_size=6))
+def test_no_link_of_a_written_tree_leads_out(
+    tmp_path_factory: pytest.TempPathFactory, links: dict[str, str]
+) -> None:
+    files = {path: FileState(target.encode(), symlink=True) for path, target in links.items()}
+    files = {path: state for path, state in files.items() if not set(parents(path)) & set(files)}
+    tree = apply_operations(Tree(), diff(Tree(), dict.fromkeys(files, FileState(b"x")), author="x"))
+    # as somebody who does not use this client could have made it
+    for path, node in list(tree.files()):
+        (leaf,) = tree.children(node.id)
+        hostile = [
+            {"op": "node_update", "node": str(node.id), "metadata": {"symlink": True}},
+            {"op": "node_update", "node": str(leaf.id), "set": {"content": links[path]}},
+        ]
+        tree = apply_operations(tree, hostile)
+    top = tmp_path_factory.mktemp("above") / "top"
+    write_directory(tree, top)
+    for path in files:
+        with contextlib.suppress(OSError, RuntimeError):  # a link to nothing, a circle
+            assert (top / path).resolve(strict=True).is_relative_to(top), (path, links)
