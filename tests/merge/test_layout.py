@@ -18,9 +18,7 @@ NAMES = (
 )
 # Each node: below which earlier one (-1: none), of which kind, of which name.
 TREES = st.lists(
-    st.tuples(
-        st.integers(-1, 8), st.sampled_from(["directory", "directory", "file"]), st.sampled_from(NAMES)
-    ),
+    st.tuples(st.integers(-1, 8), st.sampled_from(["directory", "package", "file"]), st.sampled_from(NAMES)),
     max_size=40,
 )
 
@@ -32,7 +30,7 @@ def operations(tree: list[tuple[int, str, str | None]]) -> list[dict[str, Any]]:
         {
             "op": "node_insert",
             "node": ids[n],
-            "parent": ids[below] if 0 <= below < n and tree[below][1] == "directory" else None,
+            "parent": ids[below] if 0 <= below < n and tree[below][1] != "file" else None,
             "position": f"{(n * 5) % 11:02}",
             "kind": kind,
             "name": name,

@@ -86,7 +86,7 @@ class _Diff:
         renames = renamed_files(gone, added)
         for path in renames.values():
             del gone[path]
-        if added or self.into not in self.directories:
+        if added or (self.into not in self.directories and (self.into or not len(self.tree))):
             self.make_directories(renames, added)
         for path, before in sorted(renames.items()):
             self.relocate(old[before].id, path)
@@ -108,12 +108,13 @@ class _Diff:
         """Make, rename or move the directories that the new paths need, upper ones first."""
         emitter = self.emitter
         if "" not in self.directories:
-            if len(self.tree):
-                raise SourceError("the tree has no root directory to put files into")
-            emitter.insert_as(ROOT_ID, None, keys(None, None, 1, None)[0], "directory")
-            # in case that somebody had deleted it: inserting a known node does nothing
-            emitter.ops.append({"op": "node_restore", "node": str(ROOT_ID)})
-            self.directories[""] = [ROOT_ID]
+            place = keys(None, None, 1, None)[0]
+            root = emitter.insert(None, place, "directory") if ROOT_ID in self.tree else ROOT_ID
+            if root == ROOT_ID:  # else somebody has given it a name
+                emitter.insert_as(ROOT_ID, None, place, "directory")
+                # in case that somebody had deleted it: inserting a known node does nothing
+                emitter.ops.append({"op": "node_restore", "node": str(ROOT_ID)})
+            self.directories[""] = [root]
         needed = {above for path in added for above in parents(path)}
         if self.into:
             needed |= {self.into, *parents(self.into)}
@@ -192,6 +193,8 @@ class _Diff:
     def only_files(self, path: str, going: set[str]) -> bool:
         """Whether nothing but files, and directories that go or have gone, stands in a directory."""
         for directory in self.directories[path]:
+            if self.tree[directory].kind != "directory":
+                return False
             for child in self.tree.children(directory):
                 if child.kind == "directory":
                     below = self.layout.paths.get(child.id)  # None: its path would be too long

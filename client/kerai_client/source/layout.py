@@ -2,7 +2,8 @@
 
 A tree may hold any names: whoever may push can send what no directory can hold. So each file and
 directory of the tree gets a path that can be written, and what can be written keeps its own. The rule
-(``kerai.checkout()`` repeats it in SQL, so a change here is a change there):
+(``kerai.checkout()`` repeats it in SQL, so a change here is a change there; a directory here is any node
+that is no file and not below one, such as a package):
 
 1. *Entry.* The entry of a node is its name, but
 
@@ -22,8 +23,7 @@ directory of the tree gets a path that can be written, and what can be written k
 
 3. *Too long.* What would have a path of more than 2000 bytes is left out, with all below it.
 
-The id is written in lower case with hyphens. Only directories, and files directly in one of them (or at the
-top), have paths of their own.
+The id is written in lower case with hyphens. What is below a file has no path of its own.
 """
 
 from __future__ import annotations
@@ -151,9 +151,9 @@ def lay_out(tops: Iterable[Node], children: Callable[[UUID], list[Node]]) -> Lay
             entry = entries.pop()
             if entry.kind == "file":
                 files.append(entry)
-            elif entry.kind == "directory" and entry.name:
+            elif entry.name:
                 directories.setdefault(entry_of(entry.name, entry.id), []).append(entry)
-            elif entry.kind == "directory":
+            else:
                 nodes.append(entry)
                 entries.extend(reversed(children(entry.id)))
         layout.directories[path] = nodes

@@ -76,7 +76,7 @@ def _confine(tree: Tree, plan: Plan, scope: UUID) -> None:
         raise SourceError(f"the scope {scope} is not in the tree", hint="it may have been deleted meanwhile")
     layout = tree.layout()
     home = tree.path_of(scope)
-    directory = tree[scope].kind == "directory"
+    directory = any(node.id == scope for node in layout.directories.get(home, ()))
     for path in sorted(plan.old.keys() | plan.want.keys()):
         node = plan.old.get(path)
         state = tree.state(node.id) if node is not None else None

@@ -247,7 +247,8 @@ def foreign_trees(draw: st.DrawFn) -> Tree:
 
     directories = [add(None, "directory")]
     for name in draw(st.lists(entries, max_size=3)):
-        directories.append(add(draw(st.none() | st.sampled_from(directories)), "directory", name=name))
+        above = draw(st.none() | st.sampled_from(directories))
+        directories.append(add(above, draw(st.sampled_from(["directory", "package"])), name=name))
     for name in draw(st.lists(entries, max_size=4)):
         file = add(
             draw(st.sampled_from(directories)),

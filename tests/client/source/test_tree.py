@@ -11,6 +11,7 @@ from uuid import UUID
 import pytest
 
 from kerai_client.source import (
+    ROOT_ID,
     FileState,
     Snapshot,
     SourceError,
@@ -257,6 +258,40 @@ def test_odd_names_that_become_equal_stay_apart(tmp_path: Path) -> None:
     expected += ["d%2Fe/f", "d%2Fe~2", f"{'x' * 50}~{ids[6]}~2"]
     check_round_trip(tree, dict.fromkeys(sorted(expected), FileState(b"")), tmp_path)
     assert [tree.path_of(ids[at]) for at in (1, 2, 3)] == ["a%2Fb~3", "a%2Fb~5", "a%2Fb~2"]
+
+
+def row_insert(node: UUID, name: str) -> dict[str, Any]:
+    return {
+        "op": "node_insert",
+        "node": str(node),
+        "parent": None,
+        "position": "a",
+        "kind": "x",
+        "name": name,
+    }
+
+
+def test_files_need_not_lie_in_directories(tmp_path: Path) -> None:
+    tree = Tree.from_rows(
+        [
+            row(A, None, "project", name="app"),
+            row(B, A, "package", name="core"),
+            row(C, B, "file", name="x.py"),
+            row(D, C, "line", content="x\n"),
+            row(E, B, "note", content="kept"),
+        ]
+    )
+    check_round_trip(tree, {"app/core/x.py": FileState(b"x\n")}, tmp_path)
+    edited = {"app/core/y.py": FileState(b"y\n")}
+    for scope in (None, B):
+        ops = diff(tree, edited, author="x", scope=scope)
+        assert snapshot_of(apply_operations(tree, ops)) == edited
+    named = apply_operations(tree, [row_insert(ROOT_ID, "root")])
+    for before in (tree, named):
+        more = {**snapshot_of(before), "top": FileState(b""), "a/b": FileState(b"")}
+        assert snapshot_of(apply_operations(before, diff(before, more, author="x"))) == more
+    # what is no directory stays when its last file goes
+    assert diff(tree, {}, author="x") == [{"op": "node_delete", "node": str(C)}]
 
 
 def test_thousands_of_files_of_one_name_take_little_time() -> None:
