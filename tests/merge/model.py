@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 from uuid import UUID
 
@@ -189,20 +190,41 @@ class State:
     def checkout(self, scope: str | None = None) -> list[tuple[str, str]]:
         """Return what kerai.checkout(scope) must return, in the order of the tree.
 
-        Files are what directories alone lead to: one below another file or a statement is a part of that.
+        Files are what no other file is above of. Their names are escaped, and numbered where they clash.
         """
-        found = []
+        places: dict[str | None, str] = {None: ""}
+        directories: set[tuple[str, str]] = set()
+        files: list[tuple[str, str, str]] = []
         for row in self.tree():
-            above, names = row.parent_id, [row.name]
-            while above is not None and self.nodes[above].kind == "directory":
-                names.insert(0, self.nodes[above].name)
-                above = self.nodes[above].parent
-            inside = scope is None or self.is_below(row.id, scope)
-            if row.kind == "file" and above is None and inside:
-                found.append(
-                    ("/".join(name for name in names if name is not None), self.source(row.id) or "")
-                )
+            if row.parent_id not in places:
+                continue
+            place, entry = places[row.parent_id], _entry(row)
+            if row.kind == "file":
+                files.append((place, entry, row.id))
+                continue
+            places[row.id] = "/".join(filter(None, (place, entry)))
+            if entry:
+                directories.add((place, entry))
+        taken = directories | {(place, entry) for place, entry, _ in files}
+        kept: set[tuple[str, str]] = set(directories)
+        found = []
+        for place, entry, node in files:
+            name = entry
+            if (place, name) in kept:
+                name = next(n for n in (f"{entry}~{i}" for i in count(2)) if (place, n) not in taken)
+                taken.add((place, name))
+            kept.add((place, name))
+            if scope is None or self.is_below(node, scope):
+                found.append(("/".join(filter(None, (place, name))), self.source(node) or ""))
         return found
+
+
+def _entry(row: Row) -> str:
+    if not row.name:
+        return f"unnamed-{row.id}" if row.kind == "file" else ""
+    if row.name in (".", "..", ".git", ".kerai"):
+        return row.name.replace(".", "%2E")
+    return row.name.replace("/", "%2F")
 
 
 def fold(operations: Iterable[Operation]) -> State:

@@ -74,28 +74,18 @@ begin
         order by l.node_id, l.stamp
     ),
 
-    fields as (
-        select f.node_id, jsonb_object_agg(f.key, f.value) as written
+    -- The last write of each field and of each metadata key.
+    written as (
+        select w.node_id, w.part, jsonb_object_agg(w.key, w.value) as fields
         from (
-            select distinct on (l.node_id, s.key) l.node_id, s.key, s.value
+            select distinct on (l.node_id, p.part, s.key) l.node_id, p.part, s.key, s.value
             from log as l
-            cross join lateral jsonb_each(l.payload -> 'set') as s
+            cross join (values ('set'), ('metadata')) as p (part)
+            cross join lateral jsonb_each(l.payload -> p.part) as s
             where l.op_type = 'node_update'
-            order by l.node_id, s.key, l.stamp desc
-        ) as f
-        group by f.node_id
-    ),
-
-    keys as (
-        select k.node_id, jsonb_object_agg(k.key, k.value) as written
-        from (
-            select distinct on (l.node_id, s.key) l.node_id, s.key, s.value
-            from log as l
-            cross join lateral jsonb_each(l.payload -> 'metadata') as s
-            where l.op_type = 'node_update'
-            order by l.node_id, s.key, l.stamp desc
-        ) as k
-        group by k.node_id
+            order by l.node_id, p.part, s.key, l.stamp desc
+        ) as w
+        group by w.node_id, w.part
     ),
 
     tombs as (
@@ -115,19 +105,19 @@ begin
         i.node_id,
         case when p.node is null then (i.payload ->> 'parent')::uuid else p.parent end,
         coalesce(p.position, i.payload ->> 'position'),
-        coalesce(f.written ->> 'kind', i.payload ->> 'kind'),
-        case when f.written ? 'name' then f.written ->> 'name' else i.payload ->> 'name' end,
-        case when f.written ? 'language' then f.written ->> 'language' else i.payload ->> 'language' end,
-        case when f.written ? 'content' then f.written ->> 'content' else i.payload ->> 'content' end,
+        coalesce(f.fields ->> 'kind', i.payload ->> 'kind'),
+        case when f.fields ? 'name' then f.fields ->> 'name' else i.payload ->> 'name' end,
+        case when f.fields ? 'language' then f.fields ->> 'language' else i.payload ->> 'language' end,
+        case when f.fields ? 'content' then f.fields ->> 'content' else i.payload ->> 'content' end,
         case when k.node_id is null and not i.payload ? 'metadata' then '{}'
             else kerai_private.without_nulls(
                 case jsonb_typeof(i.payload -> 'metadata') when 'object' then i.payload -> 'metadata' else '{}' end
-                || coalesce(k.written, '{}')) end,
+                || coalesce(k.fields, '{}')) end,
         coalesce(t.deleted, false),
         coalesce(p.stamp, i.stamp)
     from inserts as i
-    left join fields as f on f.node_id = i.node_id
-    left join keys as k on k.node_id = i.node_id
+    left join written as f on f.node_id = i.node_id and f.part = 'set'
+    left join written as k on k.node_id = i.node_id and k.part = 'metadata'
     left join tombs as t on t.node_id = i.node_id
     left join places as p on p.node = i.node_id;
 end
