@@ -10,8 +10,6 @@ from kerai_client.errors import KeraiError
 from kerai_client.session import Session, read_state
 from kerai_client.source import Problem, Snapshot, diff, read_directory, snapshot_of
 
-# The private server's directory, and what a checkout remembers.
-LEFT_OUT = (".kerai/",)
 # stage, how much is done, of how much (None: not known)
 Progress = Callable[[str, int, int | None], None]
 
@@ -50,7 +48,6 @@ def import_directory(
     snapshot, problems = read_directory(
         directory,
         progress=lambda done: tell("reading", done, None),
-        exclude=LEFT_OUT,
         tracked=there.keys(),
     )
     unread = {problem.path for problem in problems} - snapshot.keys()

@@ -358,16 +358,16 @@ def test_an_edit_is_never_lost_even_when_the_comparison_errs(monkeypatch: pytest
 def test_large_files_and_many_files_take_little_time() -> None:
     text = "".join(f"def f{n}(x):\n    a = x + {n}\n    if a:\n        return a\n\n" for n in range(2000))
     tree = imported({"big.py": FileState(text.encode())})
-    began = time.perf_counter()
+    began = time.process_time()
     ops = edit(tree, {"big.py": FileState(text.replace("x + 1000\n", "x - 1000\n").encode())})
-    assert time.perf_counter() - began < 3  # a third of a second alone on a machine of 2020; tests share it
+    assert time.process_time() - began < 3  # a third of a second alone on a machine of 2020; tests share it
     assert len(ops) == 1
     many = {f"d{n % 50}/f{n}.py": FileState(f"x = {n}\ny = 2\n".encode()) for n in range(2000)}
     tree = imported(many)
     assert len(tree.layout().files) == 2000
-    began = time.perf_counter()
+    began = time.process_time()
     ops = edit(tree, {**many, "d7/f7.py": FileState(b"x = 7\ny = 3\n")})
-    assert time.perf_counter() - began < 3
+    assert time.process_time() - began < 3
     assert len(ops) == 1
 
 

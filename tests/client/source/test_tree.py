@@ -297,9 +297,9 @@ def test_files_need_not_lie_in_directories(tmp_path: Path) -> None:
 def test_thousands_of_files_of_one_name_take_little_time() -> None:
     rows = [row(A, None, "directory")]
     rows += [row(UUID(int=number), A, "file", name="same") for number in range(100, 20_100)]
-    began = time.perf_counter()
+    began = time.process_time()
     assert "same~20000" in snapshot_of(Tree.from_rows(rows))
-    assert time.perf_counter() - began < 5  # a quarter of a second; counting from 2 each time takes a minute
+    assert time.process_time() - began < 5  # a quarter of a second; counting from 2 each time takes a minute
 
 
 def test_what_lies_too_deep_is_left_out_and_left_alone(tmp_path: Path) -> None:
