@@ -6,6 +6,7 @@ its own, and is gone at the end, also after Ctrl-C or a SIGTERM.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -247,3 +248,21 @@ def kerai() -> Kerai:
         return subprocess.run(command, capture_output=True, text=True, check=False, **options)
 
     return run
+
+
+@pytest.fixture
+def ok(kerai: Kerai) -> Kerai:
+    """Run a command that must succeed."""
+
+    def run(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+        result = kerai(*arguments, **options)
+        assert result.returncode == 0, result.stderr + result.stdout
+        return result
+
+    return run
+
+
+@pytest.fixture
+def rows(ok: Kerai) -> Callable[..., Any]:
+    """Run a command with --json and return what it prints."""
+    return lambda *arguments: json.loads(ok(*arguments, "--json").stdout)

@@ -36,24 +36,6 @@ def _here(database: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("TMPDIR", str(tmp_path))
 
 
-@pytest.fixture
-def ok(kerai: Run) -> Run:
-    """Run a command that must succeed."""
-
-    def run(*arguments: str | Path, **options: Any) -> Result:
-        result = kerai(*arguments, **options)
-        assert result.returncode == 0, result.stderr + result.stdout
-        return result
-
-    return run
-
-
-@pytest.fixture
-def rows(ok: Run) -> Callable[..., Any]:
-    """Run a command with --json and return what it prints."""
-    return lambda *arguments: json.loads(ok(*arguments, "--json").stdout)
-
-
 def launch(rows: Callable[..., Any]) -> Any:
     """Import the folder and launch a swarm on all of it."""
     rows("import", ".")

@@ -111,6 +111,17 @@ select is(pg_temp.push('ann', json_build_array(pg_temp.set_op(30, 'content', 'z'
 select pg_temp.refuses($$select pg_temp.push('ann', json_build_array(pg_temp.set_op(12, 'content', 'x')), pg_temp.node(99))$$,
     'KR006', 'no such task', '000000000099', 'kerai.create_task', 'a push under an unknown task');
 
+-- check_task: money
+savepoint before_money;
+update kerai.tasks set budget_nkoi = 700, spent_nkoi = 699 where id = :'task';
+select is(pg_temp.push('bob', json_build_array(pg_temp.set_op(21, 'content', 'y = 4')), :'task'), 'merged',
+    'a push while one nKoi is left');
+update kerai.tasks set spent_nkoi = 700 where id = :'task';
+select pg_temp.refuses(format($$select pg_temp.push('bob', json_build_array(pg_temp.set_op(21, 'content', 'x')), %L)$$,
+    :'task'), 'KR008', 'the task''s money is used up', 'task .*: 700 of 700 nKoi spent', 'larger budget_nkoi',
+    'a push after the money is spent');
+rollback to savepoint before_money;
+
 -- check_task: time
 savepoint before_time;
 update kerai.tasks set started_at = now() - interval '101 seconds' where id = :'task';

@@ -14,7 +14,7 @@ select pg_temp.refuses(format('select * from kerai.%s(null)', f), 'KR006', 'no s
 from unnest('{swarm_leaderboard,swarm_progress,swarm_economics}'::text[]) as f;
 select pg_temp.refuses(format('select * from kerai.swarm_hotspots(%s)', f.since), 'KR005',
     'hotspots are counted since a time ago', f.detail, '1 hour', 'hotspots since ' || f.since)
-from (values ('null', 'null'), ('interval ''-1 hour''', '-01:00')) as f (since, detail);
+from (values ('null', 'null'), ('interval ''-1 hour''', '-01:00'), ('interval ''1000000 years''', '1000000 years')) as f (since, detail);
 select is((select count(*) from kerai.swarm_status()), 0::bigint, 'no swarms, no status');
 
 -- a swarm at work: ann reports 5, 3 and a pass of an old state; bob reports 4, pushes two changesets; cy does nothing

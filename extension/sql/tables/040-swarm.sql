@@ -1,6 +1,6 @@
 -- 040 swarm: goals, the swarms that work on them, what the tests said, and what a payment rests on.
 
--- scope_node_id has no foreign key: the tree is rebuilt from the changesets, and its rows come and go then.
+-- scope_node_id has no foreign key: it would lock the node's row, and pushes wait for nothing of a task's.
 create table kerai.tasks (
     id uuid primary key default gen_random_uuid(),
     description text not null,

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.client.commands.sample import PACKAGE, Result, Run, make
+from tests.client.commands.sample import PACKAGE, make
 
 
 @pytest.fixture(autouse=True)
@@ -19,24 +17,6 @@ def _here(database: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("KERAI_DSN", database.dsn)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setenv("COLUMNS", "400")
-
-
-@pytest.fixture
-def ok(kerai: Run) -> Run:
-    """Run a command that must succeed."""
-
-    def run(*arguments: str | Path, **options: Any) -> Result:
-        result = kerai(*arguments, **options)
-        assert result.returncode == 0, result.stderr + result.stdout
-        return result
-
-    return run
-
-
-@pytest.fixture
-def rows(ok: Run) -> Callable[..., Any]:
-    """Run a command with --json and return what it prints."""
-    return lambda *arguments: json.loads(ok(*arguments, "--json").stdout)
 
 
 @pytest.fixture
