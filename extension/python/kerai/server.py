@@ -69,6 +69,53 @@ def sign_as_instance(document: str, data_directory: str, public_key: bytes) -> b
     return changeset.sign(document, key)
 
 
+def cyclic_nodes(nodes: Sequence[str], parents: Sequence[str]) -> list[str]:
+    """Say which nodes lie on a cycle of a directed graph, in the order in which they are found.
+
+    Tarjan, "Depth-first search and linear graph algorithms" (SIAM J. Comput. 1972), without recursion: the
+    members of strongly connected components of more than one node, and the nodes with an edge to themselves.
+
+    :param nodes: where each edge starts.
+    :param parents: where each edge ends.
+    """
+    ends: dict[str, list[str]] = {}
+    for node, parent in zip(nodes, parents, strict=True):
+        ends.setdefault(node, []).append(parent)
+    order: dict[str, int] = {}
+    low: dict[str, int] = {}
+    open_nodes: list[str] = []
+    closed: set[str] = set()
+    cyclic: list[str] = []
+    for start in ends:
+        if start in order:
+            continue
+        order[start] = low[start] = len(order)
+        open_nodes.append(start)
+        path = [(start, iter(ends[start]))]
+        while path:
+            node, rest = path[-1]
+            for end in rest:
+                if end not in order:
+                    order[end] = low[end] = len(order)
+                    open_nodes.append(end)
+                    path.append((end, iter(ends.get(end, ()))))
+                    break
+                if end not in closed:
+                    low[node] = min(low[node], order[end])
+            else:
+                path.pop()
+                if path:
+                    low[path[-1][0]] = min(low[path[-1][0]], low[node])
+                if low[node] == order[node]:
+                    component = [open_nodes.pop()]
+                    while component[-1] != node:
+                        component.append(open_nodes.pop())
+                    closed.update(component)
+                    if len(component) > 1 or node in ends.get(node, ()):
+                        cyclic += component
+    return cyclic
+
+
 def void_moves(
     base_children: Sequence[str],
     base_parents: Sequence[str | None],
@@ -78,11 +125,11 @@ def void_moves(
     """Say which moves of a sequence are void: those that would put a node below itself.
 
     This is the ``do`` of Kleppmann, Mulligan, Gomes and Beresford, "A highly-available move
-    operation for replicated trees" (IEEE TPDS 2022), over the part of the tree that the moves can
-    see. A void move leaves the tree as it is, so later ones are judged without it.
+    operation for replicated trees" (IEEE TPDS 2022), over the part of the tree in which cycles are
+    possible. A void move leaves the tree as it is, so later ones are judged without it.
 
-    :param base_children: nodes of the tree before the first move: every moved node and every
-        ancestor of a moved node or of a new parent.
+    :param base_children: nodes of the tree before the first move: at least all that can lie on a
+        cycle of its edges and those of the moves.
     :param base_parents: the parent of each, None at a root.
     :param nodes: the nodes moved, in the order of the moves' stamps.
     :param parents: the new parent of each, None for a root.

@@ -69,7 +69,8 @@ begin
         insert into kerai_private.moves (stamp, node_id, parent_id, position)
         select o.stamp, o.node, o.parent, o.position from unnest(ops) as o where o.op = 'node_move';
 
-        perform kerai_private.replay_moves((select min(o.stamp) from unnest(ops) as o where o.op = 'node_move'));
+        perform kerai_private.replay_moves(min(o.stamp), array_agg(o.node), array_agg(o.parent))
+        from unnest(ops) as o where o.op = 'node_move';
     end if;
     if kinds && '{edge_insert,edge_delete,perspective_set,perspective_delete,association_set,association_delete}' then
         perform kerai_private.merge_relations(ops, author);
@@ -141,7 +142,9 @@ begin
             content = case when n.content_stamp is null then f.content else n.content end,
             metadata = kerai_private.rebase_metadata(n.metadata, n.metadata_stamps, coalesce(f.metadata, '{}')),
             parent_id = case when n.placed_stamp is null then f.parent else n.parent_id end,
-            position = case when n.placed_stamp is null then f.position else n.position end
+            position = case when n.placed_stamp is null then f.position else n.position end,
+            created_parent_id = case when n.placed_stamp is null then null else f.parent end,
+            created_position = case when n.placed_stamp is null then null else f.position end
         from (
             select distinct on (o.node) o.* from unnest(ops) as o where o.op = 'node_insert' order by o.node, o.n
         ) as f
@@ -152,7 +155,10 @@ begin
     select min(c.created_stamp), array_agg(c.id) into rebased, rebased_nodes from changed as c;
     -- The moves first: until they are replayed, a node may stand below itself.
     if rebased is not null then
-        perform kerai_private.replay_moves(rebased);
+        -- Any of them may count now, or no longer.
+        update kerai_private.moves as m set void = false where m.stamp >= rebased and m.void;
+        perform kerai_private.replay_moves(rebased, array_agg(m.node_id), array_agg(m.parent_id))
+        from kerai_private.moves as m where m.stamp >= rebased;
         perform kerai_private.refresh_paths(rebased_nodes);
     end if;
 end

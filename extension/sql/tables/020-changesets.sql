@@ -65,7 +65,8 @@ begin
 end
 $$;
 
--- A register's stamp is NULL while it still holds what the insert gave it: then created_stamp counts.
+-- A register's stamp is NULL while it still holds what the insert gave it: then created_stamp counts. Where the insert
+-- had put a node is kept in created_parent_id and created_position once it is moved.
 create table kerai.nodes (
     id uuid primary key,
     parent_id uuid,
@@ -85,7 +86,9 @@ create table kerai.nodes (
     language_stamp text collate "C",
     content_stamp text collate "C",
     metadata_stamps jsonb,
-    deleted_stamp text collate "C"
+    deleted_stamp text collate "C",
+    created_parent_id uuid,
+    created_position text collate "C"
 ) with (fillfactor = 90);
 
 -- The column is ltree itself: users need not know the domain.
