@@ -24,19 +24,16 @@ import random
 import time
 import uuid
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
 import loro
 import psycopg
-from nacl.signing import SigningKey
-from psycopg import sql
 from report import Row
+from support import Author, administer, new_database, push
 
-from kerai import changeset
-from kerai_client import database
-from kerai_client.instance import ensure_extension
 from kerai_client.server import PrivateServer
 
 MOVES = 10_000
@@ -139,34 +136,6 @@ class Loro:
         return document
 
 
-class Author:
-    """Somebody who signs changesets, one after another."""
-
-    def __init__(self, name: str, base: dict[str, int], lamport: int) -> None:
-        self.key = SigningKey.generate()
-        self.public_key = bytes(self.key.verify_key)
-        self.id = changeset.author_id(name, self.public_key)
-        self.base, self.lamport = base, lamport
-
-    def documents(self, operations: list[dict[str, Any]], size: int) -> list[tuple[str, bytes, bytes]]:
-        """Return the parameters of the pushes of these operations, from the author's first one on."""
-        documents, prev = [], None
-        for first in range(0, len(operations), size):
-            base = self.base | ({self.id: first} if first else {})
-            part = operations[first : first + size]
-            text = changeset.build(self.id, first + 1, self.lamport + first, part, prev=prev, base=base)
-            documents.append((text, changeset.sign(text, self.key), self.public_key))
-            prev = changeset.changeset_id(text)
-        return documents
-
-
-def push(connection: psycopg.Connection[Any], document: tuple[str, bytes, bytes]) -> None:
-    """Push one changeset, in a transaction of its own unless one is open."""
-    result = connection.execute("select status from kerai.push_ops(%s::json, %s, %s)", document).fetchone()
-    if result != ("merged",):
-        raise RuntimeError(f"not merged: {result}")
-
-
 class Kerai:
     """kerai's side: a database that is replica B, copied for each run, and replica A's changesets."""
 
@@ -176,7 +145,7 @@ class Kerai:
         self.server, self.template = server, f"moves_{work.name.lower()}"
         self.sizes = tuple(work.aims)
         self.ids = [str(uuid.uuid4()) for _ in tree]
-        builder = Author("builder", {}, 1)
+        builder = Author("builder")
         inserts = [
             {
                 "op": "node_insert",
@@ -187,28 +156,24 @@ class Kerai:
             }
             for i, parent in enumerate(tree)
         ]
-        base, lamport = {builder.id: len(tree)}, len(tree) + 1
+        built = builder.documents(inserts, BUILD)
         first, second = (self._moves(each) for each in moves)
-        writer = Author("a", base, lamport)
-        self.documents = {size: writer.documents(first, size) for size in self.sizes}
-        self.warm_up = writer.documents(first[:WARM_UP], WARM_UP)[0]
-        self._administer("create database {}", self.template)
-        with database.connect(server.dsn_of(self.template)) as owner:
-            ensure_extension(owner)
-        with psycopg.connect(server.dsn_of(self.template), autocommit=True) as connection:
+        writer = Author("a", builder.vector, builder.lamport)
+        self.documents = {size: copy(writer).documents(first, size) for size in self.sizes}
+        self.warm_up = copy(writer).document(first[:WARM_UP])
+        with psycopg.connect(new_database(server, self.template), autocommit=True) as connection:
             connection.execute("create extension if not exists pg_prewarm")
-            for document in builder.documents(inserts, BUILD):
+            for document in built:
                 push(connection, document)
-            for document in Author("b", base, lamport).documents(second, MOVES):
-                push(connection, document)
+            push(connection, Author("b", builder.vector, builder.lamport).document(second))
             connection.execute("vacuum analyze")
 
     def run(self, size: int) -> tuple[float, Parents]:
         """Push replica A's moves in changesets of this size; return the seconds and the parents."""
-        copy = f"{self.template}_{size}"
-        self._administer("create database {} template {}", copy, self.template)
+        name = f"{self.template}_{size}"
+        administer(self.server, "create database {} template {}", name, self.template)
         try:
-            with psycopg.connect(self.server.dsn_of(copy), autocommit=True) as connection:
+            with psycopg.connect(self.server.dsn_of(name), autocommit=True) as connection:
                 connection.execute(
                     "select sum(pg_prewarm(c.oid)) from pg_class as c where c.relkind in ('r', 'i', 't')"
                 )
@@ -220,7 +185,7 @@ class Kerai:
                 seconds = time.perf_counter() - started
                 rows = connection.execute("select id::text, parent_id::text from kerai.nodes").fetchall()
         finally:
-            self._administer("drop database {}", copy)
+            administer(self.server, "drop database {}", name)
         number = {each: i for i, each in enumerate(self.ids)}
         parents: Parents = [None] * len(self.ids)
         for node, parent in rows:
@@ -232,10 +197,6 @@ class Kerai:
             {"op": "node_move", "node": self.ids[node], "parent": self.ids[parent], "position": f"b{i:06d}"}
             for i, (node, parent) in enumerate(moves)
         ]
-
-    def _administer(self, statement: str, *names: str) -> None:
-        with database.connect(self.server.dsn_of("postgres")) as admin:
-            admin.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
 
 
 def measure(server: PrivateServer, work: Workload) -> list[Row]:

@@ -24,10 +24,9 @@ from statistics import median
 from typing import Any
 
 import psycopg
-from nacl.signing import SigningKey
 from report import Row
+from support import Author, push
 
-from kerai import changeset
 from kerai_client.server import PrivateServer
 
 CHANGESETS = 40
@@ -155,23 +154,6 @@ def plain_parameters(
     return log, insert, update
 
 
-class Author:
-    """Somebody who signs changesets, one after another, and depends on nobody else's."""
-
-    def __init__(self, name: str) -> None:
-        self.key = SigningKey.generate()
-        self.public_key = bytes(self.key.verify_key)
-        self.id = changeset.author_id(name, self.public_key)
-        self.seq, self.prev = 0, None
-
-    def document(self, operations: Operations) -> tuple[str, bytes, bytes]:
-        """Return the parameters of the next push."""
-        base = {self.id: self.seq} if self.seq else {}
-        text = changeset.build(self.id, self.seq + 1, self.seq + 1, operations, prev=self.prev, base=base)
-        self.seq, self.prev = self.seq + len(operations), changeset.changeset_id(text)
-        return text, changeset.sign(text, self.key), self.public_key
-
-
 class Session:
     """A session of its own with the encoded pushes of one author."""
 
@@ -250,12 +232,8 @@ def against_plain_sql(server: PrivateServer) -> Row:
             first = author.seq + 1
             parameters = author.document(operations)
             started = time.perf_counter()
-            result = kerai.execute(
-                "select status from kerai.push_ops(%s::json, %s, %s)", parameters
-            ).fetchone()
+            push(kerai, parameters)
             ours.append(time.perf_counter() - started)
-            if result != ("merged",):
-                raise RuntimeError(f"not merged: {result}")
 
             log, insert, update = plain_parameters(kerai, first, author.seq)
             started = time.perf_counter()
