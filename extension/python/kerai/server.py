@@ -1,4 +1,4 @@
-"""What PL/Python calls inside the server: Ed25519 keys and signatures, and the replay of moves.
+"""What PL/Python calls inside the server: Ed25519 keys and signatures, and the judging of moves.
 
 Nothing here imports ``plpy``: every value comes in as an argument, so that all of it can be tested
 without a server. No secret outlives the call that needs it.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from nacl.signing import SigningKey
@@ -16,6 +16,8 @@ from nacl.signing import SigningKey
 from kerai import changeset
 
 KEY_FOLDER = "kerai"
+
+Envelope = tuple[int, str, bytes, int, int, bytes | None, bytes]
 
 
 def _key_file(data_directory: str, public_key: bytes) -> Path:
@@ -50,6 +52,17 @@ def create_instance_key(data_directory: str) -> bytes:
     return public_key
 
 
+def _read_instance_key(data_directory: str, public_key: bytes) -> SigningKey | None:
+    path = _key_file(data_directory, public_key)
+    try:
+        key = SigningKey(bytes.fromhex(path.read_text(encoding="ascii").strip()))
+    except FileNotFoundError:
+        return None
+    if bytes(key.verify_key) != public_key:
+        raise ValueError(f"{path.name} does not hold the key that it is named after")
+    return key
+
+
 def sign_as_instance(document: str, data_directory: str, public_key: bytes) -> bytes | None:
     """Sign a changeset with the instance's key.
 
@@ -59,14 +72,44 @@ def sign_as_instance(document: str, data_directory: str, public_key: bytes) -> b
     :returns: the signature, 64 bytes; None when the key's file is not in this data directory.
     :raises ValueError: when the file does not hold the key that it is named after.
     """
-    path = _key_file(data_directory, public_key)
-    try:
-        key = SigningKey(bytes.fromhex(path.read_text(encoding="ascii").strip()))
-    except FileNotFoundError:
-        return None
-    if bytes(key.verify_key) != public_key:
-        raise ValueError(f"{path.name} does not hold the key that it is named after")
-    return changeset.sign(document, key)
+    key = _read_instance_key(data_directory, public_key)
+    return None if key is None else changeset.sign(document, key)
+
+
+def seal_drafts(
+    heads: Mapping[str, tuple[int, int, bytes | None]],
+    public_key: bytes,
+    data_directory: str,
+    drafts: Iterable[tuple[int, str, int, int, str, bytes, bytes]],
+) -> list[Envelope]:
+    """Write and sign the changesets of drafts: each follows on the one before it of the same author.
+
+    :param heads: of each author (a lane of a swarm): sequence number, Lamport timestamp and id of the last
+        changeset.
+    :param public_key: the instance's public key, 32 bytes; the lanes are its own.
+    :param data_directory: the server's data directory.
+    :param drafts: of each draft: its place in the batch, the author that it is merged under, the highest
+        Lamport timestamp that its base names, how many operations it has, its exact text, the member's
+        public key and signature.
+    :returns: of each draft: place, document, id, sequence number and Lamport timestamp of its first
+        operation, id of the author's previous changeset, signature. Nothing when the key's file is not here.
+    :raises ValueError: when the file does not hold the key that it is named after.
+    """
+    key = _read_instance_key(data_directory, public_key)
+    if key is None:
+        return []
+    last = dict(heads)
+    envelopes: list[Envelope] = []
+    for place, author, seen, count, text, member_key, member_signature in drafts:
+        seq, lamport, prev = last[author]
+        lamport = max(lamport, seen)
+        document = changeset.seal(
+            author, seq + 1, lamport + 1, text, member_key, member_signature, prev=prev.hex() if prev else None
+        )
+        name = bytes.fromhex(changeset.changeset_id(document))
+        envelopes.append((place, document, name, seq + 1, lamport + 1, prev, changeset.sign(document, key)))
+        last[author] = (seq + count, lamport + count, name)
+    return envelopes
 
 
 def cyclic_nodes(nodes: Sequence[str], parents: Sequence[str]) -> list[str]:
