@@ -48,13 +48,18 @@ begin
     climb (id, parents) as (
         select null::uuid, replay_moves.parents
         union
-        select n.id, array_append(t.parents, b.parent_id)
+        select n.id, array_append(t.parents,
+            case when n.placed_stamp is null or n.placed_stamp < since then n.parent_id
+                when b.stamp is null then n.created_parent_id else b.parent_id end)
         from (select distinct u.id from climb as c cross join lateral unnest(c.parents) as u (id)) as f
         inner join kerai.nodes as n on n.id = f.id
         left join tail as t on t.node_id = n.id
-        cross join lateral (
-            select case when n.placed_stamp is null or n.placed_stamp < since then n.parent_id
-                else (select p.parent_id from kerai_private.place_before(n.id, since) as p) end as parent_id) as b
+        left join lateral (
+            select e.stamp, e.parent_id from kerai_private.moves as e
+            where n.placed_stamp >= since and e.node_id = n.id and e.stamp < since and not e.void
+            order by e.stamp desc
+            limit 1
+        ) as b on true
     )
 
     select array_agg(c.id), array_agg(u.parent) into edge_nodes, edge_parents
@@ -62,15 +67,17 @@ begin
     cross join lateral unnest(c.parents) as u (parent)
     where c.id is not null and u.parent is not null;
 
-    if edge_nodes && nodes then
+    -- A new edge is on no cycle unless the search has come back to where it starts.
+    if exists (
+        select from unnest(edge_nodes) as e (id) where e.id in (select u.id from unnest(nodes) as u (id))) then
         cyclic := kerai_private.cyclic_nodes(edge_nodes, edge_parents);
+    end if;
+    if cyclic <> '{}' then
         perform kerai_private.judge_moves(since, cyclic);
     end if;
 
     with place as materialized (
-        select t.id, p.parent_id, p.position, p.stamp
-        from unnest(cyclic) as t (id)
-        cross join lateral (select b.* from kerai_private.place_before(t.id, null) as b) as p
+        select p.id, p.parent_id, p.position, p.stamp from kerai_private.places_before(cyclic, null) as p
         union all
         (select distinct on (m.node_id) m.node_id, m.parent_id, m.position, m.stamp
         from kerai_private.moves as m
@@ -108,15 +115,15 @@ declare
     are_void boolean[];
 begin
     -- Before its insert nothing can be below a node, so the insert counts from the beginning.
-    select array_agg(b.parent_id order by u.place) into base_parents
-    from unnest(judged) with ordinality as u (id, place)
-    cross join lateral (select p.parent_id from kerai_private.place_before(u.id, since) as p) as b;
+    select array_agg(p.parent_id order by p.n) into base_parents from kerai_private.places_before(judged, since) as p;
 
-    select array_agg(m.stamp order by m.stamp), array_agg(m.node_id order by m.stamp),
-        array_agg(m.parent_id order by m.stamp), array_agg(m.void order by m.stamp)
+    select array_agg(m.stamp), array_agg(m.node_id), array_agg(m.parent_id), array_agg(m.void)
     into stamps, nodes, parents, were_void
-    from kerai_private.moves as m
-    where m.stamp >= since and m.node_id in (select u.id from unnest(judged) as u (id));
+    from (
+        select t.* from kerai_private.moves as t
+        where t.stamp >= since and t.node_id in (select u.id from unnest(judged) as u (id))
+        order by t.stamp
+    ) as m;
 
     are_void := kerai_private.void_moves(judged, base_parents, nodes, parents);
 
@@ -127,29 +134,31 @@ begin
 end
 $$;
 
--- Where a node stands after all effective moves with a stamp below `before`, or all there are. `stamp` is NULL when
--- that is still where its insert put it.
-create or replace function kerai_private.place_before(
-    node uuid, before text, out parent_id uuid, out "position" text, out stamp text
-)
+-- Where nodes stand after all effective moves with a stamp below `before`, or all there are; n is their place in the
+-- array. `stamp` is NULL where that is still what the insert gave.
+create or replace function kerai_private.places_before(nodes uuid[], before text)
+returns table (n bigint, id uuid, parent_id uuid, "position" text, stamp text)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
-#variable_conflict use_column
 begin
-    select m.parent_id, m.position, m.stamp into place_before.parent_id, place_before."position", place_before.stamp
-    from kerai_private.moves as m
-    where m.node_id = place_before.node and not m.void
-        and (place_before.before is null or m.stamp < place_before.before)
-    order by m.stamp desc
-    limit 1;
-    if not found then
-        select case when n.placed_stamp is null then n.parent_id else n.created_parent_id end,
-            case when n.placed_stamp is null then n.position else n.created_position end
-        into place_before.parent_id, place_before."position"
-        from kerai.nodes as n
-        where n.id = place_before.node;
-    end if;
+    return query
+    select u.n, x.id,
+        case when m.stamp is not null then m.parent_id when x.placed_stamp is null or x.placed_stamp < before then x.parent_id
+            else x.created_parent_id end,
+        case when m.stamp is not null then m.position when x.placed_stamp is null or x.placed_stamp < before then x.position
+            else x.created_position end,
+        case when m.stamp is not null then m.stamp when x.placed_stamp < before then x.placed_stamp end
+    from unnest(nodes) with ordinality as u (id, n)
+    inner join kerai.nodes as x on x.id = u.id
+    left join lateral (
+        select t.stamp, t.parent_id, t.position from kerai_private.moves as t
+        where (places_before.before is null or x.placed_stamp >= places_before.before)
+            and t.node_id = x.id and not t.void
+            and (places_before.before is null or t.stamp < places_before.before)
+        order by t.stamp desc
+        limit 1
+    ) as m on true;
 end
 $$;
 
