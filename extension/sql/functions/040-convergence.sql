@@ -109,7 +109,7 @@ begin
     end if;
     -- A vector that is far behind nearly always lacks something new in the scope: found without reading all of it.
     -- No author has the empty id, so nobody's operations are left out.
-    return not kerai_private.touched_since(scope, '', near) and not kerai_private.touched_since(scope, '', vector);
+    return not kerai_private.touched_since(scope, '', null, near) and not kerai_private.touched_since(scope, '', null, vector);
 end
 $$;
 

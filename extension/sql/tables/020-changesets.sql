@@ -167,6 +167,7 @@ create table kerai_private.moves (
 );
 
 create index moves_node on kerai_private.moves (node_id, stamp);
+create index moves_void on kerai_private.moves (stamp) where void;
 
 -- Empty: only its lock is used. Pushes that leave the shape of the tree alone share it, a push that
 -- moves, renames or is guarded has it alone. A table and not an advisory lock, since anyone can take those.
