@@ -216,7 +216,7 @@ create type kerai_private.checked as (
 );
 
 -- One operation, unpacked: the c-th changeset of a batch has it, and n is its place in the order of the fold among all
--- operations of the batch.
+-- operations of the batch. Views are the writer's own: the member's where the author is a swarm.
 create type kerai_private.operation as (
     n int,
     c int,
@@ -238,6 +238,7 @@ create type kerai_private.operation as (
     weight double precision,
     reasoning text,
     stamp text collate "C",
+    writer text collate "C",
     payload jsonb
 );
 

@@ -132,7 +132,7 @@ insert into kerai.settings (name, value, description) values
 ('max_failed_operations', 10000, 'most failed attempts kept; the oldest go first');
 
 -- Budgets and rewards count the operations of a task by author without reading the changesets themselves.
-create index changesets_task_author on kerai.changesets (task_id, author)
+create index changesets_task_author on kerai.changesets (task_id, coalesce(member, author))
 include (first_seq, last_seq, received_at) where task_id is not null;
 
 select pg_extension_config_dump('kerai.tasks', '');
