@@ -38,36 +38,7 @@ declare
     cyclic uuid[] := '{}';
     changed uuid[];
 begin
-    -- Upwards over every edge that there is from `since` on.
-    with recursive tail as materialized (
-        select m.node_id, array_agg(m.parent_id) filter (where m.parent_id is not null) as parents
-        from kerai_private.moves as m
-        where m.stamp >= since
-        group by m.node_id
-    ),
-
-    climb (id, parents) as (
-        select null::uuid, replay_moves.parents || array(
-            select m.parent_id from kerai_private.moves as m where m.void and m.stamp >= since)
-        union
-        select n.id, array_append(t.parents,
-            case when n.placed_stamp is null or n.placed_stamp < since then n.parent_id
-                when b.stamp is null then n.created_parent_id else b.parent_id end)
-        from (select distinct u.id from climb as c cross join lateral unnest(c.parents) as u (id)) as f
-        inner join kerai.nodes as n on n.id = f.id
-        left join tail as t on t.node_id = n.id
-        left join lateral (
-            select e.stamp, e.parent_id from kerai_private.moves as e
-            where n.placed_stamp >= since and e.node_id = n.id and e.stamp < since and not e.void
-            order by e.stamp desc
-            limit 1
-        ) as b on true
-    )
-
-    select array_agg(c.id), array_agg(u.parent) into edge_nodes, edge_parents
-    from climb as c
-    cross join lateral unnest(c.parents) as u (parent)
-    where c.id is not null and u.parent is not null;
+    select e.nodes, e.parents into edge_nodes, edge_parents from kerai_private.edges_above(since, replay_moves.parents) as e;
 
     -- No moved node is on a cycle unless the search has come to it.
     if exists (
@@ -100,6 +71,60 @@ begin
 
     select array_agg(w.id) into changed from written as w;
     perform kerai_private.refresh_paths(changed);
+end
+$$;
+
+-- All edges that there are from `since` on, those before it and those of moves, upwards from these nodes and from the
+-- parents that void moves have asked for. The settings, arrays and OFFSET 0 pin the plan: the tail of moves is hashed
+-- once for all steps, and nodes are looked up by their ids, whatever the statistics say.
+create or replace function kerai_private.edges_above(
+    since text, starts uuid[], out nodes uuid[], out parents uuid[]
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set enable_nestloop = off
+set enable_mergejoin = off
+as $$
+declare
+    tail_nodes uuid[];
+    tail_parents uuid[];
+    void_parents uuid[];
+begin
+    select array_agg(m.node_id), array_agg(m.parent_id), array_agg(m.parent_id) filter (where m.void)
+    into tail_nodes, tail_parents, void_parents
+    from kerai_private.moves as m
+    where m.stamp >= since and m.parent_id is not null;
+
+    with recursive tail as materialized (
+        select u.node, array_agg(u.parent) as parents from unnest(tail_nodes, tail_parents) as u (node, parent)
+        group by u.node
+    ),
+
+    climb (id, parents) as (
+        select null::uuid, array[u.id] from unnest(starts || void_parents) as u (id)
+        union
+        select n.id, array_append(t.parents, n.parent_id)
+        from (select distinct u.id from climb as c cross join lateral unnest(c.parents) as u (id)) as f
+        cross join lateral (
+            select x.id, case when x.placed_stamp is null or x.placed_stamp < since then x.parent_id
+                when b.stamp is null then x.created_parent_id else b.parent_id end as parent_id
+            from kerai.nodes as x
+            left join lateral (
+                select e.stamp, e.parent_id from kerai_private.moves as e
+                where x.placed_stamp >= since and e.node_id = x.id and e.stamp < since and not e.void
+                order by e.stamp desc
+                limit 1
+            ) as b on true
+            where x.id = f.id
+            offset 0
+        ) as n
+        left join tail as t on t.node = n.id
+    )
+
+    select array_agg(c.id), array_agg(u.parent) into edges_above.nodes, edges_above.parents
+    from climb as c
+    cross join lateral unnest(c.parents) as u (parent)
+    where c.id is not null and u.parent is not null;
 end
 $$;
 
@@ -211,3 +236,59 @@ begin
     where n.id = w.id and n.path::text <> w.path;
 end
 $$;
+
+create or replace function kerai.void_moves(node uuid default null, max_rows int default 100)
+returns table (
+    node_id uuid, parent_id uuid, author text, lamport_ts bigint, stayed_below uuid,
+    lost_to_node uuid, lost_to_parent uuid, lost_to_author text, lost_to_lamport bigint
+)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $$
+#variable_conflict use_column
+begin
+    if max_rows is null or max_rows not between 1 and 10000 then
+        perform kerai_private.refuse('KR005', 'max_rows is 1 to 10,000', format('max_rows: %s', coalesce(max_rows::text, 'null')),
+            'Leave it out for the latest 100.');
+    end if;
+    return query
+    with recursive lost as materialized (
+        select m.stamp, m.node_id, m.parent_id
+        from kerai_private.moves as m
+        where m.void and (node is null or m.node_id = node)
+        order by m.stamp desc
+        limit max_rows
+    ),
+
+    -- From the wanted parent up to the node itself, as everything stood then: the move that would have closed the circle
+    -- lost against the latest of those that had made this chain, one of somebody else's if there is any: its author knew his own.
+    chain (stamp, node_id, id, parent_id, placed) as (
+        select l.stamp, l.node_id, p.id, p.parent_id, p.stamp
+        from lost as l
+        cross join lateral kerai_private.places_before(array[l.parent_id], l.stamp) as p
+        where l.parent_id <> l.node_id
+        union all
+        select c.stamp, c.node_id, p.id, p.parent_id, p.stamp
+        from chain as c
+        cross join lateral kerai_private.places_before(array[c.parent_id], c.stamp) as p
+        where c.parent_id <> c.node_id
+    ),
+
+    winner as (
+        select distinct on (c.stamp) c.stamp, c.id, c.parent_id, c.placed from chain as c
+        where c.placed is not null
+        order by c.stamp, kerai_private.stamp_author(c.placed) <> kerai_private.stamp_author(c.stamp) desc, c.placed desc
+    )
+
+    select l.node_id, l.parent_id, kerai_private.stamp_author(l.stamp), kerai_private.stamp_lamport(l.stamp), p.parent_id,
+        w.id, w.parent_id, kerai_private.stamp_author(w.placed), kerai_private.stamp_lamport(w.placed)
+    from lost as l
+    cross join lateral kerai_private.places_before(array[l.node_id], l.stamp) as p
+    left join winner as w on w.stamp = l.stamp
+    order by l.stamp desc;
+end
+$$;
+
+comment on function kerai.void_moves(uuid, int) is
+'The latest moves (of one node, or of all) that count for nothing, because they would have put a node below itself: where the node was to go, where it stayed, and the move that was merged before it in the order and won. lost_to_… are NULL when no move is to blame: the node was asked to go below what had been inserted below it.';

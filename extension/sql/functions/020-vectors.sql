@@ -10,6 +10,11 @@ language sql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 return substr(stamp, 18);
 
+create or replace function kerai_private.stamp_lamport(stamp text) returns bigint
+language sql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+return ('x' || left(stamp, 16))::bit(64)::bigint;
+
 create or replace function kerai_private.vector_entries(vector jsonb)
 returns table (author text, seq bigint)
 language plpgsql stable parallel safe
