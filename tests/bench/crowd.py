@@ -1,6 +1,6 @@
 """64 agents of one swarm, a session each, push changesets of 10 operations (75 % insert, 25 % update, each in
-a file of its own) at the same time. Against one session that pushes changesets of 1,000, and against one of
-the agents alone: half the rate of the one, and five times that of the other where that is less.
+a directory of its own) at the same time. Against one session that pushes changesets of 1,000, and against one
+of the agents alone: half the rate of the one, and five times that of the other where that is less.
 
 pgbench is the client: next to nothing beside the server on the same processors. The documents, signed, wait
 in a table, as text, from which every push takes its own: all that this adds for the server is one look-up by
@@ -15,19 +15,15 @@ from __future__ import annotations
 import subprocess
 import tempfile
 import time
-import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from random import Random
 from statistics import median
-from typing import Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from report import Row
-from support import Author, new_database, push
+from support import Author, Codebase, new_database
 
 from kerai_client.postgres import program
 from kerai_client.server import PrivateServer
@@ -36,7 +32,6 @@ AGENTS = 64
 ROUNDS = 3
 WARM_UP = 6  # plpgsql settles on its plans after five calls
 LONGEST_WARM_UP = 120  # seconds
-STATEMENTS = 25  # a function
 
 TABLE = """
 create schema bench;
@@ -79,56 +74,24 @@ class Side:
         return self.agents * self.pushes * self.operations
 
 
-def edits(file: str, random: Random) -> Iterator[dict[str, Any]]:
-    """Yield what an agent does to a file of its own: three inserts, then an update of a statement."""
-    function, statements = file, list[str]()
-    for number in range(1_000_000):
-        if number % 4 == 3 and statements:
-            content = f"    total = combine(total, weight={random.random():.6f})\n"
-            yield {"op": "node_update", "node": random.choice(statements), "set": {"content": content}}
-            continue
-        node = str(uuid.UUID(int=random.getrandbits(128), version=4))
-        insert = {"op": "node_insert", "node": node, "position": f"a{number:06d}"}
-        if number % STATEMENTS == 0:
-            function = node
-            yield insert | {"parent": file, "kind": "function_definition", "name": f"function_{number}"}
-        else:
-            statements.append(node)
-            content = f"    total = combine(total, values[{number}], weight={random.random():.6f})\n"
-            yield insert | {"parent": function, "kind": "expression_statement", "content": content}
-
-
 def prepare(dsn: str, sides: list[Side]) -> None:
     """Make a swarm and its agents, and sign all that they will push."""
-    files = [str(uuid.uuid4()) for _ in range(AGENTS + 2)]
-    setup = Author("setup")
     with psycopg.connect(dsn, autocommit=True) as connection:
-        inserts = [
-            {
-                "op": "node_insert",
-                "node": file,
-                "parent": None,
-                "position": f"a{i}",
-                "kind": "file",
-                "name": f"{i}.py",
-            }
-            for i, file in enumerate(files)
-        ]
-        push(connection, setup.document(inserts))
         (task,) = connection.execute("select id from kerai.create_task('bench', 'true')").fetchone() or ()
         (swarm,) = connection.execute("select id from kerai.launch_swarm(%s)", [task]).fetchone() or ()
         connection.execute(TABLE)
         for side in sides:
             for agent in range(side.first, side.first + side.agents):
-                author = Author(f"agent-{agent}", setup.vector, setup.lamport)
+                author, code = Author(f"agent-{agent}"), Codebase(Random(agent))
                 connection.execute(
                     "select kerai.join_swarm(%s, a.id) from kerai.register_agent(%s, 'llm', %s) as a",
                     [swarm, f"agent-{agent}", author.public_key],
                 )
-                work = edits(files[agent], Random(agent))
                 with connection.cursor().copy("copy bench.documents from stdin") as copy:
                     for n in range(1, (WARM_UP + side.pushes) * ROUNDS + 1):
-                        operations = list(islice(work, side.operations))
+                        # Ten is no multiple of four.
+                        inserts = (side.operations * 3 + n % 2 * 2) // 4
+                        operations = code.edit(inserts, side.operations - inserts)
                         copy.write_row((agent, n, *author.document(operations, task=str(task))))
         connection.execute("vacuum analyze")
 

@@ -1,8 +1,10 @@
-"""What the benchmarks share: databases and signed changesets."""
+"""What the benchmarks share: databases, signed changesets, and the operations of somebody who writes code."""
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
+from random import Random
 from typing import Any
 
 from nacl.signing import SigningKey
@@ -12,6 +14,9 @@ from kerai import changeset
 from kerai_client.database import connect
 from kerai_client.instance import ensure_extension
 from kerai_client.server import PrivateServer
+
+FILE = 250  # inserts a file
+FUNCTION = 25  # inserts a function
 
 Operations = Sequence[changeset.Operation]
 Document = tuple[str, bytes, bytes]  # the parameters of kerai.push_ops
@@ -50,6 +55,50 @@ class Author:
         """Return the next changesets, with so many operations each."""
         parts = range(0, len(operations), size)
         return [self.document(operations[first : first + size]) for first in parts]
+
+
+class Codebase:
+    """A directory of files of functions of statements, that grows and is edited."""
+
+    def __init__(self, random: Random) -> None:
+        self.random = random
+        self.directory = self.file = self.function = self._new_id()
+        self.inserted = 0
+        self.statements: list[str] = []
+
+    def edit(self, inserts: int, updates: int) -> list[dict[str, Any]]:
+        """Return the operations of a changeset: inserts, then updates of older statements."""
+        old = len(self.statements)
+        operations = [self._insert() for _ in range(inserts)]
+        choice = self.random.sample(range(old or len(self.statements)), updates)
+        for target in choice:
+            content = f"    total = combine(total, weight={self.random.random():.6f})\n"
+            operations.append(
+                {"op": "node_update", "node": self.statements[target], "set": {"content": content}}
+            )
+        return operations
+
+    def _insert(self) -> dict[str, Any]:
+        number, self.inserted = self.inserted, self.inserted + 1
+        node = self._new_id()
+        insert = {"op": "node_insert", "node": node, "parent": self.function, "position": f"a{number:07d}"}
+        if number == 0:
+            insert |= {"node": self.directory, "parent": None, "kind": "directory"}
+        elif number % FILE == 1:
+            self.file = node
+            name = f"module_{number}.py"
+            insert |= {"parent": self.directory, "kind": "file", "name": name, "language": "python"}
+        elif number % FUNCTION == 2:
+            self.function = node
+            insert |= {"parent": self.file, "kind": "function_definition", "name": f"function_{number}"}
+        else:
+            self.statements.append(node)
+            content = f"    total = combine(total, values[{number}], weight={self.random.random():.6f})\n"
+            insert |= {"kind": "expression_statement", "content": content}
+        return insert
+
+    def _new_id(self) -> str:
+        return str(uuid.UUID(int=self.random.getrandbits(128), version=4))
 
 
 def push(connection: Any, document: Document) -> None:
