@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
 from random import Random
 from typing import Any
@@ -14,6 +13,7 @@ from kerai import changeset
 from kerai_client.database import connect
 from kerai_client.instance import ensure_extension
 from kerai_client.server import PrivateServer
+from kerai_client.source.node import new_id
 
 FILE = 250  # inserts a file
 FUNCTION = 25  # inserts a function
@@ -51,6 +51,11 @@ class Author:
         self.prev = changeset.changeset_id(text)
         return text, changeset.sign(text, self.key), self.public_key
 
+    def draft(self, swarm: str, operations: Operations, task: str) -> Document:
+        """Return a changeset for a swarm that groups its members: it gets its place in a sequence there."""
+        text = changeset.draft(self.id, swarm, operations, task=task)
+        return text, changeset.sign(text, self.key), self.public_key
+
     def documents(self, operations: Operations, size: int) -> list[Document]:
         """Return the next changesets, with so many operations each."""
         parts = range(0, len(operations), size)
@@ -58,11 +63,11 @@ class Author:
 
 
 class Codebase:
-    """A directory of files of functions of statements, that grows and is edited."""
+    """A directory of files of functions of statements that grows and is edited, with ids as the client's."""
 
     def __init__(self, random: Random) -> None:
         self.random = random
-        self.directory = self.file = self.function = self._new_id()
+        self.directory = self.file = self.function = str(new_id())
         self.inserted = 0
         self.statements: list[str] = []
 
@@ -80,7 +85,7 @@ class Codebase:
 
     def _insert(self) -> dict[str, Any]:
         number, self.inserted = self.inserted, self.inserted + 1
-        node = self._new_id()
+        node = str(new_id())
         insert = {"op": "node_insert", "node": node, "parent": self.function, "position": f"a{number:07d}"}
         if number == 0:
             insert |= {"node": self.directory, "parent": None, "kind": "directory"}
@@ -96,9 +101,6 @@ class Codebase:
             content = f"    total = combine(total, values[{number}], weight={self.random.random():.6f})\n"
             insert |= {"kind": "expression_statement", "content": content}
         return insert
-
-    def _new_id(self) -> str:
-        return str(uuid.UUID(int=self.random.getrandbits(128), version=4))
 
 
 def push(connection: Any, document: Document) -> None:
