@@ -14,30 +14,28 @@ also says what the machine had to give meanwhile: how two sessions that only cou
 from __future__ import annotations
 
 import json
-import random
 import threading
 import time
-import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from random import Random
 from statistics import median
 from typing import Any
 
 import psycopg
 from report import Row
-from support import Author, push
+from support import Author, Codebase, push
 
 from kerai_client.server import PrivateServer
 
 CHANGESETS = 40
 WARM_UP = 4
 OPERATIONS = 1000
-INSERTS = 750
+INSERTS = 750  # the rest are updates
 TOGETHER = 10
 ROUNDS = 7
 COUNT = b"select count(*) from generate_series(1, 1000000) as i where i % 3 = 0"
 PUSH = b"select status from kerai.push_ops($1::json, $2, $3)"
-Operations = list[dict[str, Any]]
 
 PLAIN = """
 create schema plain;
@@ -65,55 +63,6 @@ UPDATE = """
 update plain.nodes as n set content = u.content, content_stamp = u.stamp
 from unnest(%s::uuid[], %s::text[], %s::text[]) as u (id, content, stamp) where n.id = u.id
 """
-
-
-def workload(rng: random.Random, count: int) -> list[Operations]:
-    """Return the operations of each changeset: files of statements, and edits of earlier statements."""
-
-    def new_id() -> str:
-        return str(uuid.UUID(int=rng.getrandbits(128), version=4))
-
-    root = new_id()
-    changesets: list[Operations] = []
-    leaves: list[str] = []
-    for number in range(count):
-        operations: Operations = []
-        if not number:
-            operations.append(
-                {"op": "node_insert", "node": root, "parent": None, "position": "a", "kind": "directory"}
-            )
-        fresh: list[str] = []
-        file = function = ""
-        while len(operations) < INSERTS:
-            place = len(operations)
-            node = new_id()
-            operation = {"op": "node_insert", "node": node, "position": f"a{place:05d}"}
-            if place % 250 == 1:
-                file = node
-                operation |= {
-                    "parent": root,
-                    "kind": "file",
-                    "name": f"module_{number}_{place}.py",
-                    "language": "python",
-                }
-            elif place % 25 in (0, 2) or not function:
-                function = node
-                operation |= {
-                    "parent": file or root,
-                    "kind": "function_definition",
-                    "name": f"function_{place}",
-                }
-            else:
-                content = f"    total = combine(total, values[{place}], weight={rng.random():.6f})\n"
-                operation |= {"parent": function, "kind": "expression_statement", "content": content}
-                fresh.append(node)
-            operations.append(operation)
-        for target in rng.sample(leaves or fresh, OPERATIONS - INSERTS):
-            text = f"    total = combine(total, weight={rng.random():.6f})\n"
-            operations.append({"op": "node_update", "node": target, "set": {"content": text}})
-        leaves += fresh
-        changesets.append(operations)
-    return changesets
 
 
 def array(values: list[Any]) -> str:
@@ -154,15 +103,20 @@ def plain_parameters(
     return log, insert, update
 
 
+def changes(code: Codebase) -> list[dict[str, Any]]:
+    """Return the operations of a changeset."""
+    return code.edit(INSERTS, OPERATIONS - INSERTS)
+
+
 class Session:
     """A session of its own with the encoded pushes of one author."""
 
     def __init__(self, server: PrivateServer, name: str, pushes: int) -> None:
-        author = Author(name)
+        author, code = Author(name), Codebase(Random(name))
         self.connection = psycopg.connect(server.dsn, autocommit=True)
         self.waiting = [
             [text.encode(), b"\\x" + signature.hex().encode(), b"\\x" + public_key.hex().encode()]
-            for text, signature, public_key in map(author.document, workload(random.Random(name), pushes))
+            for text, signature, public_key in (author.document(changes(code)) for _ in range(pushes))
         ]
 
     def push(self) -> None:
@@ -220,7 +174,7 @@ def two_sessions(server: PrivateServer) -> Row:
 
 def against_plain_sql(server: PrivateServer) -> Row:
     """Return the ratio of the rates of one session and of plain SQL."""
-    author = Author("bench")
+    author, code = Author("bench"), Codebase(Random(1))
     ours: list[float] = []
     plain: list[float] = []
     with (
@@ -228,9 +182,9 @@ def against_plain_sql(server: PrivateServer) -> Row:
         psycopg.connect(server.dsn, autocommit=True) as other,
     ):
         other.execute(PLAIN)
-        for operations in workload(random.Random(1), CHANGESETS + WARM_UP):
+        for _ in range(CHANGESETS + WARM_UP):
             first = author.seq + 1
-            parameters = author.document(operations)
+            parameters = author.document(changes(code))
             started = time.perf_counter()
             push(kerai, parameters)
             ours.append(time.perf_counter() - started)

@@ -1,8 +1,9 @@
-"""What the benchmarks share: databases and signed changesets."""
+"""What the benchmarks share: databases, signed changesets, and the operations of somebody who writes code."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from random import Random
 from typing import Any
 
 from nacl.signing import SigningKey
@@ -12,6 +13,10 @@ from kerai import changeset
 from kerai_client.database import connect
 from kerai_client.instance import ensure_extension
 from kerai_client.server import PrivateServer
+from kerai_client.source.node import new_id
+
+FILE = 250  # inserts a file
+FUNCTION = 25  # inserts a function
 
 Operations = Sequence[changeset.Operation]
 Document = tuple[str, bytes, bytes]  # the parameters of kerai.push_ops
@@ -46,10 +51,56 @@ class Author:
         self.prev = changeset.changeset_id(text)
         return text, changeset.sign(text, self.key), self.public_key
 
+    def draft(self, swarm: str, operations: Operations, task: str) -> Document:
+        """Return a changeset for a swarm that groups its members: it gets its place in a sequence there."""
+        text = changeset.draft(self.id, swarm, operations, task=task)
+        return text, changeset.sign(text, self.key), self.public_key
+
     def documents(self, operations: Operations, size: int) -> list[Document]:
         """Return the next changesets, with so many operations each."""
         parts = range(0, len(operations), size)
         return [self.document(operations[first : first + size]) for first in parts]
+
+
+class Codebase:
+    """A directory of files of functions of statements that grows and is edited, with ids as the client's."""
+
+    def __init__(self, random: Random) -> None:
+        self.random = random
+        self.directory = self.file = self.function = str(new_id())
+        self.inserted = 0
+        self.statements: list[str] = []
+
+    def edit(self, inserts: int, updates: int) -> list[dict[str, Any]]:
+        """Return the operations of a changeset: inserts, then updates of older statements."""
+        old = len(self.statements)
+        operations = [self._insert() for _ in range(inserts)]
+        choice = self.random.sample(range(old or len(self.statements)), updates)
+        for target in choice:
+            content = f"    total = combine(total, weight={self.random.random():.6f})\n"
+            operations.append(
+                {"op": "node_update", "node": self.statements[target], "set": {"content": content}}
+            )
+        return operations
+
+    def _insert(self) -> dict[str, Any]:
+        number, self.inserted = self.inserted, self.inserted + 1
+        node = str(new_id())
+        insert = {"op": "node_insert", "node": node, "parent": self.function, "position": f"a{number:07d}"}
+        if number == 0:
+            insert |= {"node": self.directory, "parent": None, "kind": "directory"}
+        elif number % FILE == 1:
+            self.file = node
+            name = f"module_{number}.py"
+            insert |= {"parent": self.directory, "kind": "file", "name": name, "language": "python"}
+        elif number % FUNCTION == 2:
+            self.function = node
+            insert |= {"parent": self.file, "kind": "function_definition", "name": f"function_{number}"}
+        else:
+            self.statements.append(node)
+            content = f"    total = combine(total, values[{number}], weight={self.random.random():.6f})\n"
+            insert |= {"kind": "expression_statement", "content": content}
+        return insert
 
 
 def push(connection: Any, document: Document) -> None:
