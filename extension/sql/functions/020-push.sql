@@ -56,7 +56,8 @@ declare
             ('dbname', current_database()::text),
             ('user', (select a.rolname::text from pg_authid as a where a.oid = 10)),
             ('connect_timeout', '5'),
-            ('options', '-c search_path=pg_catalog'),
+            -- What this transaction has locked itself it would wait for in vain.
+            ('options', '-c search_path=pg_catalog -c lock_timeout=2s'),
             ('application_name', 'kerai')) as o (key, value));
     -- A name that nobody can have opened before: dblink_exec takes its argument for a connection's name first.
     name constant text := 'kerai ' || gen_random_uuid();
@@ -93,6 +94,7 @@ begin
     if rival is not null then
         perform kerai_private.refuse_fork(head.author, new_seq, rival, document, signature);
     end if;
+    perform kerai_private.require_unfrozen(head.author, new_seq + jsonb_array_length(changeset -> 'ops') - 1);
 
     if new_seq <> head.seq + 1 then
         perform kerai_private.refuse('KR004', 'a gap in the author''s sequence',
@@ -295,7 +297,6 @@ declare
     id constant bytea := sha256(convert_to(document::text, 'UTF8'));
     ops kerai_private.operation[];
     head kerai_private.authors;
-    wanted_lamport bigint;
     known_key bytea;
     alone boolean;
 begin
@@ -340,12 +341,7 @@ begin
     ops := kerai_private.unpack_operations(changeset -> 'ops', author, lamport);
     perform kerai_private.require_succession(changeset, document, signature, head);
     perform kerai_private.require_covered(base);
-    wanted_lamport := kerai_private.next_lamport(base, head.lamport);
-    if lamport <> wanted_lamport then
-        perform kerai_private.refuse('KR005', 'the lamport timestamp is out of bounds',
-            format('lamport: %s, must be: %s', lamport, wanted_lamport),
-            'It is 1 + the highest lamport among the operations that base and the author''s previous changeset name.');
-    end if;
+    perform kerai_private.require_lamport(lamport, base, head.lamport);
 
     alone := guard is not null or exists (
         select from unnest(ops) as o where o.op = 'node_move' or o.set ? 'name');
