@@ -11,6 +11,7 @@ import json
 import random
 import time
 import uuid
+from collections.abc import Iterator
 from statistics import median
 from typing import Any
 
@@ -55,16 +56,15 @@ from unnest(%s::uuid[], %s::text[], %s::text[]) as u (id, content, stamp) where 
 """
 
 
-def workload(rng: random.Random) -> list[Operations]:
-    """Return the operations of each changeset: files of statements, and edits of earlier statements."""
+def workload(rng: random.Random, changesets: int = CHANGESETS + WARM_UP) -> Iterator[Operations]:
+    """Yield the operations of each changeset: files of statements, and edits of earlier statements."""
 
     def new_id() -> str:
         return str(uuid.UUID(int=rng.getrandbits(128), version=4))
 
     root = new_id()
-    changesets: list[Operations] = []
     leaves: list[str] = []
-    for number in range(CHANGESETS + WARM_UP):
+    for number in range(changesets):
         operations: Operations = []
         if not number:
             operations.append(
@@ -100,8 +100,7 @@ def workload(rng: random.Random) -> list[Operations]:
             text = f"    total = combine(total, weight={rng.random():.6f})\n"
             operations.append({"op": "node_update", "node": target, "set": {"content": text}})
         leaves += fresh
-        changesets.append(operations)
-    return changesets
+        yield operations
 
 
 def array(values: list[Any]) -> str:

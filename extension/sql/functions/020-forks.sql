@@ -143,10 +143,11 @@ create or replace function kerai_private.keep_evidence(document json, signature 
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
+#variable_conflict use_variable
 declare
     changeset constant jsonb := kerai_private.parse_changeset(document);
 begin
-    perform kerai.report_fork(a.public_key, c.document, c.signature, keep_evidence.document, keep_evidence.signature)
+    perform kerai.report_fork(a.public_key, c.document, c.signature, document, signature)
     from kerai_private.authors as a
     inner join kerai.changesets as c on c.id = kerai_private.rival_of(a.author, (changeset ->> 'seq')::bigint,
         (changeset ->> 'seq')::bigint + jsonb_array_length(changeset -> 'ops') - 1, decode(changeset ->> 'prev', 'hex'),

@@ -292,9 +292,11 @@ begin
     insert into kerai.refusals as t
         (peer, direction, changeset_id, author, last_seq, code, message, detail, hint)
     select distinct on (r.direction, r.changeset_id) $1, r.direction, decode(r.changeset_id, 'hex'), left(r.author, 220),
-        r.last_seq, left(r.code, 5), left(r.message, 500), left(r.detail, 2000), left(r.hint, 1000)
+        r.last_seq, left(coalesce(r.code, ''), 5), left(coalesce(r.message, ''), 500), left(r.detail, 2000),
+        left(r.hint, 1000)
     from jsonb_to_recordset(refused) as r (
         direction text, changeset_id text, author text, last_seq bigint, code text, message text, detail text, hint text)
+    where r.changeset_id is not null
     on conflict on constraint refusals_pkey do update
     set code = excluded.code, message = excluded.message, detail = excluded.detail, hint = excluded.hint,
         times = t.times + 1, last_at = clock_timestamp();

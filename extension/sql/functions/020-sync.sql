@@ -217,7 +217,7 @@ begin
                         skipped := skipped - 'push';
                     else
                         execute 'select count(*) filter (where t.status = ''merged'') as merged,
-                            coalesce(sum(t.applied) filter (where t.status = ''merged''), 0) as applied,
+                            coalesce(sum(greatest(t.applied, 0)) filter (where t.status = ''merged''), 0) as applied,
                             jsonb_agg(to_jsonb(t) || jsonb_build_object(''direction'', ''push'',
                                 ''changeset_id'', encode(t.changeset_id, ''hex''))) filter (where t.status = ''refused'') as refused,
                             jsonb_object_agg(t.author, t.last_seq order by t.last_seq) filter (
@@ -228,8 +228,10 @@ begin
                         using link, format('select * from kerai.accept(array[%s]::json[], array[%s]::bytea[], array[%s]::bytea[])',
                             page.documents, page.signatures, page.public_keys), page.changesets;
                         position := kerai.vector_merge(position, page.offered);
-                        skipped := skipped || jsonb_build_object('push',
-                            kerai.vector_merge(coalesce(skipped -> 'push', '{}'), coalesce(answer.passed, '{}')));
+                        if answer.passed is not null then
+                            skipped := skipped || jsonb_build_object('push',
+                                kerai.vector_merge(coalesce(skipped -> 'push', '{}'), answer.passed));
+                        end if;
                         refused := refused || coalesce(answer.refused, '[]');
                         result.bytes := result.bytes + page.bytes;
                         result.pushed_changesets := result.pushed_changesets + answer.merged;
@@ -282,8 +284,10 @@ begin
                             step := 'end';
                         end if;
                         position := passed;
-                        skipped := skipped || jsonb_build_object('pull',
-                            kerai.vector_merge(coalesce(skipped -> 'pull', '{}'), coalesce(answer.passed, '{}')));
+                        if answer.passed is not null then
+                            skipped := skipped || jsonb_build_object('pull',
+                                kerai.vector_merge(coalesce(skipped -> 'pull', '{}'), answer.passed));
+                        end if;
                         refused := refused || coalesce(answer.refused, '[]');
                         result.bytes := result.bytes + page.bytes;
                         result.pulled_changesets := result.pulled_changesets + answer.merged;
@@ -318,6 +322,8 @@ begin
     result.refused := jsonb_array_length(refused);
     result.problem := left(coalesce(problem, result.problem, case when result.refused > 0 then format(
         '%s refused, see kerai.refusals; the first: %s %s', result.refused, refused -> 0 ->> 'code', refused -> 0 ->> 'message')
+        when pulling and contact.skipped ? 'pull' or pushing and contact.skipped ? 'push' then
+            'some were refused by earlier calls, see kerai.refusals'
         end), 2000);
     result.complete := pulled and pushed and result.problem is null;
     perform kerai.end_contact(peer, theirs, case
