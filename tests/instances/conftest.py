@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import socket
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +16,10 @@ from psycopg import Connection, sql
 from tests.merge.observe import digest, scalar
 
 from kerai_client.database import connect as connect_to
+from kerai_client.server import PrivateServer
 
-# An impostor: a schema of that name whose functions give what is in its tables. Reading a page counts, so that a
-# test can say what becomes of which.
+# An impostor: a schema of that name whose functions give what is in its tables. Reading a page counts, so
+# that a test can say what becomes of which.
 IMPOSTOR = """
 create schema kerai;
 create table kerai.said (vector text not null default '{}');
@@ -22,7 +28,8 @@ create table kerai.pages (page int, n int, changeset text, signature bytea, publ
 create table kerai.lies (page int, statement text);
 create table kerai.forks (id int, author text, public_key bytea, first_changeset text, first_signature bytea,
     second_changeset text, second_signature bytea);
-create table kerai.changesets (author text, first_seq bigint, last_seq bigint, id bytea, document text, signature bytea);
+create table kerai.changesets (author text, first_seq bigint, last_seq bigint, id bytea, document text,
+    signature bytea);
 create sequence kerai.asked;
 create function kerai.version_vector() returns text language sql as 'select vector from kerai.said';
 create function kerai.heads(at jsonb) returns table (author text, seq bigint, changeset_id bytea)
@@ -31,10 +38,10 @@ language sql as 'select e.key, c.last_seq, c.id from jsonb_each_text(at) as e cr
     order by c.first_seq desc limit 1) as c';
 create function kerai.report_fork(bytea, json, bytea, json, bytea, bigint) returns boolean
 language sql as 'select true';
-create function kerai.accept(json[], bytea[], bytea[]) returns table (changeset_id bytea, status text, applied int,
-    author text, last_seq bigint, code text, message text, detail text, hint text)
+create function kerai.accept(json[], bytea[], bytea[]) returns table (changeset_id bytea, status text,
+    applied int, author text, last_seq bigint, code text, message text, detail text, hint text)
 language sql as
-'select null::bytea, ''refused'', -5, repeat(''a'', 9999), -1, ''XXXXXXXX'', repeat(''m'', 99999), null, null';
+'select null::bytea, ''refused'', -5, repeat(''a'', 9999), -1, ''XXXXXX'', repeat(''m'', 99999), null, null';
 create function kerai.changesets_since(vector jsonb, max_ops int)
 returns table (changeset text, signature bytea, public_key bytea) language plpgsql as $$
 declare
@@ -68,14 +75,51 @@ def instances(make_database: Any) -> Iterator[Callable[[int], list[Any]]]:
         yield make
 
 
-@pytest.fixture
-def impostor(make_database: Any, connect: Any) -> Iterator[Connection[Any]]:
-    """A session in a database that only looks like an instance: the peer ``liar`` of the test's database."""
+@pytest.fixture(scope="session")
+def _false_database(make_database: Any) -> Iterator[Any]:
     with make_database(template="template0") as made:
-        connection = connect(made.dsn)
-        connection.execute(IMPOSTOR)
-        connect().execute("select kerai.add_peer('liar', %s)", [made.dsn])
-        yield connection
+        yield made
+
+
+@pytest.fixture
+def impostor(_false_database: Any, database: Any, connect: Any) -> Connection[Any]:
+    """A session in a database that only looks like an instance: the peer ``liar`` of the test's database."""
+    connect().execute("select kerai.add_peer('liar', %s)", [_false_database.dsn])
+    return begin_anew(connect(_false_database.dsn))
+
+
+def begin_anew(impostor: Connection[Any]) -> Connection[Any]:
+    """Let the impostor forget what a test has told it."""
+    impostor.execute("drop schema if exists kerai cascade")
+    impostor.execute(IMPOSTOR)
+    return impostor
+
+
+@pytest.fixture(scope="session")
+def _other_server() -> Iterator[tuple[PrivateServer, int]]:
+    folder = Path(tempfile.mkdtemp(prefix=f"kerai-test-{os.getpid()}-"))
+    folder.chmod(0o755)
+    private = PrivateServer(folder / "server", fsync=False)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    try:
+        private.up(tcp_port=port)
+        with connect_to(private.dsn) as connection:
+            # What is committed has to outlive the crash of a process, not that of the machine.
+            connection.execute("alter system set synchronous_commit = on")
+            connection.execute("select pg_reload_conf()")
+        yield private, port
+    finally:
+        private.destroy()
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def other_server(_other_server: tuple[PrivateServer, int]) -> tuple[PrivateServer, int]:
+    """Another server, with an empty instance, and the port where it lets roles in with a password."""
+    with connect_to(_other_server[0].dsn) as connection:
+        connection.execute("drop extension kerai; create extension kerai")
+    return _other_server
 
 
 @pytest.fixture

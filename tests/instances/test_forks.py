@@ -73,40 +73,44 @@ def is_refused(author: LiveAuthor, *operations: Any, **keys: Any) -> str | None:
     return refused.value.sqlstate
 
 
-@pytest.mark.parametrize("shared", [0, 1, 6])
-@pytest.mark.parametrize("apart", [([1], [1]), ([3], [1, 1, 1]), ([1, 1], [1, 1, 1, 1]), ([4, 2], [2])])
-def test_a_fork_is_found_and_proved_on_both_sides(
-    instances: Any, connect: Any, call: Call, shared: int, apart: Any
-) -> None:
-    if not shared:
-        made = instances(2)
-        here, there = (connect(one.dsn) for one in made)
-        ann = LiveAuthor(here, "ann")
-        twin = LiveAuthor(there, "ann", ann.key)
-        for author, sizes in ((ann, apart[0]), (twin, apart[1])):
+APART = [([1], [1]), ([3], [1, 1, 1]), ([1, 1], [1, 1, 1, 1]), ([4, 2], [2])]
+
+
+def test_forks_are_found_and_proved_on_both_sides(instances: Any, connect: Any, call: Call) -> None:
+    """Authors who part after 0, 1 and 6 changesets, with changesets of many sizes after that."""
+    made = instances(2)
+    here, there = (connect(one.dsn) for one in made)
+    forked: list[tuple[LiveAuthor, LiveAuthor, int]] = []
+    for shared in (0, 1, 6):
+        for number, _ in enumerate(APART):
+            author = LiveAuthor(here, f"ann-{shared}-{number}")
+            for size in range(shared):
+                author.push(*(insert(str(uuid4())) for _ in range(1 + size % 2)), seen={})
+            place = (shared * 3) // 2 + 1
+            forked.append((author, LiveAuthor(there, f"ann-{shared}-{number}", author.key), place))
+    assert call(here, "sync", made[1].name)["complete"]
+    for number, (author, twin, _) in enumerate(forked):
+        for each, sizes in zip((author, twin), APART[number % len(APART)], strict=True):
             for size in sizes:
-                author.push(*(insert(str(uuid4())) for _ in range(size)))
-        result, place = call(here, "sync", made[1].name), 1
-    else:
-        world = World(instances, connect, call, shared, apart)
-        here, there, ann, twin = world.here, world.there, world.ann, world.twin
-        result, place = world.sync(), world.place
-    assert result["forks"] == 1 and result["complete"], result
+                each.push(*(insert(str(uuid4())) for _ in range(size)), seen={})
+
+    result = call(here, "sync", made[1].name)
+    assert result["forks"] == len(forked) and result["complete"], result
     for connection in (here, there):
-        assert frozen(connection) == [(ann.author, place)]
-        proof = connection.execute(
+        assert set(frozen(connection)) == {(author.author, place) for author, _, place in forked}
+        for proof in connection.execute(
             """select first_changeset::text, first_signature, second_changeset::text, second_signature,
-            public_key from kerai.forks"""
-        ).fetchone()
-        assert proof["first_changeset"] != proof["second_changeset"]
-        for name in ("first", "second"):
-            assert changeset.verify(
-                proof[f"{name}_changeset"], proof[f"{name}_signature"], proof["public_key"]
-            )
-            assert json.loads(proof[f"{name}_changeset"])["seq"] == place
-    for author in (ann, twin):
+            public_key, seq from kerai.forks"""
+        ).fetchall():
+            assert proof["first_changeset"] != proof["second_changeset"]
+            for name in ("first", "second"):
+                document = proof[f"{name}_changeset"]
+                assert changeset.verify(document, proof[f"{name}_signature"], proof["public_key"])
+                assert json.loads(document)["seq"] == proof["seq"]
+    for author, twin, _ in forked:
         assert is_refused(author, insert(str(uuid4()))) == "KR003"
-    again = call(here, "sync", result["peer"])
+        assert is_refused(twin, insert(str(uuid4()))) == "KR003"
+    again = call(here, "sync", made[1].name)
     assert again["forks"] == 0 and again["complete"] and again["bytes"] == 0
 
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -24,7 +21,6 @@ from tests.merge.observe import assert_state, scalar
 from kerai_client import exchange
 from kerai_client.database import Database
 from kerai_client.database import connect as connect_to
-from kerai_client.server import PrivateServer
 
 Call = Callable[..., dict[str, Any]]
 
@@ -161,7 +157,7 @@ def test_three_in_a_ring_converge(instances: Any, connect: Any, call: Call) -> N
 def test_both_directions_at_once(instances: Any, connect: Any, call: Call) -> None:
     a, b = instances(2)
     for one, name in ((a, "ann"), (b, "bob")):
-        fill(connect(one.dsn), name, 20)
+        fill(connect(one.dsn), name, 10)
         with connect_to(one.dsn) as connection:
             connection.execute("update kerai.settings set value = 5 where name = 'sync_page_ops'")
     barrier = threading.Barrier(4)
@@ -169,12 +165,12 @@ def test_both_directions_at_once(instances: Any, connect: Any, call: Call) -> No
     def sync(one: Any, other: Any) -> list[Any]:
         with connect_to(one.dsn) as connection:
             barrier.wait(30)
-            return [call(connection, "sync", other.name, 7)["problem"] for _ in range(12)]
+            return [call(connection, "sync", other.name, 7)["problem"] for _ in range(8)]
 
     def write(one: Any, name: str) -> list[Any]:
         with connect_to(one.dsn) as connection:
             barrier.wait(30)
-            fill(connection, name, 10)
+            fill(connection, name, 5)
             return []
 
     with ThreadPoolExecutor(4) as pool:
@@ -223,26 +219,13 @@ def test_a_break_loses_what_was_under_way_only(
         assert_same(here, there)
 
 
-@pytest.fixture
-def second_server() -> Iterator[PrivateServer]:
-    """Another server, with kerai in its database."""
-    folder = Path(tempfile.mkdtemp(prefix=f"kerai-test-{os.getpid()}-"))
-    folder.chmod(0o755)
-    private = PrivateServer(folder / "server")  # what is committed has to outlive a crash
-    try:
-        private.up()
-        yield private
-    finally:
-        private.destroy()
-        shutil.rmtree(folder)
-
-
 def test_a_clone_survives_a_kill_9(
-    second_server: PrivateServer, database: Any, connect: Any, monkeypatch: pytest.MonkeyPatch
+    other_server: Any, database: Any, connect: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server that clones is crashed in the middle; the client goes on after its last transaction."""
     there = connect()
     fill(there, "ann", 30)
+    second_server = other_server[0]
     with connect_to(second_server.dsn) as here:
         here.execute("select kerai.add_peer('source', %s)", [database.dsn])
     monkeypatch.setattr(exchange, "CALL_OPS", 3)

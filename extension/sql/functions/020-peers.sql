@@ -174,7 +174,7 @@ set lock_timeout = '30s'
 as $$
 #variable_conflict use_column
 declare
-    most constant bigint := kerai_private.setting('max_changeset_ops');
+    most constant int := 100000;
     most_bytes constant bigint := greatest(
         kerai_private.setting('max_page_bytes'), kerai_private.setting('max_changeset_bytes'));
     size bigint;

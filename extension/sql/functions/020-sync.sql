@@ -155,8 +155,9 @@ declare
         where e.extname = 'dblink');
     asking constant text := format('%I.dblink($1, $2) as t ', place);
     link constant text := 'kerai ' || gen_random_uuid();
-    page_ops constant int := (select s.value from kerai.settings as s where s.name = 'sync_page_ops');
-    most_changesets constant int := (select s.value from kerai.settings as s where s.name = 'max_changeset_ops');
+    most_changesets constant int := 100000;  -- as kerai.accept takes
+    page_ops constant int := least(most_changesets, (
+        select s.value from kerai.settings as s where s.name = 'sync_page_ops'));
     beyond_all constant bigint := 999999999999999999;
     most_vector_bytes constant int := 268435456;
     most_refusals constant int := 1000;
