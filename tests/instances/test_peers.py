@@ -115,10 +115,13 @@ def test_a_page_has_a_largest_size(connect: Any) -> None:
         array_fill(''::bytea, array[%s]), array_fill(''::bytea, array[%s]))"""
     assert refusal(here, page, [100001] * 3) == "KR005"
     assert {row["code"] for row in here.execute(page, [3] * 3).fetchall()} == {"KR005"}
-    here.execute(
-        "update kerai.settings set value = 5 where name in ('max_page_bytes', 'max_changeset_bytes')"
-    )
+    here.execute("update kerai.settings set value = 1 where name = 'max_page_bytes'")
     assert refusal(here, page, [3] * 3) == "KR005"
+    # One by itself is refused by itself, and others are not kept back.
+    here.execute("update kerai.settings set value = 1 where name = 'max_changeset_bytes'")
+    assert [row["message"] for row in here.execute(page, [1] * 3).fetchall()] == [
+        "the changeset is too large"
+    ]
 
 
 def test_a_superuser_follows_no_connection_of_another(

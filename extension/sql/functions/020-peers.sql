@@ -125,22 +125,26 @@ begin
             order by c.first_seq desc limit 1
         ) as c;
     end if;
+    -- A document's length is only asked of what is likely to be sent: to know it, it has to be unpacked.
     return query
     select p.arrival, p.author, p.last_seq, p.operations, p.document, p.signature
     from (
-        select w.*,
-            sum(w.operations) over (order by w.arrival) as running,
-            sum(octet_length(w.document::text)) over (order by w.arrival) as bytes,
-            row_number() over (order by w.arrival) as n
+        select w.*, sum(octet_length(w.document::text)) over (order by w.arrival) as bytes
         from (
-            select c.arrival, c.author, c.last_seq, c.last_seq - c.first_seq + 1 as operations, c.document, c.signature
-            from kerai.changesets as c
-            where c.arrival >= beginning and c.last_seq > coalesce((vector ->> c.author)::bigint, 0)
-            order by c.arrival
-            limit max_ops
+            select r.*, sum(r.operations) over (order by r.arrival) as running,
+                sum(r.stored_bytes) over (order by r.arrival) as stored, row_number() over (order by r.arrival) as n
+            from (
+                select c.arrival, c.author, c.last_seq, c.last_seq - c.first_seq + 1 as operations, c.document, c.signature,
+                    pg_column_size(c.document) as stored_bytes
+                from kerai.changesets as c
+                where c.arrival >= beginning and c.last_seq > coalesce((vector ->> c.author)::bigint, 0)
+                order by c.arrival
+                limit max_ops
+            ) as r
         ) as w
+        where w.n = 1 or w.running <= max_ops and w.stored <= max_bytes
     ) as p
-    where p.n = 1 or p.running <= max_ops and p.bytes <= max_bytes
+    where p.n = 1 or p.bytes <= max_bytes
     order by p.arrival;
 end
 $$;
@@ -175,8 +179,8 @@ as $$
 #variable_conflict use_column
 declare
     most constant int := 100000;
-    most_bytes constant bigint := greatest(
-        kerai_private.setting('max_page_bytes'), kerai_private.setting('max_changeset_bytes'));
+    -- The other side may have a larger page than this one. A changeset by itself is judged by its own size, below.
+    most_bytes constant bigint := 4 * kerai_private.setting('max_page_bytes');
     size bigint;
     place int;
 begin
@@ -189,7 +193,7 @@ begin
             'Give three arrays of the same length. A public key may be null when the author is known.');
     end if;
     size := (select sum(octet_length(c::text)) from unnest(changesets) as c);
-    if size > most_bytes then
+    if size > most_bytes and cardinality(changesets) > 1 then
         perform kerai_private.refuse('KR005', 'the page is too large', format('%s bytes, at most %s are taken', size, most_bytes),
             'Send fewer changesets at once, or have an operator raise max_page_bytes in kerai.settings.');
     end if;
