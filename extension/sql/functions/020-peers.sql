@@ -84,13 +84,17 @@ create or replace function kerai.stable_vector() returns jsonb
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select coalesce(jsonb_object_agg(s.author, s.seq), '{}')
-    from (
-        select a.author, least(a.seq, (
-            select min(coalesce((p.acknowledged ->> a.author)::bigint, 0)) from kerai.peer_connections as p)) as seq
-        from kerai_private.authors as a
-    ) as s
-    where s.seq > 0
+    with acknowledged as (
+        select e.key as author, min(e.value::bigint) as seq, count(*) as peers
+        from kerai.peer_connections as p
+        cross join lateral jsonb_each_text(p.acknowledged) as e
+        group by e.key
+    )
+
+    select coalesce(jsonb_object_agg(a.author, least(a.seq, k.seq)), '{}')
+    from kerai_private.authors as a
+    left join acknowledged as k on k.author = a.author
+    where a.seq > 0 and coalesce(k.peers, 0) = (select count(*) from kerai.peer_connections)
 $$;
 
 comment on function kerai.stable_vector() is
@@ -109,19 +113,21 @@ as $$
 #variable_conflict use_column
 declare
     beginning bigint;
+    -- A copy that is no longer compressed: it is looked into once a row.
+    seen constant jsonb := vector || '{}';
     max_bytes constant bigint := kerai_private.setting('max_page_bytes');
 begin
-    if vector = '{}' then
+    if seen = '{}' then
         beginning := 0;
     else
         select min(c.arrival) into beginning
         from (
-            select a.author, coalesce((vector ->> a.author)::bigint, 0) as seen
-            from kerai_private.authors as a where a.seq > coalesce((vector ->> a.author)::bigint, 0)
+            select a.author, coalesce((seen ->> a.author)::bigint, 0) as last_seen
+            from kerai_private.authors as a where a.seq > coalesce((seen ->> a.author)::bigint, 0)
         ) as l
         cross join lateral (
             select c.arrival from kerai.changesets as c
-            where c.author = l.author and c.first_seq <= l.seen + 1
+            where c.author = l.author and c.first_seq <= l.last_seen + 1
             order by c.first_seq desc limit 1
         ) as c;
     end if;
@@ -137,7 +143,7 @@ begin
                 select c.arrival, c.author, c.last_seq, c.last_seq - c.first_seq + 1 as operations, c.document, c.signature,
                     pg_column_size(c.document) as stored_bytes
                 from kerai.changesets as c
-                where c.arrival >= beginning and c.last_seq > coalesce((vector ->> c.author)::bigint, 0)
+                where c.arrival >= beginning and c.last_seq > coalesce((seen ->> c.author)::bigint, 0)
                 order by c.arrival
                 limit max_ops
             ) as r
