@@ -44,6 +44,13 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "swarm": ("kerai_client.commands.swarm:swarm", "Launch swarms and see what they do."),
         "solve": ("kerai_client.commands.solve:solve", "Solvers that an agent can run."),
     },
+    "Other instances": {
+        "peer": ("kerai_client.commands.instances:peer", "Add, list and remove other instances."),
+        "sync": ("kerai_client.commands.instances:sync", "Push to a peer and pull from it."),
+        "pull": ("kerai_client.commands.instances:pull", "Bring over what a peer has."),
+        "push": ("kerai_client.commands.instances:push", "Bring to a peer what is here."),
+        "ops": ("kerai_client.commands.instances:ops", "Write the log to a file, and read one."),
+    },
     "More": {
         "sql": ("kerai_client.commands.sql:sql", "Run SQL."),
         "demo": ("kerai_client.commands.demo:demo", "See a swarm repair the example package."),

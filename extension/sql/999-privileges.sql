@@ -1,5 +1,6 @@
 -- Privileges, last: PUBLIC has nothing; each role gets what is listed for it and what the role below it has.
 --   kerai_reader < kerai_agent < kerai_operator
+--   kerai_reader < kerai_peer  < kerai_operator    another instance's login at this one
 -- A public function that is not listed here is for reading. kerai_private is for nobody.
 
 do $$
@@ -8,7 +9,10 @@ declare
     agent_functions constant text [] := '{
         register_agent, push_ops, submit, settle, join_swarm, record_test_result, record_failed_attempt, instance_key}';
     operator_functions constant text [] := '{
-        create_task, launch_swarm, stop_swarm, expire_failed_operations}';
+        create_task, launch_swarm, stop_swarm, expire_failed_operations,
+        add_peer, remove_peer, pull, push, sync, exchange, compare_heads, hang_up, begin_contact, end_contact,
+        schedule_sync, unschedule_sync, note_schedule}';
+    peer_functions constant text [] := '{accept, report_fork}';
 begin
     revoke all on schema kerai, kerai_private from public;
     grant usage on schema kerai to kerai_reader;
@@ -24,6 +28,7 @@ begin
             execute format('grant execute on function %s to %s', member.signature, case
                 when member.proname = any(operator_functions) then 'kerai_operator'
                 when member.proname = any(agent_functions) then 'kerai_agent'
+                when member.proname = any(peer_functions) then 'kerai_peer'
                 else 'kerai_reader' end);
         end if;
     end loop;
@@ -50,6 +55,9 @@ begin
         end if;
     end loop;
 
+    -- Passwords are in it. Who has added a peer is not for him to say.
+    revoke all on kerai.peer_connections from kerai_reader;
+    grant select, insert (name, connection) on kerai.peer_connections to kerai_operator;
     grant update (value) on kerai.settings to kerai_operator;
     grant update (reward, enabled) on kerai.reward_schedule to kerai_operator;
 end

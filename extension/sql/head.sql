@@ -39,12 +39,13 @@ do $$
 declare
     wanted text;
 begin
-    foreach wanted in array array['kerai_reader', 'kerai_agent', 'kerai_operator'] loop
+    foreach wanted in array array['kerai_reader', 'kerai_agent', 'kerai_peer', 'kerai_operator'] loop
         if not exists (select from pg_roles where rolname = wanted) then
             execute format('create role %I nologin', wanted);
         end if;
     end loop;
     grant kerai_reader to kerai_agent;
-    grant kerai_agent to kerai_operator;
+    grant kerai_reader to kerai_peer;
+    grant kerai_agent, kerai_peer to kerai_operator;
 end
 $$;

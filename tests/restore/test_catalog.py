@@ -17,7 +17,7 @@ from tests.merge.observe import scalar
 from kerai_client.database import connect as connect_to
 
 SNAPSHOT = Path(__file__).with_name("privileges.txt")
-ROLES = ["kerai_reader", "kerai_agent", "kerai_operator"]
+ROLES = ["kerai_reader", "kerai_agent", "kerai_peer", "kerai_operator"]
 NOT_DUMPED = {
     "kerai.errors",  # constants of the version, which CREATE EXTENSION makes
     "kerai.operations",  # has no rows of its own: the partitions have them
@@ -102,7 +102,9 @@ order by o.what collate "C" """
 
 ROLE_FACTS = """
 select r.rolname, r.rolcanlogin, r.rolsuper or r.rolcreatedb or r.rolcreaterole or r.rolreplication as mighty,
-    array(select m.roleid::regrole::text from pg_auth_members as m where m.member = r.oid) as within
+    array(
+        select m.roleid::regrole::text from pg_auth_members as m where m.member = r.oid order by 1
+    ) as within
 from pg_roles as r where r.rolname = any(%s) order by 1"""
 
 # A body that was bound when the function was made looks nothing up by name later.
@@ -172,7 +174,8 @@ def test_the_roles_cannot_log_in_and_follow_each_other(catalog: Connection[Any])
     rows = catalog.execute(ROLE_FACTS, [ROLES]).fetchall()
     assert [tuple(row.values()) for row in rows] == [
         ("kerai_agent", False, False, ["kerai_reader"]),
-        ("kerai_operator", False, False, ["kerai_agent"]),
+        ("kerai_operator", False, False, ["kerai_agent", "kerai_peer"]),
+        ("kerai_peer", False, False, ["kerai_reader"]),
         ("kerai_reader", False, False, []),
     ]
 

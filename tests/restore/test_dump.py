@@ -61,6 +61,10 @@ def full(database: Any, connect: Any) -> Any:
     connection.execute(
         "select kerai.record_test_result(%s, %s, kerai.version_vector(), true, 'ok', 5, 10)", [task, agent]
     )
+    connection.execute("select kerai.add_peer('p', 'dbname=x')")
+    refused = [{"direction": "pull", "changeset_id": "00", "code": "KR004"}]
+    connection.execute("select kerai.end_contact('p', '{}', '{}', '{}', 'lost', %s)", [json.dumps(refused)])
+    connection.execute("insert into kerai_private.followed_branches values ('a', 1)")
     connection.execute("update kerai.settings set value = 123456 where name = 'max_changeset_ops'")
     connection.execute("update kerai.reward_schedule set reward = reward + 1")
     return database

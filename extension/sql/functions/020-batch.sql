@@ -16,22 +16,30 @@ as $$
 declare
     items kerai_private.checked[] := '{}';
     places int[] := '{}';
+    place int := 0;
+    one kerai_private.incoming;
     item kerai_private.checked;
     refused kerai_private.outcome;
 begin
-    for i in 1 .. cardinality(given) loop
+    foreach one in array given loop
+        place := place + 1;
         begin
-            item := kerai_private.check_changeset((given[i]).document,
-                kerai_private.parse_changeset((given[i]).document), (given[i]).signature, (given[i]).public_key);
+            item := kerai_private.check_changeset(
+                one.document, kerai_private.parse_changeset(one.document), one.signature, one.public_key);
+            if item.id is null and not judge then
+                perform kerai_private.refuse('KR005', 'a draft is not passed on', format('author: %s', item.member),
+                    'Push it where the swarm is; the changeset that is made of it goes everywhere.');
+            end if;
             perform kerai_private.require_castable(item.ops);
             items := items || item;
-            places := places || i;
+            places := places || place;
         exception when others then
             -- What is not a refusal of kerai's is no changeset's fault.
             if sqlstate not like 'KR%' then
                 raise;
             end if;
-            refused := (i, null, null, null, null, null, sqlstate, sqlerrm, null, null);
+            refused := (place, sha256(convert_to(one.document::text, 'UTF8')), 'refused', 0, null, null, sqlstate, sqlerrm, null,
+                null);
             get stacked diagnostics refused.detail = pg_exception_detail, refused.hint = pg_exception_hint;
             return next refused;
         end;
@@ -116,7 +124,8 @@ begin
                 if sqlstate not like 'KR%' or sqlstate = 'KR000' then
                     raise;
                 end if;
-                outcome := (done, null, null, null, null, null, sqlstate, sqlerrm, null, null);
+                outcome := (done, coalesce((items[done]).id, (items[done]).draft_id), 'refused', 0, null, null, sqlstate, sqlerrm, null,
+                    null);
                 get stacked diagnostics outcome.detail = pg_exception_detail, outcome.hint = pg_exception_hint;
             end;
             return next outcome;
@@ -201,6 +210,7 @@ begin
             i.first_seq = 1 + coalesce(lag(i.last_seq) over w, i.head_seq)
             and i.prev is not distinct from coalesce(lag(i.id) over w, i.head_id)
             and not exists (select from kerai.changesets as k where k.id = i.id)
+            and not exists (select from kerai.forks as k where k.author = i.author)
             and (i.draft_id is null or not exists (select from kerai.changesets as k where k.draft_id = i.draft_id))
             as follows
         from item as i
@@ -338,9 +348,9 @@ declare
     mine kerai_private.submissions;
 begin
     perform kerai_private.require_read_committed();
-    select s.* into mine from kerai_private.submissions as s where s.ticket = ticket;
+    -- Who settles has locked the rows that he takes: this waits for him, and for nobody else.
+    select s.* into mine from kerai_private.submissions as s where s.ticket = ticket for update;
     if mine.outcome is null and mine.ticket is not null then
-        -- Whoever has the queue merges for all; the others find their results when they get it.
         insert into kerai_private.queues (queue) values (mine.queue) on conflict do nothing;
         perform from kerai_private.queues as q where q.queue = mine.queue for update;
         select s.* into mine from kerai_private.submissions as s where s.ticket = ticket;
@@ -382,14 +392,17 @@ declare
     turn boolean;
 begin
     foreach turn in array array[true, false] loop
-        select array_agg(w.ticket order by w.arrival), array_agg(w.item order by w.arrival) into tickets, items
-        from (
-            select s.ticket, s.arrival, s.item,
-                sum(jsonb_array_length((s.item).ops)) over (order by s.arrival) as running
-            from kerai_private.submissions as s
+        with waiting as materialized (
+            select s.ticket, s.arrival, s.item from kerai_private.submissions as s
             where s.queue = mine.queue and s.outcome is null
                 and (not turn or s.arrival <= mine.arrival and coalesce((s.item).member, (s.item).author) = own)
             order by s.arrival
+            for update skip locked
+        )
+
+        select array_agg(w.ticket order by w.arrival), array_agg(w.item order by w.arrival) into tickets, items
+        from (
+            select u.*, sum(jsonb_array_length((u.item).ops)) over (order by u.arrival) as running from waiting as u
         ) as w
         where w.running <= kerai_private.most_at_once() or w.ticket = mine.ticket;
         continue when tickets is null;
@@ -405,7 +418,10 @@ begin
         end if;
     end loop;
     -- Results that nobody came for.
-    delete from kerai_private.submissions as s where s.outcome is not null and s.submitted_at < now() - interval '1 hour';
+    if mine.arrival % 256 = 0 then
+        delete from kerai_private.submissions as s
+        where s.outcome is not null and s.submitted_at < now() - interval '1 hour';
+    end if;
     return result;
 end
 $$;

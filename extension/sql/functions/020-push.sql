@@ -56,7 +56,8 @@ declare
             ('dbname', current_database()::text),
             ('user', (select a.rolname::text from pg_authid as a where a.oid = 10)),
             ('connect_timeout', '5'),
-            ('options', '-c search_path=pg_catalog'),
+            -- What this transaction has locked itself it would wait for in vain.
+            ('options', '-c search_path=pg_catalog -c lock_timeout=2s'),
             ('application_name', 'kerai')) as o (key, value));
     -- A name that nobody can have opened before: dblink_exec takes its argument for a connection's name first.
     name constant text := 'kerai ' || gen_random_uuid();
@@ -82,6 +83,7 @@ declare
     rival bytea;
 begin
     if item.first_seq = head.seq + 1 and item.prev is not distinct from head.changeset_id then
+        perform kerai_private.require_unfrozen(head.author, item.last_seq);
         return;
     end if;
 
@@ -103,6 +105,7 @@ begin
     if rival is not null then
         perform kerai_private.refuse_fork(head.author, item.first_seq, rival, item.document, item.signature);
     end if;
+    perform kerai_private.require_unfrozen(head.author, item.last_seq);
 
     if item.first_seq <> head.seq + 1 then
         perform kerai_private.refuse('KR004', 'a gap in the author''s sequence',
@@ -326,7 +329,6 @@ as $$
 declare
     kept record;
     head kerai_private.authors;
-    wanted_lamport bigint;
     ops kerai_private.operation[];
     reshaping boolean;
 begin
@@ -351,13 +353,10 @@ begin
         perform kerai_private.require_succession(item, head);
     end if;
     perform kerai_private.require_covered(item.base);
-    wanted_lamport := kerai_private.next_lamport(item.base, head.lamport);
     if item.id is null then
         item := (kerai_private.seal(array[item]))[1];
-    elsif item.first_lamport <> wanted_lamport then
-        perform kerai_private.refuse('KR005', 'the lamport timestamp is out of bounds',
-            format('lamport: %s, must be: %s', item.first_lamport, wanted_lamport),
-            'It is 1 + the highest lamport among the operations that base and the author''s previous changeset name.');
+    else
+        perform kerai_private.require_lamport(item.first_lamport, item.base, head.lamport);
     end if;
 
     ops := kerai_private.unpack_operations(array[item]);

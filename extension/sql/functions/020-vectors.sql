@@ -115,7 +115,8 @@ $$;
 comment on function kerai.vector_missing(jsonb, jsonb) is
 'The ranges of operations that want names and have does not: what to fetch to get from one to the other.';
 
--- Refuses KR004 unless this instance has merged everything that the vector names.
+-- Refuses KR004 unless this instance has merged everything that the vector names. Of a frozen author there may be
+-- another branch elsewhere, which nobody will bring here.
 create or replace function kerai_private.require_covered(vector jsonb) returns void
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -127,7 +128,9 @@ begin
     into missing
     from kerai_private.vector_entries(vector) as e
     left join kerai_private.authors as a on a.author = e.author
-    where e.seq > coalesce(a.seq, 0);
+    where e.seq > coalesce(a.seq, 0) and (
+        e.author not in (select f.author from kerai.forks as f)
+        or e.seq > coalesce(a.seq, 0) + kerai_private.setting('max_fork_ops'));
 
     if missing is not null then
         perform kerai_private.refuse('KR004', 'operations that the vector names are not here',

@@ -403,19 +403,10 @@ begin
     end if;
     -- A join would not look at it while there are no changesets.
     perform from kerai_private.vector_entries($1);
-    -- The order of arrival is a causal order: nothing is merged before what it is based on.
     return query
     select p.document, p.signature, a.public_key
-    from (
-        select c.document, c.signature, c.author, c.arrival,
-            sum(c.last_seq - c.first_seq + 1) over (order by c.arrival) as running,
-            row_number() over (order by c.arrival) as n
-        from kerai.changesets as c
-        left join kerai_private.vector_entries($1) as e on e.author = c.author
-        where c.last_seq > coalesce(e.seq, 0)
-    ) as p
+    from kerai_private.page_since($1, max_ops) as p
     inner join kerai_private.authors as a on a.author = p.author
-    where p.running <= max_ops or p.n = 1
     order by p.arrival;
 end
 $$;

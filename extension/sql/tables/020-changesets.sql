@@ -284,8 +284,8 @@ create unlogged table kerai_private.submissions (
 alter table kerai_private.submissions alter column item set compression lz4;
 create index submissions_queue on kerai_private.submissions (queue, arrival);
 
--- A row's lock is the right to settle what waits in that queue.
-create table kerai_private.queues (queue text collate "C" primary key);
+-- A row's lock is the right to settle what waits in that queue. Unlogged, so that who only fetches a result writes no WAL.
+create unlogged table kerai_private.queues (queue text collate "C" primary key);
 
 select pg_extension_config_dump('kerai.changesets', '');
 select pg_extension_config_dump(pg_get_serial_sequence('kerai.changesets', 'arrival')::regclass, '');

@@ -1,0 +1,325 @@
+-- 020 peers: two instances bring each other up to date.
+--
+-- What talks to a peer runs with the caller's own rights: dblink lets anybody but a superuser connect only with a
+-- password of his own, and not as the server's account or with its files. So these functions are not SECURITY
+-- DEFINER; what they need of kerai's tables they ask of functions that are. All that comes from a peer is typed and
+-- bounded here and then verified like a push.
+
+create or replace view kerai.peers as
+select p.name, p.last_contact, p.last_problem, p.problem_at, p.acknowledged, p.schedule, p.added_by, p.added_at
+from kerai.peer_connections as p;
+
+comment on view kerai.peers is 'The other instances that this one syncs with: when they were last reached and what was wrong, the vector that they acknowledged, and the schedule, if pg_cron runs the sync.';
+
+create or replace function kerai_private.check_peer() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if new.name is null or new.name !~ '^[^[:cntrl:]]{1,100}$' or new.name ~ '^\s|\s$' then
+        perform kerai_private.refuse('KR005', 'a peer''s name is 1 to 100 printable characters',
+            format('name: %s', coalesce(quote_literal(left(new.name, 100)), 'null')), 'Use a name such as berlin.');
+    end if;
+    -- A malformed string would be quoted in libpq's message, the password in it too.
+    if new.connection is null or octet_length(new.connection) > 4000 or new.connection ~ '[[:cntrl:]]' or not (
+        new.connection ~ '^postgres(ql)?://\S+$'
+        or new.connection ~ '^\s*(\w+\s*=\s*(''([^''\\]|\\.)*''|([^\s''\\]|\\.)*)(\s+|$))+$'
+        or new.connection ~ '^[\w.-]{1,63}$') then
+        perform kerai_private.refuse('KR005', 'this is no connection', format('%s characters', length(new.connection)),
+            'Give a libpq connection string such as ''host=db.example.org dbname=kerai user=sync password=…'', or the '
+            || 'name of a foreign server of dblink_fdw.');
+    end if;
+    if exists (select from kerai.peer_connections as p where p.name = new.name) then
+        perform kerai_private.refuse('KR011', 'there is a peer of this name', format('name: %s', new.name),
+            format('SELECT kerai.remove_peer(%L); and add it again.', new.name));
+    end if;
+    return new;
+end
+$$;
+
+create or replace trigger check_peer before insert on kerai.peer_connections
+for each row execute function kerai_private.check_peer();
+
+create or replace function kerai.add_peer(name text, connection text) returns kerai.peers
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    added kerai.peers;
+begin
+    insert into kerai.peer_connections (name, connection) values ($1, $2);
+    select p.* into added from kerai.peers as p where p.name = $1;
+    return added;
+end
+$$;
+
+comment on function kerai.add_peer(text, text) is
+'Notes another instance to sync with. connection is a libpq connection string (''host=… dbname=… user=… password=…''; the role there is a member of kerai_peer) or the name of a foreign server of dblink_fdw, which keeps the password in a user mapping. Operators can read connection strings. A peer that was added by anybody but a superuser is not used by superusers.';
+
+create or replace function kerai.remove_peer(name text) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    found_peer kerai.peer_connections;
+begin
+    select p.* into found_peer from kerai.peer_connections as p where p.name = $1 for update;
+    if found_peer.name is null then
+        perform kerai_private.refuse('KR006', 'no such peer', format('name: %s', coalesce($1, 'null')),
+            'SELECT name FROM kerai.peers;');
+    end if;
+    if found_peer.schedule is not null then
+        perform kerai_private.refuse('KR011', 'this peer''s sync is scheduled', format('schedule: %s', found_peer.schedule),
+            format('SELECT kerai.unschedule_sync(%L); first.', $1));
+    end if;
+    delete from kerai.peer_connections as p where p.name = $1;
+end
+$$;
+
+comment on function kerai.remove_peer(text) is
+'Forgets a peer. What was merged from it stays, and kerai.stable_vector() no longer waits for it.';
+
+create or replace function kerai.stable_vector() returns jsonb
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    with acknowledged as (
+        select e.key as author, min(e.value::bigint) as seq, count(*) as peers
+        from kerai.peer_connections as p
+        cross join lateral jsonb_each_text(p.acknowledged) as e
+        group by e.key
+    )
+
+    select coalesce(jsonb_object_agg(a.author, least(a.seq, k.seq)), '{}')
+    from kerai_private.authors as a
+    left join acknowledged as k on k.author = a.author
+    where a.seq > 0 and coalesce(k.peers, 0) = (select count(*) from kerai.peer_connections)
+$$;
+
+comment on function kerai.stable_vector() is
+'What this instance and every peer are known to have: the least of the own vector and the vectors that the peers acknowledged when they were last reached. Without peers, the own vector.';
+
+-- A page of what a vector has not seen, in the order of arrival, which is a causal order: nothing is merged before
+-- what it is based on. A page costs what is in it, wherever in the history it lies: the scan begins at the first
+-- changeset that is missing, and takes no more rows than operations are wanted.
+create or replace function kerai_private.page_since(vector jsonb, max_ops int)
+returns table (arrival bigint, author text, last_seq bigint, operations bigint, document json, signature bytea)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set jit = off
+set plan_cache_mode = force_custom_plan
+as $$
+#variable_conflict use_column
+declare
+    beginning bigint;
+    -- A copy that is no longer compressed: it is looked into once a row.
+    seen constant jsonb := vector || '{}';
+    max_bytes constant bigint := kerai_private.setting('max_page_bytes');
+begin
+    if seen = '{}' then
+        beginning := 0;
+    else
+        select min(c.arrival) into beginning
+        from (
+            select a.author, coalesce((seen ->> a.author)::bigint, 0) as last_seen
+            from kerai_private.authors as a where a.seq > coalesce((seen ->> a.author)::bigint, 0)
+        ) as l
+        cross join lateral (
+            select c.arrival from kerai.changesets as c
+            where c.author = l.author and c.first_seq <= l.last_seen + 1
+            order by c.first_seq desc limit 1
+        ) as c;
+    end if;
+    -- A document's length is only asked of what is likely to be sent: to know it, it has to be unpacked.
+    return query
+    select p.arrival, p.author, p.last_seq, p.operations, p.document, p.signature
+    from (
+        select w.*, sum(octet_length(w.document::text)) over (order by w.arrival) as bytes
+        from (
+            select r.*, sum(r.operations) over (order by r.arrival) as running,
+                sum(r.stored_bytes) over (order by r.arrival) as stored, row_number() over (order by r.arrival) as n
+            from (
+                select c.arrival, c.author, c.last_seq, c.last_seq - c.first_seq + 1 as operations, c.document, c.signature,
+                    pg_column_size(c.document) as stored_bytes
+                from kerai.changesets as c
+                where c.arrival >= beginning and c.last_seq > coalesce((seen ->> c.author)::bigint, 0)
+                order by c.arrival
+                limit max_ops
+            ) as r
+        ) as w
+        where w.n = 1 or w.running <= max_ops and w.stored <= max_bytes
+    ) as p
+    where p.n = 1 or p.bytes <= max_bytes
+    order by p.arrival;
+end
+$$;
+
+-- Whose changeset a refused one says that it is; NULL when it does not say so properly.
+create or replace function kerai_private.claim_of(document json, out author text, out last_seq bigint)
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    author := left(document ->> 'author', 220);
+    last_seq := (document ->> 'seq')::bigint + json_array_length(document -> 'ops') - 1;
+    if last_seq not between 1 and 999999999999999999 then
+        last_seq := null;
+    end if;
+exception when others then
+    author := null;
+    last_seq := null;
+end
+$$;
+
+create or replace function kerai.accept(changesets json[], signatures bytea[], public_keys bytea[])
+returns table (
+    changeset_id bytea, status text, applied int, author text, last_seq bigint,
+    code text, message text, detail text, hint text
+)
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+set lock_timeout = '30s'
+as $$
+#variable_conflict use_column
+declare
+    most constant int := 100000;
+    -- The other side may have a larger page than this one. A changeset by itself is judged by its own size, below.
+    most_bytes constant bigint := 4 * kerai_private.setting('max_page_bytes');
+    size bigint;
+    place int;
+begin
+    if changesets is null or coalesce(array_ndims(changesets), 1) <> 1 or cardinality(changesets) > most
+        or cardinality(signatures) is distinct from cardinality(changesets)
+        or cardinality(public_keys) is distinct from cardinality(changesets) then
+        perform kerai_private.refuse('KR005', 'this is no page of changesets',
+            format('%s changesets, %s signatures, %s public keys; at most %s of each are taken', cardinality(changesets),
+                cardinality(signatures), cardinality(public_keys), most),
+            'Give three arrays of the same length. A public key may be null when the author is known.');
+    end if;
+    size := (select sum(octet_length(c::text)) from unnest(changesets) as c);
+    if size > most_bytes and cardinality(changesets) > 1 then
+        perform kerai_private.refuse('KR005', 'the page is too large', format('%s bytes, at most %s are taken', size, most_bytes),
+            'Send fewer changesets at once, or have an operator raise max_page_bytes in kerai.settings.');
+    end if;
+
+    for changeset_id, status, applied, code, message, detail, hint, place in
+        select r.changeset_id, r.status, r.applied, r.code, r.message, r.detail, r.hint, r.n
+        from kerai_private.receive_all(array(
+            select row(g.document, g.signature, g.public_key)::kerai_private.incoming
+            from unnest(changesets, signatures, public_keys) with ordinality as g (document, signature, public_key, n)
+            order by g.n), judge => false) as r
+        order by r.n
+    loop
+        author := null;
+        last_seq := null;
+        if status = 'refused' then
+            select c.author, c.last_seq into author, last_seq from kerai_private.claim_of(changesets[place]) as c;
+            if code = 'KR003' then
+                perform kerai_private.keep_evidence(changesets[place], signatures[place]);
+            end if;
+        end if;
+        return next;
+    end loop;
+exception when lock_not_available or deadlock_detected then
+    perform kerai_private.refuse('KR009', 'other pushes are in the way', sqlerrm,
+        'Nothing of this page was merged. Send it again in a second.');
+end
+$$;
+
+comment on function kerai.accept(json[], bytea[], bytea[]) is
+'Merges a page of changesets that another instance has merged, each by itself, and says of each what became of it: merged, duplicate or refused with the reason. Each is verified as by kerai.push_ops, but guard and task are not judged again: they were where it was pushed first. So only members of kerai_peer call this: an agent could get past its guard and its budget with it.';
+
+-- What a contact begins with: may this role use this connection, and is nobody else at it. A superuser does not
+-- follow a connection that another has written: with his rights it could read the server's own password files and
+-- keys, or log in as the server's account.
+create or replace function kerai.begin_contact(peer text, acting name, max_ops int default null)
+returns kerai.peer_connections
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    found_peer kerai.peer_connections;
+begin
+    if max_ops < 1 then
+        perform kerai_private.refuse('KR005', 'max_ops is at least 1', format('max_ops: %s', max_ops),
+            'Leave it out to go on until everything is there.');
+    end if;
+    if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
+        perform kerai_private.refuse('KR011', 'a sync needs to see what others have just merged',
+            format('transaction isolation: %s', current_setting('transaction_isolation')),
+            'Sync in a READ COMMITTED transaction.');
+    end if;
+    begin
+        select p.* into found_peer from kerai.peer_connections as p where p.name = peer for update nowait;
+    exception when lock_not_available then
+        perform kerai_private.refuse('KR009', 'another session is talking with this peer', format('peer: %s', peer),
+            'Wait for it to end, then try again.');
+    end;
+    if found_peer.name is null then
+        perform kerai_private.refuse('KR006', 'no such peer', format('peer: %s', coalesce(peer, 'null')),
+            'SELECT name FROM kerai.peers; or add it with kerai.add_peer(name, connection).');
+    end if;
+    if (select r.rolsuper from pg_roles as r where r.rolname = acting)
+        and not coalesce((select r.rolsuper from pg_roles as r where r.rolname = found_peer.added_by), false) then
+        perform kerai_private.refuse('KR013', 'a superuser does not use a connection that another role has written',
+            format('peer: %s, added by: %s, calling: %s', peer, found_peer.added_by, acting),
+            format('SET ROLE to a member of kerai_operator; or, when you trust the connection, '
+                || 'SELECT kerai.remove_peer(%L); and add it yourself.', peer));
+    end if;
+    -- A peer that does not answer is given up after ten seconds; what the connection says itself comes later and wins.
+    if found_peer.connection !~ '^postgres(ql)?://'
+        and not exists (select from pg_foreign_server as s where s.srvname = found_peer.connection) then
+        found_peer.connection := 'connect_timeout=10 application_name=kerai ' || found_peer.connection;
+    end if;
+    return found_peer;
+end
+$$;
+
+comment on function kerai.begin_contact(text, name, int) is
+'A part of kerai.sync: looks the peer up, checks that the acting role may use its connection, and holds the peer until the transaction ends.';
+
+-- Null leaves a value as it is.
+create or replace function kerai.end_contact(
+    peer text, acknowledged jsonb, agreed jsonb, skipped jsonb, problem text, refused jsonb
+) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    update kerai.peer_connections as p
+    set acknowledged = coalesce($2, p.acknowledged),
+        agreed = coalesce($3, p.agreed),
+        skipped = coalesce($4, p.skipped),
+        last_contact = case when $2 is null then p.last_contact else clock_timestamp() end,
+        last_problem = left($5, 2000),
+        problem_at = case when $5 is not null then clock_timestamp() end
+    where p.name = $1;
+
+    insert into kerai.refusals as t
+        (peer, direction, changeset_id, author, last_seq, code, message, detail, hint)
+    select distinct on (r.direction, r.changeset_id) $1, r.direction, decode(r.changeset_id, 'hex'), left(r.author, 220),
+        r.last_seq, left(coalesce(r.code, ''), 5), left(coalesce(r.message, ''), 500), left(r.detail, 2000),
+        left(r.hint, 1000)
+    from jsonb_to_recordset(refused) as r (
+        direction text, changeset_id text, author text, last_seq bigint, code text, message text, detail text, hint text)
+    where r.changeset_id is not null
+    on conflict on constraint refusals_pkey do update
+    set code = excluded.code, message = excluded.message, detail = excluded.detail, hint = excluded.hint,
+        times = t.times + 1, last_at = clock_timestamp();
+
+    delete from kerai.refusals as t
+    where t.peer = $1 and (
+        t.direction = 'pull' and t.changeset_id in (select c.id from kerai.changesets as c where c.id = t.changeset_id)
+        or t.direction = 'push' and t.last_seq <= coalesce(($2 ->> t.author)::bigint, 0)
+        or (t.direction, t.changeset_id) in (
+            select o.direction, o.changeset_id from kerai.refusals as o where o.peer = $1
+            order by o.last_at desc offset 1000));
+end
+$$;
+
+comment on function kerai.end_contact(text, jsonb, jsonb, jsonb, text, jsonb) is
+'A part of kerai.sync: notes what a contact with a peer has shown: the vector that it acknowledged, up to where both hold the same, what was refused, and the problem that ended it.';

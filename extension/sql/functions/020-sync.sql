@@ -1,0 +1,392 @@
+-- 020 sync: the conversation with a peer. See 020-peers.sql for whose rights it has.
+--
+-- It goes by steps, each in a subtransaction: what fails ends the conversation and undoes its own step only. Pushing
+-- comes before pulling: the peer's locks are then waited for while nothing here is locked but the row of the peer,
+-- so two instances that sync with each other at once do not wait in a ring that no server can see.
+
+-- Compares what both have of each author, and exchanges the proofs of forks. A vector cannot show a fork: both name
+-- the same number of operations, and mean others. Hence the ids of the changesets at the latest common place.
+create or replace function kerai.compare_heads(
+    link text, mine jsonb, theirs jsonb, checked jsonb,
+    out agreed jsonb, out not_pulled text[], out not_pushed text[], out forks int, out problem text
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $$
+#variable_conflict use_variable
+declare
+    asking constant text := format('select * from %I.dblink($1, $2) as t ', (
+        select n.nspname from pg_extension as e inner join pg_namespace as n on n.oid = e.extnamespace
+        where e.extname = 'dblink'));
+    proofs constant text := 'select public_key, first_changeset, first_signature, second_changeset, second_signature '
+        || 'from kerai.forks where author = %L order by id limit 1';
+    changesets constant text := 'select document, signature from kerai.changesets where author = %L and first_seq = %s';
+    reporting constant text := 'select kerai.report_fork(%L::bytea, %L::json, %L::bytea, %L::json, %L::bytea, %L::bigint)';
+    frozen_here constant text[] := array(select distinct f.author from kerai.forks as f);
+    frozen_there text[];
+    frozen text[];
+    differing text[];
+    who text;
+    mine_seq bigint;
+    their_seq bigint;
+    same bigint;
+    other bigint;
+    here record;
+    there record;
+    proof record;
+begin
+    forks := 0;
+    -- A copy that is no longer compressed: it is looked into once an author.
+    checked := checked || '{}';
+    execute 'select coalesce(array_agg(t.author), ''{}'') from (' || asking || '(author text) limit 1000) as t'
+    into frozen_there using link, 'select distinct author from kerai.forks order by author limit 1000';
+    frozen := array(select f from unnest(frozen_here || frozen_there) as f group by f);
+
+    select coalesce(jsonb_object_agg(v.author, v.seq), '{}'),
+        coalesce(jsonb_object_agg(v.author, v.seq) filter (
+            where v.seq > coalesce((checked ->> v.author)::bigint, 0) or v.author in (select f from unnest(frozen) as f)),
+        '{}')
+    into agreed, checked
+    from (
+        select m.key as author, least(m.value::bigint, (theirs ->> m.key)::bigint) as seq
+        from jsonb_each_text(mine) as m
+        where theirs ? m.key
+    ) as v;
+
+    execute 'select coalesce(array_agg(h.author), ''{}'') from kerai.heads($3) as h left join (' || asking
+        || '(author text, seq bigint, changeset_id bytea)) as t using (author)
+        where (h.seq, h.changeset_id) is distinct from (t.seq, t.changeset_id)'
+    into differing using link, format('select author, seq, changeset_id from kerai.heads(%L::jsonb)', checked), checked;
+    agreed := agreed - differing;
+
+    -- A proof that only one side has goes to the other. Where both are on one branch of a frozen author, it is
+    -- followed as far as either has merged it, since others have built on that.
+    foreach who in array frozen loop
+        mine_seq := coalesce((mine ->> who)::bigint, 0);
+        their_seq := coalesce((theirs ->> who)::bigint, 0);
+        begin
+            if who = any(frozen_here) then
+                select f.* into proof from kerai.forks as f where f.author = who order by f.id limit 1;
+            else
+                execute asking || '(public_key bytea, first_changeset json, first_signature bytea, '
+                    || 'second_changeset json, second_signature bytea)'
+                into proof using link, format(proofs, who);
+            end if;
+            if not who = any(frozen_there) or not who = any(differing) and mine_seq > their_seq then
+                begin
+                    execute asking || '(kept boolean)' using link, format(reporting, proof.public_key, proof.first_changeset,
+                        proof.first_signature, proof.second_changeset, proof.second_signature,
+                        case when not who = any(differing) then mine_seq end);
+                exception when others then
+                    problem := coalesce(problem, format('the peer was not told that %s has forked: %s', who, sqlerrm));
+                end;
+            end if;
+            if not who = any(frozen_here) or not who = any(differing) and their_seq > mine_seq then
+                perform kerai.report_fork(proof.public_key, proof.first_changeset, proof.first_signature,
+                    proof.second_changeset, proof.second_signature,
+                    case when not who = any(differing) then their_seq end);
+            end if;
+        exception when others then
+            problem := coalesce(problem, format('the proof that %s has forked was not taken: %s', who, sqlerrm));
+        end;
+        if who = any(differing) or their_seq <= mine_seq then
+            not_pulled := not_pulled || who;
+        end if;
+        if who = any(differing) or mine_seq <= their_seq then
+            not_pushed := not_pushed || who;
+        end if;
+    end loop;
+
+    -- A fork that nobody has seen yet: where do the histories part? Up to `same` they agree, at `other` they do not.
+    for who in select d from unnest(differing) as d where d not in (select f from unnest(frozen) as f) limit 20 loop
+        not_pulled := not_pulled || who;
+        not_pushed := not_pushed || who;
+        begin
+            same := 0;
+            other := checked ->> who;
+            while other - same > 1 loop
+                select h.* into here from kerai.heads(jsonb_build_object(who, (same + other) / 2)) as h;
+                execute asking || '(author text, seq bigint, changeset_id bytea)' into there
+                using link, format('select author, seq, changeset_id from kerai.heads(%L::jsonb)',
+                    jsonb_build_object(who, (same + other) / 2));
+                if here.changeset_id = there.changeset_id and here.seq < other then
+                    same := here.seq;
+                else
+                    other := (same + other) / 2;
+                end if;
+            end loop;
+            select c.document, c.signature into here from kerai.changesets as c
+            where c.author = who and c.first_seq = other;
+            execute asking || '(document json, signature bytea)' into there using link, format(changesets, who, other);
+            if there.document is null then
+                problem := coalesce(problem, format('the peer does not show what it has of %s at %s', who, other));
+                continue;
+            end if;
+            begin
+                execute asking || '(kept boolean)' using link,
+                    format(reporting, null, there.document, there.signature, here.document, here.signature, null);
+            exception when others then
+                problem := coalesce(problem, format('the peer was not told that %s has forked: %s', who, sqlerrm));
+            end;
+            perform kerai.report_fork(null, here.document, here.signature, there.document, there.signature);
+            forks := forks + 1;
+        exception when others then
+            problem := coalesce(problem, format('the peer holds what it cannot prove of %s at %s: %s', who, other, sqlerrm));
+        end;
+    end loop;
+    not_pulled := coalesce(not_pulled, '{}');
+    not_pushed := coalesce(not_pushed, '{}');
+end
+$$;
+
+comment on function kerai.compare_heads(text, jsonb, jsonb, jsonb) is
+'A part of kerai.sync: compares both sides'' changesets of each author at the latest common place, finds forks and exchanges their proofs over an open dblink connection.';
+
+create or replace function kerai.exchange(peer text, pulling boolean, pushing boolean, max_ops int default null)
+returns kerai.sync_result
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $$
+#variable_conflict use_variable
+declare
+    contact constant kerai.peer_connections := kerai.begin_contact(peer, current_user, max_ops);
+    place constant text := (
+        select n.nspname from pg_extension as e inner join pg_namespace as n on n.oid = e.extnamespace
+        where e.extname = 'dblink');
+    asking constant text := format('%I.dblink($1, $2) as t ', place);
+    link constant text := 'kerai ' || gen_random_uuid();
+    most_changesets constant int := 100000;  -- as kerai.accept takes
+    page_ops constant int := least(most_changesets, (
+        select s.value from kerai.settings as s where s.name = 'sync_page_ops'));
+    beyond_all constant bigint := 999999999999999999;
+    most_vector_bytes constant int := 268435456;
+    most_refusals constant int := 1000;
+    result kerai.sync_result := (peer, 0, 0, 0, 0, 0, 0, 0, false, null);
+    step text := 'connect';
+    pulled boolean := not pulling;
+    pushed boolean := not pushing;
+    theirs jsonb;
+    compared record;
+    agreed jsonb := '{}';
+    skipped jsonb := contact.skipped;
+    position jsonb;
+    passed jsonb;
+    page record;
+    answer record;
+    refused jsonb := '[]';
+    state text;
+    problem text;
+    problem_detail text;
+    context text;
+begin
+    while step <> 'end' loop
+        begin
+            case step
+            when 'connect' then
+                execute format('select %I.dblink_connect($1, $2)', place) using link, contact.connection;
+                step := 'look';
+
+            when 'look' then
+                execute 'select left(t.vector, $3) as vector from ' || asking || '(vector text)' into page
+                using link, 'select kerai.version_vector()::text', most_vector_bytes;
+                theirs := kerai.vector_merge(page.vector::jsonb, '{}');
+                compared := kerai.compare_heads(link, kerai.version_vector(), theirs, contact.agreed);
+                result.forks := compared.forks;
+                result.problem := compared.problem;
+                agreed := compared.agreed;
+                position := kerai.vector_merge(theirs, coalesce(skipped -> 'push', '{}')) || coalesce((
+                    select jsonb_object_agg(a, beyond_all) from unnest(compared.not_pushed) as a), '{}');
+                step := 'push';
+
+            when 'push' then
+                if not pushed and result.pushed_operations < coalesce(max_ops, beyond_all) then
+                    select string_agg(quote_literal(p.changeset), ',' order by p.n) as documents,
+                        string_agg(quote_literal(p.signature), ',' order by p.n) as signatures,
+                        string_agg(quote_literal(p.public_key), ',' order by p.n) as public_keys,
+                        count(*) as changesets, sum(octet_length(p.changeset::text)) as bytes,
+                        jsonb_object_agg(c.author, c.last_seq order by p.n) as offered
+                    into page
+                    from (
+                        select p.*, sha256(convert_to(p.changeset::text, 'UTF8')) as id
+                        from kerai.changesets_since(position, least(page_ops, max_ops - result.pushed_operations)::int)
+                        with ordinality as p (changeset, signature, public_key, n)
+                    ) as p
+                    inner join kerai.changesets as c on c.id = p.id;
+
+                    if page.changesets = 0 then
+                        pushed := true;
+                        skipped := skipped - 'push';
+                    else
+                        execute 'select count(*) filter (where t.status = ''merged'') as merged,
+                            coalesce(sum(greatest(t.applied, 0)) filter (where t.status = ''merged''), 0) as applied,
+                            jsonb_agg(to_jsonb(t) || jsonb_build_object(''direction'', ''push'',
+                                ''changeset_id'', encode(t.changeset_id, ''hex''))) filter (where t.status = ''refused'') as refused,
+                            jsonb_object_agg(t.author, t.last_seq order by t.last_seq) filter (
+                                where t.status = ''refused'' and t.author is not null and t.last_seq > 0) as passed
+                            from (select * from ' || asking || '(changeset_id bytea, status text, applied int, author text,
+                                last_seq bigint, code text, message text, detail text, hint text) limit $3) as t'
+                        into answer
+                        using link, format('select * from kerai.accept(array[%s]::json[], array[%s]::bytea[], array[%s]::bytea[])',
+                            page.documents, page.signatures, page.public_keys), page.changesets;
+                        position := kerai.vector_merge(position, page.offered);
+                        if answer.passed is not null then
+                            skipped := skipped || jsonb_build_object('push',
+                                kerai.vector_merge(coalesce(skipped -> 'push', '{}'), answer.passed));
+                        end if;
+                        refused := refused || coalesce(answer.refused, '[]');
+                        result.bytes := result.bytes + page.bytes;
+                        result.pushed_changesets := result.pushed_changesets + answer.merged;
+                        result.pushed_operations := result.pushed_operations + answer.applied;
+                    end if;
+                elsif result.pushed_changesets > 0 then
+                    step := 'acknowledge';
+                else
+                    step := 'turn';
+                end if;
+
+            when 'acknowledge' then
+                execute 'select left(t.vector, $3) as vector from ' || asking || '(vector text)' into page
+                using link, 'select kerai.version_vector()::text', most_vector_bytes;
+                theirs := kerai.vector_merge(page.vector::jsonb, '{}');
+                step := 'turn';
+
+            when 'turn' then
+                position := kerai.vector_merge(kerai.version_vector(), coalesce(skipped -> 'pull', '{}')) || coalesce((
+                    select jsonb_object_agg(a, beyond_all) from unnest(compared.not_pulled) as a), '{}');
+                step := 'pull';
+
+            when 'pull' then
+                if not pulled and result.pulled_operations < coalesce(max_ops, beyond_all) then
+                    execute 'select count(*) as changesets, sum(octet_length(t.changeset::text)) as bytes,
+                        array_agg(t.changeset) as documents, array_agg(t.signature) as signatures,
+                        array_agg(t.public_key) as public_keys
+                        from (select * from ' || asking || '(changeset json, signature bytea, public_key bytea) limit $3) as t'
+                    into page
+                    using link, format('select changeset, signature, public_key from kerai.changesets_since(%L::jsonb, %s)',
+                        position, least(page_ops, max_ops - result.pulled_operations)), most_changesets + 1;
+
+                    if page.changesets = 0 then
+                        pulled := true;
+                        skipped := skipped - 'pull';
+                        step := 'end';
+                    else
+                        select count(*) filter (where r.status = 'merged') as merged,
+                            coalesce(sum(r.applied) filter (where r.status = 'merged'), 0) as applied,
+                            jsonb_agg(to_jsonb(r) || jsonb_build_object('direction', 'pull',
+                                'changeset_id', encode(r.changeset_id, 'hex'))) filter (where r.status = 'refused') as refused,
+                            jsonb_object_agg(r.author, r.last_seq order by r.last_seq) filter (
+                                where r.status = 'refused' and r.author is not null and r.last_seq is not null) as passed
+                        into answer
+                        from kerai.accept(page.documents, page.signatures, page.public_keys) as r;
+
+                        passed := kerai.vector_merge(kerai.vector_merge(position, kerai.version_vector()), coalesce(answer.passed, '{}'));
+                        if passed = position then
+                            problem := 'the peer sends what it was told is here, or what is no changeset';
+                            step := 'end';
+                        end if;
+                        position := passed;
+                        if answer.passed is not null then
+                            skipped := skipped || jsonb_build_object('pull',
+                                kerai.vector_merge(coalesce(skipped -> 'pull', '{}'), answer.passed));
+                        end if;
+                        refused := refused || coalesce(answer.refused, '[]');
+                        result.bytes := result.bytes + page.bytes;
+                        result.pulled_changesets := result.pulled_changesets + answer.merged;
+                        result.pulled_operations := result.pulled_operations + answer.applied;
+                    end if;
+                else
+                    step := 'end';
+                end if;
+            end case;
+            if jsonb_array_length(refused) > most_refusals then
+                problem := 'more was refused than can be noted';
+                step := 'end';
+            end if;
+        exception when query_canceled or assert_failure or others then
+            get stacked diagnostics state = returned_sqlstate, problem = message_text,
+                problem_detail = pg_exception_detail, context = pg_exception_context;
+            -- The peer may cancel its query, then this goes on; but who cancels the call itself wants it to end.
+            if state in ('57014', 'P0004') and context !~ 'on dblink connection named' then
+                perform kerai.hang_up(link);
+                raise;
+            end if;
+            -- Of libpq's words only those that cannot quote the connection.
+            problem := format('%s: %s', state, problem) || case
+                when step <> 'connect' or problem_detail ~ '^(connection to server|could not translate|Non-superusers)'
+                    then coalesce(' (' || nullif(problem_detail, '') || ')', '')
+                else '' end;
+            step := 'end';
+        end;
+    end loop;
+    perform kerai.hang_up(link);
+
+    result.refused := jsonb_array_length(refused);
+    result.problem := left(coalesce(problem, result.problem, case when result.refused > 0 then format(
+        '%s refused, see kerai.refusals; the first: %s %s', result.refused, refused -> 0 ->> 'code', refused -> 0 ->> 'message')
+        when pulling and contact.skipped ? 'pull' or pushing and contact.skipped ? 'push' then
+            'some were refused by earlier calls, see kerai.refusals'
+        end), 2000);
+    result.complete := pulled and pushed and result.problem is null;
+    perform kerai.end_contact(peer, theirs, case
+        -- Where something did not fit, the next contact looks at everything again.
+        when result.problem is null then agreed else '{}' end, skipped, result.problem, refused);
+    return result;
+end
+$$;
+
+comment on function kerai.exchange(text, boolean, boolean, int) is
+'What kerai.pull, kerai.push and kerai.sync do: one conversation with a peer, in the directions that are wanted.';
+
+create or replace function kerai.hang_up(link text) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    place constant text := (
+        select n.nspname from pg_extension as e inner join pg_namespace as n on n.oid = e.extnamespace
+        where e.extname = 'dblink');
+    opened boolean;
+begin
+    execute format('select $1 = any(%I.dblink_get_connections())', place) into opened using link;
+    if opened then
+        execute format('select %I.dblink_disconnect($1)', place) using link;
+    end if;
+end
+$$;
+
+comment on function kerai.hang_up(text) is 'A part of kerai.sync: closes the dblink connection of this name, if it is open.';
+
+create or replace function kerai.pull(peer text, max_ops int default null) returns kerai.sync_result
+language sql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+    select * from kerai.exchange(pull.peer, pulling => true, pushing => false, max_ops => pull.max_ops)
+$$;
+
+comment on function kerai.pull(text, int) is
+'Brings over what a peer has and this instance has not, byte for byte, each changeset verified. What goes wrong on the way is in problem, not raised: what was merged before it stays, and the next call goes on from there. max_ops: end after about so many operations; complete says whether everything is here.';
+
+create or replace function kerai.push(peer text, max_ops int default null) returns kerai.sync_result
+language sql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+    select * from kerai.exchange(push.peer, pulling => false, pushing => true, max_ops => push.max_ops)
+$$;
+
+comment on function kerai.push(text, int) is
+'Brings to a peer what this instance has and the peer has not. Otherwise like kerai.pull.';
+
+create or replace function kerai.sync(peer text, max_ops int default null) returns kerai.sync_result
+language sql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+    select * from kerai.exchange(sync.peer, pulling => true, pushing => true, max_ops => sync.max_ops)
+$$;
+
+comment on function kerai.sync(text, int) is
+'Makes this instance and a peer equal: compares the heads of all authors (a fork shows there, and is kept in kerai.forks on both sides), pushes, then pulls. Otherwise like kerai.pull; max_ops counts in each direction.';
+
+comment on type kerai.sync_result is
+'What kerai.pull, push and sync answer: changesets and operations merged here (pulled) and at the peer (pushed), bytes of changesets carried, changesets refused (see kerai.refusals), forks found; complete: nothing is left to bring; problem: what ended it early.';
