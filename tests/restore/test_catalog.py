@@ -20,7 +20,10 @@ SNAPSHOT = Path(__file__).with_name("privileges.txt")
 ROLES = ["kerai_reader", "kerai_agent", "kerai_operator"]
 NOT_DUMPED = {
     "kerai.errors",  # constants of the version, which CREATE EXTENSION makes
-    "kerai.operations",  # has no rows of its own: the partitions have them
+    # These have no rows of their own: the partitions have them.
+    "kerai.operations",
+    "kerai.test_results",
+    "kerai.failed_operations",
     "kerai_private.merge_gate",  # never has any: it is a lock
 }
 
