@@ -103,6 +103,12 @@ declare
     unwanted boolean;
 begin
     select e.* into kind from kerai_private.ephemera() as e where e.relation = drop_partitions.relation;
+    -- One session at a time, before it looks at anything: the locks that follow are stronger ones on what it looked at.
+    begin
+        execute format('lock table only %s in share update exclusive mode', relation);
+    exception when lock_not_available or deadlock_detected then
+        return;
+    end;
     for old in
         select p.partition::text as name, false as is_default
         from kerai_private.partitions_of(drop_partitions.relation) as p

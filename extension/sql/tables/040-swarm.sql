@@ -51,9 +51,9 @@ create index swarm_members_agent on kerai.swarm_members (agent_id);
 comment on table kerai.swarm_members is 'Which agents belong to which swarm. Joining again is a sign of life and sets last_seen_at.';
 
 -- What is kept for a time only is partitioned by it, so that a month of reports goes by dropping a table. Reports that
--- come before somebody called kerai.maintain() stand in the DEFAULT partition, which is also the pattern for the others:
--- it has the indexes, the parents have none. pg_dump would lose its way with those: partitions that were made at run
--- time belong to nobody's extension and are in a dump as tables of their own, with their own indexes.
+-- come before somebody called kerai.maintain() stand in the DEFAULT partition, which is the pattern for the others too:
+-- it has the indexes, the parents have none. A dump could not be restored with those: partitions made at run time do
+-- not belong to the extension and are dumped with indexes of their own, which the parents' would have made already.
 
 -- No foreign keys: each report would leave a lock on the task's row, and a thousand agents at once would make
 -- multixacts of it. record_test_result, the only way in, looks both up.
@@ -77,7 +77,8 @@ create unlogged table kerai.test_results_default partition of kerai.test_results
 with (autovacuum_vacuum_insert_scale_factor = 0.02, toast_tuple_target = 256);
 
 alter table kerai.test_results_default add primary key (id);
-create index test_results_default_task on kerai.test_results_default (task_id, created_at) include (passed, failing);
+create index test_results_default_task on kerai.test_results_default (task_id, created_at)
+include (passed, failing);
 create index test_results_default_passed on kerai.test_results_default (created_at) where passed;
 create index test_results_default_agent on kerai.test_results_default (agent_id, created_at);
 create index test_results_default_task_agent on kerai.test_results_default (task_id, agent_id, created_at)
