@@ -8,7 +8,8 @@ declare
     agent_functions constant text [] := '{
         register_agent, push_ops, join_swarm, record_test_result, record_failed_attempt, instance_key}';
     operator_functions constant text [] := '{
-        create_task, launch_swarm, stop_swarm, expire_failed_operations, maintain}';
+        create_task, launch_swarm, stop_swarm, expire_failed_operations, maintain, verify, rebuild,
+        compact}';
 begin
     revoke all on schema kerai, kerai_private from public;
     grant usage on schema kerai to kerai_reader;
