@@ -123,8 +123,8 @@ LATEST = "(select max(m.stamp) from kerai_private.moves as m)"
 VOID = "(select m.stamp from kerai_private.moves as m where m.void)"
 FIRST_OF_BOB = "id = (select c.id from kerai.changesets as c where c.author ~ '^bob' and c.first_seq = 1)"
 
-# What is done to the tables, and all that verify() then says. What only a backup can restore is marked: `+` where the
-# state can still be rebuilt, `*` where it cannot.
+# What is done to the tables, and all that verify() then says. What only a backup can restore is marked: `+`
+# where the state can still be rebuilt, `*` where it cannot.
 DAMAGES = {
     "a node is lost": (f"delete from kerai.nodes where id = '{D}'", [("node", D, "is not in the tree")]),
     "a node comes from nowhere": (
@@ -141,7 +141,8 @@ DAMAGES = {
         [("operation", f"{BOB} 1$", "is not in the log; so 3 more of this changeset")],
     ),
     "an operation is another": (
-        "update kerai.operations set payload = payload || '{\"kind\": \"z\"}' where author ~ '^Ann' and author_seq = 3",
+        'update kerai.operations set payload = payload || \'{"kind": "z"}\' '
+        "where author ~ '^Ann' and author_seq = 3",
         [("operation", f"{ANN} 3$", r"payload is '.*\"z\".*should be")],
     ),
     "an operation has another time": (
@@ -161,9 +162,9 @@ DAMAGES = {
         [("operation", f"{ANN} 3$", "changeset_id is .*, should be")],
     ),
     "operations come from nowhere": (
-        "insert into kerai.operations select o.author, o.author_seq + 100, o.lamport_ts + 100, o.op_type, o.node_id, "
-        "o.payload, o.changeset_id from kerai.operations as o where o.author ~ '^Ann' and o.author_seq < 4",
-        [("operation", f"{ANN} 101–103", f"no changeset says so .changeset_id {HASH}")],
+        "insert into kerai.operations select o.author, o.author_seq + 100, o.lamport_ts + 100, o.op_type, "
+        "o.node_id, o.payload, o.changeset_id from kerai.operations as o where o.author ~ '^Ann' and o.author_seq < 4",
+        [("operation", f"{ANN} 101.103", f"no changeset says so .changeset_id {HASH}")],
     ),
     "a move is lost": (
         f"delete from kerai_private.moves where stamp = {LATEST}",
@@ -220,7 +221,8 @@ DAMAGES = {
         [("author", BOB, "the key does not belong to this author id")],
     ),
     "a document is another *": (
-        f"update kerai.changesets set document = replace(document::text, 'x = 1', 'x = 2')::json where {FIRST_OF_BOB}",
+        "update kerai.changesets set document = replace(document::text, 'x = 1', 'x = 2')::json "
+        f"where {FIRST_OF_BOB}",
         [("changeset", HASH, "is not the one that was signed")],
     ),
     "a signature is another +": (
@@ -233,7 +235,7 @@ DAMAGES = {
         [
             ("changeset", HASH, "its base names bob.* 4, which is not here; so with 3 more"),
             ("changeset", HASH, "has a gap or an overlap: operation 5 follows on 0"),
-            ("operation", f"{BOB} 1–4", "no changeset says so"),
+            ("operation", f"{BOB} 1.4", "no changeset says so"),
             # What nobody has signed is not taken for granted in the tree either.
             ("node", A, "content is 'x = 1', should be null"),
             ("node", D, "deleted is 'true', should be 'false'"),

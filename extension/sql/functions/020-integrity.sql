@@ -553,6 +553,14 @@ begin
     select m.node_id, m.parent_id from kerai_private.moves as m
     where m.node_id = node and not m.void and m.stamp < before order by m.stamp desc limit 1;
     if not found then
+        -- In the one partition that the tree points to, if that is right.
+        return query
+        select o.node_id, (o.payload ->> 'parent')::uuid
+        from kerai.nodes as n
+        inner join kerai.operations as o on o.author = substr(n.created_stamp, 18) and o.author_seq = n.created_seq
+        where n.id = node and o.node_id = node and o.op_type = 'node_insert';
+    end if;
+    if not found then
         return query
         select o.node_id, (o.payload ->> 'parent')::uuid from kerai.operations as o
         where o.node_id = node and o.op_type = 'node_insert' order by o.lamport_ts, o.author limit 1;
