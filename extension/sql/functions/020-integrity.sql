@@ -43,6 +43,11 @@ as $$
     where c.document is not null and p.problem is not null
 $$;
 
+-- What was signed by whoever did the work: in a changeset that was made of a draft, the draft.
+create or replace function kerai_private.body_of(document jsonb) returns jsonb
+language sql immutable parallel safe
+return coalesce(document -> 'draft', document);
+
 -- What each sound document says, against its row in kerai.changesets ('changeset') and in the log ('operation'). A
 -- nested loop over operations of unknown number would take the square of a changeset's length.
 create or replace function kerai_private.verify_rows()
@@ -59,8 +64,9 @@ as $$
         offset 0
     ) as d
     cross join lateral (
-        select (d.doc ->> 'seq')::bigint as seq, (d.doc ->> 'lamport')::bigint as lamport,
-            jsonb_array_length(d.doc -> 'ops') as given
+        select (d.doc ->> 'seq')::bigint as seq, (d.doc ->> 'lamport')::bigint as lamport, b.body,
+            jsonb_array_length(b.body -> 'ops') as given
+        from (select kerai_private.body_of(d.doc) as body) as b
         offset 0
     ) as e
     cross join lateral (
@@ -74,10 +80,10 @@ as $$
             ('first_lamport', c.first_lamport::text, e.lamport::text),
             ('last_lamport', c.last_lamport::text, (e.lamport + e.given - 1)::text),
             ('prev', encode(c.prev, 'hex'), d.doc ->> 'prev'),
-            ('base', c.base::text, (d.doc -> 'base')::text),
-            ('guard', c.guard::text, lower(d.doc ->> 'guard')),
-            ('task_id', c.task_id::text, lower(d.doc ->> 'task')),
-            ('message', c.message, d.doc ->> 'message')
+            ('base', c.base::text, (e.body -> 'base')::text),
+            ('guard', c.guard::text, lower(e.body ->> 'guard')),
+            ('task_id', c.task_id::text, lower(e.body ->> 'task')),
+            ('message', c.message, e.body ->> 'message')
         ) as v (part, found, wanted)
         where v.found is distinct from v.wanted
         having count(*) > 0
@@ -90,7 +96,7 @@ as $$
             end || case when w.others > 0 then format('; so %s more of this changeset', w.others) else '' end
         from (
             select u.op, u.n, u.n + e.seq - 1 as seq, o.*, count(*) over () - 1 as others
-            from jsonb_array_elements(d.doc -> 'ops') with ordinality as u (op, n)
+            from jsonb_array_elements(e.body -> 'ops') with ordinality as u (op, n)
             left join (
                 select o.* from kerai.operations as o
                 where o.author = d.doc ->> 'author' and o.author_seq between e.seq and e.seq + e.given - 1
@@ -132,11 +138,11 @@ as $$
     where c.id <> all(wrong)
     union all
     select c.id, d.doc ->> 'author', d.seq, d.seq + d.given - 1, d.lamport, d.lamport + d.given - 1,
-        decode(d.doc ->> 'prev', 'hex'), d.doc -> 'base', c.arrival
+        decode(d.doc ->> 'prev', 'hex'), kerai_private.body_of(d.doc) -> 'base', c.arrival
     from kerai.changesets as c
     cross join lateral (
         select x.doc, (x.doc ->> 'seq')::bigint as seq, (x.doc ->> 'lamport')::bigint as lamport,
-            jsonb_array_length(x.doc -> 'ops') as given
+            jsonb_array_length(kerai_private.body_of(x.doc) -> 'ops') as given
         from (select c.document::jsonb as doc) as x
     ) as d
     where c.id = any(wrong)
@@ -288,7 +294,7 @@ as $$
             c.document ->> 'author', (c.document ->> 'seq')::bigint + u.n - 1, u.op ->> 'op',
             coalesce(u.op ->> 'node', u.op ->> 'source')::uuid, u.op
         from kerai.changesets as c
-        cross join lateral jsonb_array_elements((c.document -> 'ops')::jsonb) with ordinality as u (op, n)
+        cross join lateral jsonb_array_elements(kerai_private.body_of(c.document::jsonb) -> 'ops') with ordinality as u (op, n)
         where c.id = any(wrong) and u.op ->> 'op' = any(kinds)
     ) as l
     where before is null or l.stamp < before collate "C"
@@ -597,6 +603,10 @@ begin
     return query select * from kerai_private.verify_chains(wrong_rows);
     return query select * from kerai_private.verify_vector(wrong_rows);
     return query select * from kerai_private.verify_log(wrong_rows);
+    return query
+    select 'compaction', c.id::text, 'the operations below its floor are not those that it left'
+    from (select x.* from kerai.compactions as x order by x.id desc limit 1) as c
+    where c.kept_digest <> kerai_private.kept_digest(c.floor);
     if deep then
         return query select * from kerai_private.verify_moves(wrong_rows || wrong_logs, last_floor);
         return query select * from kerai_private.verify_nodes(wrong_rows || wrong_logs);
@@ -606,7 +616,7 @@ end
 $$;
 
 comment on function kerai.verify(boolean) is
-'Says what is wrong with this instance, one row a problem; no row when all is well. what: changeset, author, operation, move, node, edge, perspective or association; subject: which one; problem: what it is and what it should be. Checks every hash, signature and chain, every entry of the version vector, the log against the signed documents and, unless deep is false, every register of the tree against a fold of the log. Reads everything, blocks nobody. What changesets still say, kerai.rebuild() puts right; a damaged changeset has to come from a peer or a backup.';
+'Says what is wrong with this instance, one row a problem; no row when all is well. what: changeset, author, operation, compaction, move, node, edge, perspective or association; subject: which one; problem: what it is and what it should be. Checks every hash, signature and chain, every entry of the version vector, the log against the signed documents and, unless deep is false, every register of the tree against a fold of the log. Reads everything, blocks nobody. What changesets still say, kerai.rebuild() puts right; a damaged changeset has to come from a peer or a backup.';
 
 -- Nobody pushes from here to the end of the transaction, and those who do now have finished: in the order in which
 -- pushes take their locks.
@@ -643,6 +653,10 @@ begin
         where not exists (select from kerai_private.authors as a where a.author = c.author)
         union all
         select format('%s: %s', v.subject, v.problem) from kerai_private.verify_chains(wrong) as v
+        union all
+        select 'the operations that the last compaction has left are not what they were'
+        from (select x.* from kerai.compactions as x order by x.id desc limit 1) as x
+        where x.kept_digest <> kerai_private.kept_digest(x.floor)
         limit 5
     ) as p;
     if bad is not null then
@@ -659,10 +673,13 @@ set search_path = pg_catalog, pg_temp
 as $$
     update kerai.changesets as c
     set author = t.author, first_seq = t.first_seq, last_seq = t.last_seq, first_lamport = t.first_lamport,
-        last_lamport = t.last_lamport, prev = t.prev, base = t.base, guard = (c.document ->> 'guard')::uuid,
-        task_id = (c.document ->> 'task')::uuid, message = c.document ->> 'message'
+        last_lamport = t.last_lamport, prev = t.prev, base = t.base, guard = (b.body ->> 'guard')::uuid,
+        task_id = (b.body ->> 'task')::uuid, message = b.body ->> 'message'
     from kerai_private.true_changesets(wrong) as t
-    where t.id = c.id and c.id = any(wrong)
+    inner join (
+        select x.id, kerai_private.body_of(x.document::jsonb) as body from kerai.changesets as x where x.id = any(wrong)
+    ) as b on b.id = t.id
+    where t.id = c.id
 $$;
 
 -- The state below the floor of a compaction, from the operations that were kept: which moves count was decided then.
@@ -739,7 +756,7 @@ begin
     end if;
 
     for unit in
-        select c.id, c.author, c.first_seq as seq, c.first_lamport as lamport, (c.document -> 'ops')::jsonb as ops,
+        select c.id, c.author, c.first_seq as seq, c.first_lamport as lamport, kerai_private.body_of(c.document::jsonb) -> 'ops' as ops,
             c.document is null as is_stub, c.received_at
         from kerai.changesets as c
         where c.document is not null or c.last_lamport >= ('x' || last_floor)::bit(64)::bigint

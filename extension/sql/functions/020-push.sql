@@ -340,6 +340,8 @@ begin
     ops := kerai_private.unpack_operations(changeset -> 'ops', author, lamport);
     perform kerai_private.require_succession(changeset, document, signature, head);
     perform kerai_private.require_covered(base);
+    perform kerai_private.require_above_horizon(base,
+        'Take a new checkout, make the change there, and push it on that base.');
     wanted_lamport := kerai_private.next_lamport(base, head.lamport);
     if lamport <> wanted_lamport then
         perform kerai_private.refuse('KR005', 'the lamport timestamp is out of bounds',
