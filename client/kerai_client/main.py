@@ -44,6 +44,15 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "swarm": ("kerai_client.commands.swarm:swarm", "Launch swarms and see what they do."),
         "solve": ("kerai_client.commands.solve:solve", "Solvers that an agent can run."),
     },
+    "Upkeep": {
+        "verify": (
+            "kerai_client.commands.integrity:verify",
+            "Check hashes, signatures, chains and registers.",
+        ),
+        "rebuild": ("kerai_client.commands.integrity:rebuild", "Make log and tree anew from the changesets."),
+        "compact": ("kerai_client.commands.integrity:compact", "Drop history that nobody can need any more."),
+        "maintain": ("kerai_client.commands.integrity:maintain", "Make and drop partitions: once a day."),
+    },
     "More": {
         "sql": ("kerai_client.commands.sql:sql", "Run SQL."),
         "demo": ("kerai_client.commands.demo:demo", "See a swarm repair the example package."),

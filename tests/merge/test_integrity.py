@@ -27,7 +27,7 @@ def problems(connection: Connection[Any], deep: bool = True) -> list[tuple[str, 
     return [tuple(row.values()) for row in connection.execute("select * from kerai.verify(%s)", [deep])]
 
 
-@many(0.5)
+@many(0.2)
 @given(world=worlds(), seed=SEEDS)
 def test_a_sound_instance_is_sound_and_rebuilding_it_changes_nothing(
     instance: Instance, world: World, seed: int
@@ -128,7 +128,8 @@ FIRST_OF_BOB = "id = (select c.id from kerai.changesets as c where c.author ~ '^
 DAMAGES = {
     "a node is lost": (f"delete from kerai.nodes where id = '{D}'", [("node", D, "is not in the tree")]),
     "a node comes from nowhere": (
-        'insert into kerai.nodes select (jsonb_populate_record(n, \'{"id": "00000000-0000-0000-0000-0000000000ff"}\')).* '
+        "insert into kerai.nodes select (jsonb_populate_record("
+        'n, \'{"id": "00000000-0000-0000-0000-0000000000ff"}\')).* '
         f"from kerai.nodes as n where n.id = '{D}'",
         [("node", "0000ff$", "is in no operation")],
     ),
@@ -163,7 +164,8 @@ DAMAGES = {
     ),
     "operations come from nowhere": (
         "insert into kerai.operations select o.author, o.author_seq + 100, o.lamport_ts + 100, o.op_type, "
-        "o.node_id, o.payload, o.changeset_id from kerai.operations as o where o.author ~ '^Ann' and o.author_seq < 4",
+        "o.node_id, o.payload, o.changeset_id from kerai.operations as o "
+        "where o.author ~ '^Ann' and o.author_seq < 4",
         [("operation", f"{ANN} 101.103", f"no changeset says so .changeset_id {HASH}")],
     ),
     "a move is lost": (

@@ -35,6 +35,7 @@ def full(database: Any, connect: Any) -> Any:
     author.push(
         insert(root, kind="directory"), *(insert(n, root, name="n", metadata={"k": 1}) for n in (a, b, c))
     )
+    connection.execute("select kerai.compact(now())")
     other.push(
         update(a, content="x = 'é\\'\n\t\\.\n", name='"; --'),
         {"op": "node_update", "node": a, "metadata": {"k": None}},
