@@ -6,7 +6,7 @@ do $$
 declare
     member record;
     agent_functions constant text [] := '{
-        register_agent, push_ops, join_swarm, record_test_result, record_failed_attempt, instance_key}';
+        register_agent, push_ops, submit, settle, join_swarm, record_test_result, record_failed_attempt, instance_key}';
     operator_functions constant text [] := '{
         create_task, launch_swarm, stop_swarm, expire_failed_operations, maintain, verify, rebuild,
         compact}';

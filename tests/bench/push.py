@@ -1,30 +1,42 @@
-"""Signed push and merge of 40 changesets of 1,000 operations (75 % insert, 25 % update), one session,
-against plain SQL of the same rows: INSERT into an equally indexed and partitioned log, INSERT and UPDATE
-of an equally indexed tree, one multi-row statement each with array parameters, one transaction for 1,000
-operations. The sides take turns, client time for building and signing is not counted, and the medians of
-the rates are compared.
+"""Signed push and merge of changesets of 1,000 operations (75 % insert, 25 % update).
+
+One session, 40 changesets, against plain SQL of the same rows: INSERT into an equally indexed and partitioned
+log, INSERT and UPDATE of an equally indexed tree, one multi-row statement each with array parameters, one
+transaction for 1,000 operations. The sides take turns, client time for building and signing is not counted,
+and the medians of the rates are compared.
+
+Two sessions against one: two authors, a thread and a session each, push 10 changesets each at the same time,
+from a common start to the end of the later one; in turns with one of them pushing 10 alone. The client only
+waits: documents are signed and encoded beforehand, and the row says how much of one processor it used. It
+also says what the machine had to give meanwhile: how two sessions that only count compare with one.
 """
 
 from __future__ import annotations
 
 import json
 import random
+import threading
 import time
 import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from statistics import median
 from typing import Any
 
 import psycopg
-from nacl.signing import SigningKey
 from report import Row
+from support import Author, push
 
-from kerai import changeset
 from kerai_client.server import PrivateServer
 
 CHANGESETS = 40
 WARM_UP = 4
 OPERATIONS = 1000
 INSERTS = 750
+TOGETHER = 10
+ROUNDS = 7
+COUNT = b"select count(*) from generate_series(1, 1000000) as i where i % 3 = 0"
+PUSH = b"select status from kerai.push_ops($1::json, $2, $3)"
 Operations = list[dict[str, Any]]
 
 PLAIN = """
@@ -55,7 +67,7 @@ from unnest(%s::uuid[], %s::text[], %s::text[]) as u (id, content, stamp) where 
 """
 
 
-def workload(rng: random.Random) -> list[Operations]:
+def workload(rng: random.Random, count: int) -> list[Operations]:
     """Return the operations of each changeset: files of statements, and edits of earlier statements."""
 
     def new_id() -> str:
@@ -64,7 +76,7 @@ def workload(rng: random.Random) -> list[Operations]:
     root = new_id()
     changesets: list[Operations] = []
     leaves: list[str] = []
-    for number in range(CHANGESETS + WARM_UP):
+    for number in range(count):
         operations: Operations = []
         if not number:
             operations.append(
@@ -142,11 +154,73 @@ def plain_parameters(
     return log, insert, update
 
 
-def run(server: PrivateServer) -> list[Row]:
-    """Measure, and return the ratio of the rates in operations a second."""
-    key = SigningKey.generate()
-    public_key = bytes(key.verify_key)
-    author = changeset.author_id("bench", public_key)
+class Session:
+    """A session of its own with the encoded pushes of one author."""
+
+    def __init__(self, server: PrivateServer, name: str, pushes: int) -> None:
+        author = Author(name)
+        self.connection = psycopg.connect(server.dsn, autocommit=True)
+        self.waiting = [
+            [text.encode(), b"\\x" + signature.hex().encode(), b"\\x" + public_key.hex().encode()]
+            for text, signature, public_key in map(author.document, workload(random.Random(name), pushes))
+        ]
+
+    def push(self) -> None:
+        """Push the next changesets. All that the driver does is to wait, and other threads may run."""
+        for _ in range(TOGETHER):
+            result = self.connection.pgconn.exec_params(PUSH, self.waiting.pop(0))
+            if result.get_value(0, 0) != b"merged":
+                raise RuntimeError(f"not merged: {result.error_message!r}")
+
+    def count(self) -> None:
+        """Keep one processor busy with what needs nothing else."""
+        self.connection.pgconn.exec_(COUNT)
+
+
+def together(*work: Callable[[], None]) -> tuple[float, float]:
+    """Do these at the same time; return the seconds until all are done, and this process' own work."""
+    with ThreadPoolExecutor(len(work)) as pool:
+        start = threading.Barrier(len(work) + 1)
+        running = [pool.submit(lambda each=each: (start.wait(), each())) for each in work]
+        start.wait()
+        started, used = time.perf_counter(), time.process_time()
+        for each in running:
+            each.result()
+        return time.perf_counter() - started, time.process_time() - used
+
+
+def two_sessions(server: PrivateServer) -> Row:
+    """Return how many times the rate of one session two reach."""
+    pushes = (ROUNDS + 1 + (ROUNDS + 1) // 2) * TOGETHER
+    one, two = pair = [Session(server, name, pushes) for name in ("one", "two")]
+    together(one.push, two.push)
+    alone, both, counted_alone, counted_both, client = [], [], [], [], 0.0
+    for number in range(ROUNDS):
+        first = pair[number % 2]
+        alone.append(together(first.push)[0])
+        seconds, used = together(one.push, two.push)
+        both.append(seconds)
+        client += used
+        counted_alone.append(together(first.count)[0])
+        counted_both.append(together(one.count, two.count)[0])
+    for session in pair:
+        session.connection.close()
+    one_rate = TOGETHER * OPERATIONS / median(alone)
+    two_rate = 2 * TOGETHER * OPERATIONS / median(both)
+    machine = 2 * median(counted_alone) / median(counted_both)
+    return Row(
+        f"push by two sessions, against one; the machine had {machine:.2f} processors to give, "
+        f"the client used {client / sum(both):.2f}",
+        f"{two_rate:,.0f} op/s",
+        f"{one_rate:,.0f} op/s",
+        two_rate / one_rate,
+        1.4,
+    )
+
+
+def against_plain_sql(server: PrivateServer) -> Row:
+    """Return the ratio of the rates of one session and of plain SQL."""
+    author = Author("bench")
     ours: list[float] = []
     plain: list[float] = []
     with (
@@ -154,23 +228,14 @@ def run(server: PrivateServer) -> list[Row]:
         psycopg.connect(server.dsn, autocommit=True) as other,
     ):
         other.execute(PLAIN)
-        prev = None
-        for number, operations in enumerate(workload(random.Random(1))):
-            first = number * OPERATIONS + 1
-            base = {author: first - 1} if number else {}
-            document = changeset.build(author, first, first, operations, prev=prev, base=base)
-            signature = changeset.sign(document, key)
-            prev = changeset.changeset_id(document)
-
+        for operations in workload(random.Random(1), CHANGESETS + WARM_UP):
+            first = author.seq + 1
+            parameters = author.document(operations)
             started = time.perf_counter()
-            result = kerai.execute(
-                "select status from kerai.push_ops(%s::json, %s, %s)", [document, signature, public_key]
-            ).fetchone()
+            push(kerai, parameters)
             ours.append(time.perf_counter() - started)
-            if result != ("merged",):
-                raise RuntimeError(f"changeset {number} was not merged: {result}")
 
-            log, insert, update = plain_parameters(kerai, first, first + OPERATIONS - 1)
+            log, insert, update = plain_parameters(kerai, first, author.seq)
             started = time.perf_counter()
             with other.transaction():
                 other.execute(LOG, log)
@@ -185,12 +250,15 @@ def run(server: PrivateServer) -> list[Row]:
             raise RuntimeError(f"the two trees differ: {same}")
     our_rate = OPERATIONS / median(ours[WARM_UP:])
     plain_rate = OPERATIONS / median(plain[WARM_UP:])
-    return [
-        Row(
-            f"push of {CHANGESETS} changesets of {OPERATIONS:,} signed operations, against plain SQL",
-            f"{our_rate:,.0f} op/s",
-            f"{plain_rate:,.0f} op/s",
-            our_rate / plain_rate,
-            0.6,
-        )
-    ]
+    return Row(
+        f"push of {CHANGESETS} changesets of {OPERATIONS:,} signed operations, against plain SQL",
+        f"{our_rate:,.0f} op/s",
+        f"{plain_rate:,.0f} op/s",
+        our_rate / plain_rate,
+        0.7,
+    )
+
+
+def run(server: PrivateServer) -> list[Row]:
+    """Measure, and return the ratios of the rates in operations a second."""
+    return [against_plain_sql(server), two_sessions(server)]

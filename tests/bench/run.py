@@ -23,12 +23,13 @@ from rich.table import Table
 from kerai_client.server import PrivateServer
 
 HERE = Path(__file__).parent
+HELPERS = {"run", "report", "support"}
 sys.path.insert(0, str(HERE))
 
 
 def main(names: list[str]) -> int:
     """Run the benchmarks and print one table; the exit code is 1 when a ratio misses its aim."""
-    known = sorted(p.stem for p in HERE.glob("*.py") if p.stem not in ("run", "report"))
+    known = sorted(p.stem for p in HERE.glob("*.py") if p.stem not in HELPERS)
     unknown = set(names) - set(known)
     if unknown:
         print(
@@ -55,7 +56,7 @@ def main(names: list[str]) -> int:
             started = time.monotonic()
             for row in module.run(server):
                 missed = missed or row.missed
-                aim = f"≥ {row.aim:g}" if row.aim is not None else ""
+                aim = f"≥ {row.aim:.2g}" if row.aim is not None else ""
                 table.add_row(
                     row.what,
                     row.kerai,

@@ -79,6 +79,65 @@ def build(
     return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
 
 
+def draft(
+    member: str,
+    swarm: str,
+    ops: Sequence[Operation],
+    *,
+    base: Vector | None = None,
+    guard: str | None = None,
+    task: str | None = None,
+    message: str = "",
+) -> str:
+    """Return the text of a draft: what a member of a swarm that groups its members signs and sends.
+
+    It has no place in a sequence: the swarm's instance gives it one, and keeps this text inside the changeset.
+    A draft is merged once; the same text again is a duplicate.
+
+    :param member: the member's author id.
+    :param swarm: the id of the swarm.
+    :param base: the version vector that the member had seen.
+
+    The other parameters are those of :func:`build`.
+    """
+    document = {
+        "v": FORMAT_VERSION,
+        "author": member,
+        "swarm": swarm,
+        "base": dict(base or {}),
+        "guard": guard,
+        "task": task,
+        "message": message,
+        "ops": list(ops),
+    }
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+
+
+def seal(
+    author: str,
+    seq: int,
+    lamport: int,
+    draft_text: str,
+    member_key: bytes,
+    member_signature: bytes,
+    *,
+    prev: str | None,
+) -> str:
+    """Return the text of the changeset that holds a draft, for the swarm's instance to sign.
+
+    :param author: the author id of the swarm's lane.
+    :param draft_text: the draft's exact text, see :func:`draft`.
+    :param member_key: the member's public key, 32 bytes.
+    :param member_signature: the member's signature of the draft's text, 64 bytes.
+
+    The other parameters are those of :func:`build`.
+    """
+    document = {"v": FORMAT_VERSION, "author": author, "seq": seq, "lamport": lamport, "prev": prev}
+    keys = {"member_key": member_key.hex(), "member_signature": member_signature.hex()}
+    head, tail = (json.dumps(part, ensure_ascii=False, separators=(",", ":")) for part in (document, keys))
+    return f'{head[:-1]},"draft":{draft_text},{tail[1:]}'
+
+
 def changeset_id(document: str) -> str:
     """Return the id of a changeset: the SHA-256 of its UTF-8 text, as 64 hex digits."""
     return hashlib.sha256(document.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""What PL/Python calls inside the server: Ed25519 keys and signatures, and the replay of moves.
+"""What PL/Python calls inside the server: Ed25519 keys and signatures, and the judging of moves.
 
 Nothing here imports ``plpy``: every value comes in as an argument, so that all of it can be tested
 without a server. No secret outlives the call that needs it.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from nacl.signing import SigningKey
@@ -16,6 +16,8 @@ from nacl.signing import SigningKey
 from kerai import changeset
 
 KEY_FOLDER = "kerai"
+
+Envelope = tuple[int, str, bytes, int, int, bytes | None, bytes]
 
 
 def _key_file(data_directory: str, public_key: bytes) -> Path:
@@ -50,6 +52,17 @@ def create_instance_key(data_directory: str) -> bytes:
     return public_key
 
 
+def _read_instance_key(data_directory: str, public_key: bytes) -> SigningKey | None:
+    path = _key_file(data_directory, public_key)
+    try:
+        key = SigningKey(bytes.fromhex(path.read_text(encoding="ascii").strip()))
+    except FileNotFoundError:
+        return None
+    if bytes(key.verify_key) != public_key:
+        raise ValueError(f"{path.name} does not hold the key that it is named after")
+    return key
+
+
 def sign_as_instance(document: str, data_directory: str, public_key: bytes) -> bytes | None:
     """Sign a changeset with the instance's key.
 
@@ -59,14 +72,91 @@ def sign_as_instance(document: str, data_directory: str, public_key: bytes) -> b
     :returns: the signature, 64 bytes; None when the key's file is not in this data directory.
     :raises ValueError: when the file does not hold the key that it is named after.
     """
-    path = _key_file(data_directory, public_key)
-    try:
-        key = SigningKey(bytes.fromhex(path.read_text(encoding="ascii").strip()))
-    except FileNotFoundError:
-        return None
-    if bytes(key.verify_key) != public_key:
-        raise ValueError(f"{path.name} does not hold the key that it is named after")
-    return changeset.sign(document, key)
+    key = _read_instance_key(data_directory, public_key)
+    return None if key is None else changeset.sign(document, key)
+
+
+def seal_drafts(
+    heads: Mapping[str, tuple[int, int, bytes | None]],
+    public_key: bytes,
+    data_directory: str,
+    drafts: Iterable[tuple[int, str, int, int, str, bytes, bytes]],
+) -> list[Envelope]:
+    """Write and sign the changesets of drafts: each follows on the one before it of the same author.
+
+    :param heads: of each author (a lane of a swarm): sequence number, Lamport timestamp and id of the last
+        changeset.
+    :param public_key: the instance's public key, 32 bytes; the lanes are its own.
+    :param data_directory: the server's data directory.
+    :param drafts: of each draft: its place in the batch, the author that it is merged under, the highest
+        Lamport timestamp that its base names, how many operations it has, its exact text, the member's
+        public key and signature.
+    :returns: of each draft: place, document, id, sequence number and Lamport timestamp of its first
+        operation, id of the author's previous changeset, signature. Nothing when the key's file is not here.
+    :raises ValueError: when the file does not hold the key that it is named after.
+    """
+    key = _read_instance_key(data_directory, public_key)
+    if key is None:
+        return []
+    last = dict(heads)
+    envelopes: list[Envelope] = []
+    for place, author, seen, count, text, member_key, member_signature in drafts:
+        seq, lamport, prev = last[author]
+        lamport = max(lamport, seen)
+        document = changeset.seal(
+            author, seq + 1, lamport + 1, text, member_key, member_signature, prev=prev.hex() if prev else None
+        )
+        name = bytes.fromhex(changeset.changeset_id(document))
+        envelopes.append((place, document, name, seq + 1, lamport + 1, prev, changeset.sign(document, key)))
+        last[author] = (seq + count, lamport + count, name)
+    return envelopes
+
+
+def cyclic_nodes(nodes: Sequence[str], parents: Sequence[str]) -> list[str]:
+    """Say which nodes lie on a cycle of a directed graph, in the order in which they are found.
+
+    Tarjan, "Depth-first search and linear graph algorithms" (SIAM J. Comput. 1972), without recursion: the
+    members of strongly connected components of more than one node, and the nodes with an edge to themselves.
+
+    :param nodes: where each edge starts.
+    :param parents: where each edge ends.
+    """
+    ends: dict[str, list[str]] = {}
+    for node, parent in zip(nodes, parents, strict=True):
+        ends.setdefault(node, []).append(parent)
+    order: dict[str, int] = {}
+    low: dict[str, int] = {}
+    open_nodes: list[str] = []
+    closed: set[str] = set()
+    cyclic: list[str] = []
+    for start in ends:
+        if start in order:
+            continue
+        order[start] = low[start] = len(order)
+        open_nodes.append(start)
+        path = [(start, iter(ends[start]))]
+        while path:
+            node, rest = path[-1]
+            for end in rest:
+                if end not in order:
+                    order[end] = low[end] = len(order)
+                    open_nodes.append(end)
+                    path.append((end, iter(ends.get(end, ()))))
+                    break
+                if end not in closed:
+                    low[node] = min(low[node], order[end])
+            else:
+                path.pop()
+                if path:
+                    low[path[-1][0]] = min(low[path[-1][0]], low[node])
+                if low[node] == order[node]:
+                    component = [open_nodes.pop()]
+                    while component[-1] != node:
+                        component.append(open_nodes.pop())
+                    closed.update(component)
+                    if len(component) > 1 or node in ends.get(node, ()):
+                        cyclic += component
+    return cyclic
 
 
 def void_moves(
@@ -78,11 +168,11 @@ def void_moves(
     """Say which moves of a sequence are void: those that would put a node below itself.
 
     This is the ``do`` of Kleppmann, Mulligan, Gomes and Beresford, "A highly-available move
-    operation for replicated trees" (IEEE TPDS 2022), over the part of the tree that the moves can
-    see. A void move leaves the tree as it is, so later ones are judged without it.
+    operation for replicated trees" (IEEE TPDS 2022), over the part of the tree in which cycles are
+    possible. A void move leaves the tree as it is, so later ones are judged without it.
 
-    :param base_children: nodes of the tree before the first move: every moved node and every
-        ancestor of a moved node or of a new parent.
+    :param base_children: nodes of the tree before the first move: at least all that can lie on a
+        cycle of its edges and those of the moves.
     :param base_parents: the parent of each, None at a root.
     :param nodes: the nodes moved, in the order of the moves' stamps.
     :param parents: the new parent of each, None for a root.

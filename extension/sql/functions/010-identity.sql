@@ -15,11 +15,14 @@ begin
 end
 $$;
 
+-- PL/pgSQL keeps the plan; a function in SQL that is not inlined is planned anew in every statement that calls it.
 create or replace function kerai_private.setting(name text) returns bigint
-language sql stable parallel safe
+language plpgsql stable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
-    select s.value from kerai.settings as s where s.name = setting.name
+begin
+    return (select s.value from kerai.settings as s where s.name = setting.name);
+end
 $$;
 
 -- GD outlives the call, and is shared by all PL/Python of the session: only the module is kept in it.
@@ -167,10 +170,18 @@ begin
 
     select a.public_key into known_key from kerai_private.authors as a where a.author = introduce_author.author;
     if known_key <> introduce_author.public_key then
-        perform kerai_private.refuse('KR002', 'this author is known with another key',
-            format('author: %s, known key: %s, given key: %s', introduce_author.author,
-                encode(known_key, 'hex'), encode(introduce_author.public_key, 'hex')));
+        perform kerai_private.refuse_key(introduce_author.author, known_key, introduce_author.public_key);
     end if;
+end
+$$;
+
+create or replace function kerai_private.refuse_key(author text, known_key bytea, given_key bytea) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform kerai_private.refuse('KR002', 'this author is known with another key',
+        format('author: %s, known key: %s, given key: %s', author, encode(known_key, 'hex'), encode(given_key, 'hex')));
 end
 $$;
 

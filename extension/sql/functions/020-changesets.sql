@@ -185,36 +185,66 @@ begin
 end
 $$;
 
--- The operations as rows, each with its stamp.
-create or replace function kerai_private.unpack_operations(ops jsonb, author text, lamport bigint)
+-- The operations of a batch as rows, each with its stamp and its place in the order of the fold.
+create or replace function kerai_private.unpack_operations(items kerai_private.checked[])
 returns kerai_private.operation[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    author text;
+    seq bigint;
+    lamport bigint;
+    ops jsonb;
 begin
+    -- One changeset's operations are in that order already.
+    if cardinality(items) = 1 then
+        author := (items[1]).author;
+        seq := (items[1]).first_seq;
+        lamport := (items[1]).first_lamport;
+        ops := (items[1]).ops;
+        return (
+            select array_agg(row(
+                r.n - 1, 1, seq + r.n - 1, r.op, r.node, r.parent, r."position", r.kind, r.name, r.language,
+                r.content, r.metadata, r.set, r.source, r.target, r.relation, r.context, r.weight, r.reasoning,
+                lpad(to_hex(lamport + r.n - 1), 16, '0') || ':' || author,
+                r.payload
+            )::kerai_private.operation order by r.n)
+            from rows from (
+                jsonb_to_recordset(ops) as (
+                    op text, node uuid, parent uuid, "position" text, kind text, name text, language text, content text,
+                    metadata jsonb, set jsonb, source uuid, target uuid, relation text, context uuid,
+                    weight double precision, reasoning text),
+                jsonb_array_elements(ops)
+            ) with ordinality as r (
+                op, node, parent, "position", kind, name, language, content, metadata, set, source, target, relation,
+                context, weight, reasoning, payload, n));
+    end if;
     return (
         select array_agg(row(
-            r.n - 1, r.op, r.node, r.parent, r."position", r.kind, r.name, r.language, r.content,
-            r.metadata, r.set, r.source, r.target, r.relation, r.context, r.weight, r.reasoning,
-            lpad(to_hex(unpack_operations.lamport + r.n - 1), 16, '0') || ':' || unpack_operations.author,
-            r.payload
-        )::kerai_private.operation order by r.n)
-        from rows from (
-            jsonb_to_recordset(ops) as (
-                op text, node uuid, parent uuid, "position" text, kind text, name text, language text, content text,
-                metadata jsonb, set jsonb, source uuid, target uuid, relation text, context uuid,
-                weight double precision, reasoning text),
-            jsonb_array_elements(ops)
-        ) with ordinality as r (
-            op, node, parent, "position", kind, name, language, content, metadata, set, source, target, relation,
-            context, weight, reasoning, payload, n));
+            s.n - 1, s.c, s.seq, s.op, s.node, s.parent, s."position", s.kind, s.name, s.language, s.content,
+            s.metadata, s.set, s.source, s.target, s.relation, s.context, s.weight, s.reasoning, s.stamp, s.payload
+        )::kerai_private.operation order by s.n)
+        from (
+            select r.*, i.c::int as c, i.first_seq + r.place - 1 as seq,
+                lpad(to_hex(i.first_lamport + r.place - 1), 16, '0') || ':' || i.author as stamp,
+                row_number() over (order by i.first_lamport + r.place, i.author collate "C") as n
+            from unnest(items) with ordinality as i (
+                id, author, first_seq, last_seq, first_lamport, last_lamport, prev, base, guard, task, message, ops, document,
+                signature, public_key, swarm, member, member_signature, member_key, draft_id, c)
+            cross join lateral rows from (
+                jsonb_to_recordset(i.ops) as (
+                    op text, node uuid, parent uuid, "position" text, kind text, name text, language text, content text,
+                    metadata jsonb, set jsonb, source uuid, target uuid, relation text, context uuid,
+                    weight double precision, reasoning text),
+                jsonb_array_elements(i.ops)
+            ) with ordinality as r (
+                op, node, parent, "position", kind, name, language, content, metadata, set, source, target, relation,
+                context, weight, reasoning, payload, place)
+        ) as s);
 exception when data_exception then
-    -- The set-based test looks at the hyphens of an id only; a wrong one stops here, and is named.
-    perform kerai_private.refuse('KR005', 'an operation is malformed',
-        (select format('operation %s %s', u.n - 1, kerai_private.operation_problem(u.op))
-        from jsonb_array_elements(ops) with ordinality as u (op, n)
-        where kerai_private.operation_problem(u.op) is not null order by u.n limit 1),
-        'Operations count from 0. Correct the operation, sign the document anew, and push it again.');
+    perform kerai_private.require_castable((items[1]).ops);
+    raise;
 end
 $$;
 
@@ -253,30 +283,40 @@ begin
 end
 $$;
 
--- Refuses KR005 unless the envelope has the shape that a changeset must have.
+-- Refuses KR005 unless the envelope has one of the three shapes: a changeset; a draft, which a member of a grouped
+-- swarm signs and which names the swarm instead of a place in a sequence; or the changeset that a swarm's instance has
+-- made of a draft, which holds the draft's exact text.
 create or replace function kerai_private.require_envelope(changeset jsonb) returns void
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
     uuid_pattern constant text := '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$';
-    known constant text[] := '{v,author,seq,lamport,prev,base,guard,task,message,ops}';
+    needed text[] := '{v,author,seq,lamport,base,ops}';
+    known text[] := '{v,author,seq,lamport,prev,base,guard,task,message,ops}';
     bad text;
 begin
     if jsonb_typeof(changeset) <> 'object' then
         perform kerai_private.refuse('KR005', 'a changeset is a JSON object', format('given: %s', jsonb_typeof(changeset)),
             'Pass one JSON object, or, without a signature, an array of operations to act for your hosted agent.');
     end if;
+    if changeset ? 'swarm' then
+        needed := '{v,author,swarm,base,ops}';
+        known := '{v,author,swarm,base,guard,task,message,ops}';
+    elsif changeset ? 'draft' then
+        needed := '{v,author,seq,lamport,prev,draft,member_key,member_signature}';
+        known := needed;
+    end if;
 
-    select string_agg(k, ', ') into bad from unnest('{v,author,seq,lamport,base,ops}'::text[]) as k where not changeset ? k;
+    select string_agg(k, ', ') into bad from unnest(needed) as k where not changeset ? k;
     if bad is not null then
         perform kerai_private.refuse('KR005', 'the changeset lacks a key', format('missing: %s', bad),
-            'A changeset has v, author, seq, lamport, prev, base, guard, task, message and ops.');
+            format('It has %s.', array_to_string(known, ', ')));
     end if;
     if changeset - known <> '{}' then
         perform kerai_private.refuse('KR005', 'the changeset has a key that it does not take',
             format('unknown: %s', (select string_agg(left(k, 80), ', ') from jsonb_object_keys(changeset - known) as k)),
-            'A changeset has v, author, seq, lamport, prev, base, guard, task, message and ops.');
+            format('It has %s.', array_to_string(known, ', ')));
     end if;
 
     bad := case
@@ -284,9 +324,11 @@ begin
         when jsonb_typeof(changeset -> 'author') <> 'string' or length(changeset ->> 'author') not between 18 and 220
             or changeset ->> 'author' !~ '^[^[:cntrl:]]+\.[0-9a-f]{16}$' then
             format('author: %s, is <name>.<16 hex digits>', left((changeset -> 'author')::text, 240))
-        when jsonb_typeof(changeset -> 'seq') <> 'number' or changeset ->> 'seq' !~ '^[1-9][0-9]{0,17}$' then
+        when changeset ? 'seq'
+            and (jsonb_typeof(changeset -> 'seq') <> 'number' or changeset ->> 'seq' !~ '^[1-9][0-9]{0,17}$') then
             format('seq: %s, is a whole number from 1', left((changeset -> 'seq')::text, 40))
-        when jsonb_typeof(changeset -> 'lamport') <> 'number' or changeset ->> 'lamport' !~ '^[1-9][0-9]{0,17}$' then
+        when changeset ? 'lamport'
+            and (jsonb_typeof(changeset -> 'lamport') <> 'number' or changeset ->> 'lamport' !~ '^[1-9][0-9]{0,17}$') then
             format('lamport: %s, is a whole number from 1', left((changeset -> 'lamport')::text, 40))
         when changeset ->> 'prev' !~ '^[0-9a-f]{64}$' then
             format('prev: %s, is null or 64 hex digits', left((changeset -> 'prev')::text, 100))
@@ -296,18 +338,31 @@ begin
             format('guard: %s, is null or a node''s uuid', left((changeset -> 'guard')::text, 100))
         when changeset ->> 'task' !~* uuid_pattern then
             format('task: %s, is null or a task''s uuid', left((changeset -> 'task')::text, 100))
+        when changeset ? 'swarm' and coalesce(changeset ->> 'swarm', '') !~* uuid_pattern then
+            format('swarm: %s, is a swarm''s uuid', left((changeset -> 'swarm')::text, 100))
         when jsonb_typeof(changeset -> 'message') not in ('string', 'null')
             or octet_length(changeset ->> 'message') > 65536 then
             'message: is text of at most 65536 bytes'
         when jsonb_typeof(changeset -> 'ops') <> 'array' then
             format('ops: %s, is an array', left((changeset -> 'ops')::text, 100))
+        when changeset ? 'draft' and jsonb_typeof(changeset -> 'draft') <> 'object' then
+            format('draft: %s, is an object', left((changeset -> 'draft')::text, 100))
+        when changeset ? 'draft' and not (changeset -> 'draft' ? 'swarm') then 'draft: names no swarm'
+        when changeset ? 'draft' and coalesce(changeset ->> 'member_key', '') !~ '^[0-9a-f]{64}$' then
+            format('member_key: %s, is 64 hex digits', left((changeset -> 'member_key')::text, 100))
+        when changeset ? 'draft' and coalesce(changeset ->> 'member_signature', '') !~ '^[0-9a-f]{128}$' then
+            format('member_signature: %s, is 128 hex digits', left((changeset -> 'member_signature')::text, 150))
     end;
     if bad is not null then
         perform kerai_private.refuse('KR005', 'the changeset has a malformed value', bad,
             'Correct the value, sign the document anew, and push it again.');
     end if;
 
-    perform from kerai_private.vector_entries(changeset -> 'base');
+    if changeset ? 'draft' then
+        perform kerai_private.require_envelope(changeset -> 'draft');
+    else
+        perform from kerai_private.vector_entries(changeset -> 'base');
+    end if;
 end
 $$;
 
@@ -331,5 +386,112 @@ begin
         perform kerai_private.refuse('KR005', 'an operation is malformed', problem,
             'Operations count from 0. Correct the operation, sign the document anew, and push it again.');
     end if;
+end
+$$;
+
+-- Refuses KR005 unless the operations' values have their types: what the test of their shape leaves to the casts.
+create or replace function kerai_private.require_castable(ops jsonb) returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform count(r.node), count(r.parent), count(r.source), count(r.target), count(r.context), count(r.weight)
+    from jsonb_to_recordset(ops) as r (
+        node uuid, parent uuid, source uuid, target uuid, context uuid, weight double precision);
+exception when data_exception then
+    perform kerai_private.refuse('KR005', 'an operation is malformed',
+        (select format('operation %s %s', u.n - 1, kerai_private.operation_problem(u.op))
+        from jsonb_array_elements(ops) with ordinality as u (op, n)
+        where kerai_private.operation_problem(u.op) is not null order by u.n limit 1),
+        'Operations count from 0. Correct the operation, sign the document anew, and push it again.');
+end
+$$;
+
+-- Looks at a changeset or a draft without regard to what is merged here, and at who has signed it.
+create or replace function kerai_private.check_changeset(
+    document json, changeset jsonb, signature bytea, public_key bytea
+) returns kerai_private.checked
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    item kerai_private.checked;
+    content jsonb := changeset;
+    draft_text text;
+begin
+    perform kerai_private.require_envelope(changeset);
+    item.document := document;
+    item.signature := signature;
+    item.author := changeset ->> 'author';
+    item.public_key := kerai_private.require_signature(document::text, item.author, signature, public_key);
+    if changeset ? 'swarm' then
+        item.member := item.author;
+        item.author := null;
+        item.member_key := item.public_key;
+        item.member_signature := signature;
+        item.signature := null;
+        item.public_key := null;
+        item.draft_id := sha256(convert_to(document::text, 'UTF8'));
+    else
+        item.id := sha256(convert_to(document::text, 'UTF8'));
+        item.first_seq := changeset ->> 'seq';
+        item.first_lamport := changeset ->> 'lamport';
+        item.prev := decode(changeset ->> 'prev', 'hex');
+        if changeset ? 'draft' then
+            content := changeset -> 'draft';
+            draft_text := (document -> 'draft')::text;
+            item.member := content ->> 'author';
+            item.member_signature := decode(changeset ->> 'member_signature', 'hex');
+            item.member_key := kerai_private.require_signature(
+                draft_text, item.member, item.member_signature, decode(changeset ->> 'member_key', 'hex'));
+            item.draft_id := sha256(convert_to(draft_text, 'UTF8'));
+        end if;
+    end if;
+    item.base := content -> 'base';
+    item.guard := content ->> 'guard';
+    item.task := content ->> 'task';
+    item.message := content ->> 'message';
+    item.swarm := content ->> 'swarm';
+    item.ops := content -> 'ops';
+    perform kerai_private.require_operations(item.ops);
+    item.last_seq := item.first_seq + jsonb_array_length(item.ops) - 1;
+    item.last_lamport := item.first_lamport + jsonb_array_length(item.ops) - 1;
+    return item;
+end
+$$;
+
+-- Refuses KR001, KR002 or KR006 unless the author has signed the text. Returns the author's key.
+create or replace function kerai_private.require_signature(
+    document text, author text, signature bytea, public_key bytea
+) returns bytea
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    known_key bytea;
+begin
+    if signature is null then
+        perform kerai_private.refuse('KR001', 'a changeset must be signed', format('author: %s, signature: null', author));
+    end if;
+    if public_key is not null and (octet_length(public_key) <> 32
+        or right(author, 16) <> left(encode(sha256(public_key), 'hex'), 16)) then
+        perform kerai_private.refuse('KR002', 'the author id does not match the public key',
+            format('author: %s, key: %s', author, encode(public_key, 'hex')),
+            'An author id is <name>.<first 16 hex digits of sha256(public key)>.');
+    end if;
+    select a.public_key into known_key from kerai_private.authors as a where a.author = author;
+    if known_key is null and public_key is null then
+        perform kerai_private.refuse('KR006', 'no such author', format('author: %s', author),
+            'Pass public_key to introduce the author, or register the agent with kerai.register_agent.');
+    end if;
+    if known_key <> public_key then
+        perform kerai_private.refuse_key(author, known_key, public_key);
+    end if;
+    if not kerai_private.verify_signature(document, signature, coalesce(known_key, public_key)) then
+        perform kerai_private.refuse('KR001', 'the signature does not verify',
+            format('author: %s, changeset: %s', author, encode(sha256(convert_to(document, 'UTF8')), 'hex')));
+    end if;
+    return coalesce(known_key, public_key);
 end
 $$;

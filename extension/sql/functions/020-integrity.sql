@@ -38,7 +38,13 @@ as $$
             when right(a.author, 16) = left(encode(sha256(a.public_key), 'hex'), 16)
                 and not kerai_private.verify_signature(c.document::text, c.signature, a.public_key) then
                 'the signature does not verify'
+            when d.draft is not null and (
+                right(c.document -> 'draft' ->> 'author', 16)
+                <> left(encode(sha256(decode(c.document ->> 'member_key', 'hex')), 'hex'), 16)
+                or not kerai_private.verify_signature(d.draft, decode(c.document ->> 'member_signature', 'hex'),
+                    decode(c.document ->> 'member_key', 'hex'))) then 'the member''s signature does not verify'
         end as problem
+        from (select (c.document -> 'draft')::text as draft) as d
     ) as p
     where c.document is not null and p.problem is not null
 $$;
@@ -83,7 +89,11 @@ as $$
             ('base', c.base::text, (e.body -> 'base')::text),
             ('guard', c.guard::text, lower(e.body ->> 'guard')),
             ('task_id', c.task_id::text, lower(e.body ->> 'task')),
-            ('message', c.message, e.body ->> 'message')
+            ('message', c.message, e.body ->> 'message'),
+            ('member', c.member, d.doc -> 'draft' ->> 'author'),
+            ('member_signature', encode(c.member_signature, 'hex'), d.doc ->> 'member_signature'),
+            ('draft_id', encode(c.draft_id, 'hex'),
+                encode(sha256(convert_to((c.document -> 'draft')::text, 'UTF8')), 'hex'))
         ) as v (part, found, wanted)
         where v.found is distinct from v.wanted
         having count(*) > 0
@@ -305,7 +315,8 @@ create or replace function kerai_private.nodes_of_log(wrong bytea[], before text
 returns table (
     id uuid, parent_id uuid, "position" text, kind text, name text, language text, content text, metadata jsonb,
     deleted boolean, created_stamp text, created_seq bigint, placed_stamp text, kind_stamp text, name_stamp text,
-    language_stamp text, content_stamp text, metadata_stamps jsonb, deleted_stamp text
+    language_stamp text, content_stamp text, metadata_stamps jsonb, deleted_stamp text, created_parent_id uuid,
+    created_position text
 )
 language sql stable
 set search_path = pg_catalog, pg_temp
@@ -360,7 +371,9 @@ as $$
         case when f.vals ? 'content' then f.vals ->> 'content' else i.payload ->> 'content' end,
         case when g.metadata = '{}' then g.metadata else kerai_private.without_nulls(g.metadata) end,
         coalesce(t.deleted, false), i.stamp, i.author_seq, p.stamp,
-        f.stamps ->> 'kind', f.stamps ->> 'name', f.stamps ->> 'language', f.stamps ->> 'content', k.stamps, t.stamp
+        f.stamps ->> 'kind', f.stamps ->> 'name', f.stamps ->> 'language', f.stamps ->> 'content', k.stamps, t.stamp,
+        case when p.stamp is not null then (i.payload ->> 'parent')::uuid end,
+        case when p.stamp is not null then i.payload ->> 'position' end
     from inserts as i
     left join fields as f on f.node_id = i.node_id
     left join metadata as k on k.node_id = i.node_id
@@ -392,18 +405,25 @@ as $$
                 ('name_stamp', n.name_stamp, f.name_stamp), ('language_stamp', n.language_stamp, f.language_stamp),
                 ('content_stamp', n.content_stamp, f.content_stamp),
                 ('metadata_stamps', n.metadata_stamps::text, f.metadata_stamps::text),
-                ('deleted_stamp', n.deleted_stamp, f.deleted_stamp)
+                ('deleted_stamp', n.deleted_stamp, f.deleted_stamp),
+                ('created_parent_id', w.created_parent_id::text, f.created_parent_id::text),
+                ('created_position', w.created_position, f.created_position)
             ) as v (part, found, wanted)
             where v.found is distinct from v.wanted)
         end
     from kerai.nodes as n
     full join kerai_private.nodes_of_log(wrong, null) as f on f.id = n.id
+    -- Nobody looks at these while a node stands where its insert put it.
+    cross join lateral (
+        select case when n.placed_stamp is not null then n.created_parent_id end as created_parent_id,
+            case when n.placed_stamp is not null then n.created_position end as created_position
+    ) as w
     where (n.id, n.parent_id, n.position, n.kind, n.name, n.language, n.content, n.metadata, n.deleted, n.created_stamp,
         n.created_seq, n.placed_stamp, n.kind_stamp, n.name_stamp, n.language_stamp, n.content_stamp,
-        n.metadata_stamps, n.deleted_stamp)
+        n.metadata_stamps, n.deleted_stamp, w.created_parent_id, w.created_position)
         is distinct from (f.id, f.parent_id, f.position, f.kind, f.name, f.language, f.content, f.metadata, f.deleted,
         f.created_stamp, f.created_seq, f.placed_stamp, f.kind_stamp, f.name_stamp, f.language_stamp,
-        f.content_stamp, f.metadata_stamps, f.deleted_stamp)
+        f.content_stamp, f.metadata_stamps, f.deleted_stamp, f.created_parent_id, f.created_position)
     union all
     -- Each from its parent's: where all of these are right, all paths are.
     select 'node', n.id::text, kerai_private.difference('path', n.path::text, w.path)
@@ -674,7 +694,9 @@ as $$
     update kerai.changesets as c
     set author = t.author, first_seq = t.first_seq, last_seq = t.last_seq, first_lamport = t.first_lamport,
         last_lamport = t.last_lamport, prev = t.prev, base = t.base, guard = (b.body ->> 'guard')::uuid,
-        task_id = (b.body ->> 'task')::uuid, message = b.body ->> 'message'
+        task_id = (b.body ->> 'task')::uuid, message = b.body ->> 'message', member = c.document -> 'draft' ->> 'author',
+        member_signature = decode(c.document ->> 'member_signature', 'hex'),
+        draft_id = sha256(convert_to((c.document -> 'draft')::text, 'UTF8'))
     from kerai_private.true_changesets(wrong) as t
     inner join (
         select x.id, kerai_private.body_of(x.document::jsonb) as body from kerai.changesets as x where x.id = any(wrong)
@@ -694,12 +716,23 @@ begin
 
     insert into kerai.nodes (
         id, parent_id, position, kind, name, language, content, path, metadata, deleted, created_stamp, created_seq,
-        placed_stamp, kind_stamp, name_stamp, language_stamp, content_stamp, metadata_stamps, deleted_stamp)
+        placed_stamp, kind_stamp, name_stamp, language_stamp, content_stamp, metadata_stamps, deleted_stamp,
+        created_parent_id, created_position)
     select n.id, n.parent_id, n.position, n.kind, n.name, n.language, n.content, ''::text::kerai_private.path, n.metadata,
         n.deleted, n.created_stamp, n.created_seq, n.placed_stamp, n.kind_stamp, n.name_stamp, n.language_stamp,
-        n.content_stamp, n.metadata_stamps, n.deleted_stamp
+        n.content_stamp, n.metadata_stamps, n.deleted_stamp, n.created_parent_id, n.created_position
     from kerai_private.nodes_of_log('{}', floor) as n;
-    perform kerai_private.refresh_paths(array(select n.id from kerai.nodes as n where n.parent_id is null));
+    with recursive walk (id, path) as (
+        select n.id, kerai_private.path_below('', n.name) from kerai.nodes as n where n.parent_id is null
+        union all
+        select n.id, kerai_private.path_below(w.path, n.name)
+        from walk as w inner join kerai.nodes as n on n.parent_id = w.id
+    )
+
+    update kerai.nodes as n
+    set path = w.path::kerai_private.path
+    from walk as w
+    where n.id = w.id and w.path <> '';
 
     with relations as materialized (select r.* from kerai_private.relations_of_log('{}', floor) as r),
 
@@ -720,6 +753,38 @@ begin
 end
 $$;
 
+-- The next changesets in the order of arrival, with the operations that have to be merged: of a stub those that are not
+-- below the floor, from the log.
+create or replace function kerai_private.next_page(
+    floor bigint, inout arrival bigint, out items kerai_private.checked[]
+)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+    select max(p.arrival), array_agg(row(
+        p.id, p.author, p.last_seq - o.given + 1, p.last_seq, p.last_lamport - o.given + 1, p.last_lamport,
+        null, null, null, null, null, o.ops, p.document, null, null, null, null, null, null, null
+    )::kerai_private.checked order by p.arrival)
+    from (
+        select c.*, sum(c.last_seq - c.first_seq + 1) over (order by c.arrival) as running,
+            row_number() over (order by c.arrival) as n
+        from (
+            select x.* from kerai.changesets as x
+            where x.arrival > next_page.arrival and (x.document is not null or x.last_lamport >= floor)
+            order by x.arrival limit 1000
+        ) as c
+    ) as p
+    cross join lateral (
+        select case when p.document is not null then kerai_private.body_of(p.document::jsonb) -> 'ops' else (
+            select jsonb_agg(k.payload order by k.author_seq) from kerai.operations as k
+            where k.author = p.author and k.author_seq between p.first_seq and p.last_seq and k.lamport_ts >= floor
+        ) end as ops
+        offset 0
+    ) as b
+    cross join lateral (select coalesce(b.ops, '[]') as ops, coalesce(jsonb_array_length(b.ops), 0) as given) as o
+    where p.running <= kerai_private.most_at_once() or p.n = 1
+$$;
+
 -- Plans that are made while the tables are empty have to be right when they are full.
 create or replace function kerai.rebuild()
 returns table (changesets bigint, operations bigint, nodes bigint, digest text, changed boolean)
@@ -733,7 +798,8 @@ declare
     before text;
     wrong bytea[];
     last_floor constant text := (select c.floor from kerai.compactions as c order by c.id desc limit 1);
-    unit record;
+    page record;
+    done bigint := 0;
     ops kerai_private.operation[];
 begin
     perform kerai_private.stop_pushes();
@@ -755,30 +821,21 @@ begin
         perform kerai_private.restore_floor(last_floor);
     end if;
 
-    for unit in
-        select c.id, c.author, c.first_seq as seq, c.first_lamport as lamport, kerai_private.body_of(c.document::jsonb) -> 'ops' as ops,
-            c.document is null as is_stub, c.received_at
-        from kerai.changesets as c
-        where c.document is not null or c.last_lamport >= ('x' || last_floor)::bit(64)::bigint
-        order by c.arrival
     loop
-        if unit.is_stub then
-            select min(o.author_seq), min(o.lamport_ts), jsonb_agg(o.payload order by o.author_seq)
-            into unit.seq, unit.lamport, unit.ops
-            from kerai.operations as o
-            where o.changeset_id = unit.id and o.author = unit.author
-                and o.lamport_ts >= ('x' || last_floor)::bit(64)::bigint;
-            continue when unit.ops is null;
-        end if;
-        ops := kerai_private.unpack_operations(unit.ops, unit.author, unit.lamport);
-        if not unit.is_stub then
-            insert into kerai.operations
-                (author, author_seq, lamport_ts, op_type, node_id, payload, changeset_id, created_at)
-            select unit.author, unit.seq + o.n, unit.lamport + o.n, o.op, coalesce(o.node, o.source), o.payload, unit.id,
-                unit.received_at
-            from unnest(ops) as o;
-        end if;
-        perform kerai_private.merge_operations(ops, unit.author, unit.seq, alone => true);
+        select n.arrival, n.items into page
+        from kerai_private.next_page(coalesce(('x' || last_floor)::bit(64)::bigint, 0), done) as n;
+        exit when page.items is null;
+        done := page.arrival;
+        ops := kerai_private.unpack_operations(page.items);
+        insert into kerai.operations
+            (author, author_seq, lamport_ts, op_type, node_id, payload, changeset_id, created_at)
+        select c.author, o.seq, c.first_lamport + o.seq - c.first_seq, o.op, coalesce(o.node, o.source), o.payload, c.id,
+            c.received_at
+        from unnest(ops) as o
+        inner join (select row_number() over () as c, u.id from unnest(page.items) as u) as i on i.c = o.c
+        inner join kerai.changesets as c on c.id = i.id
+        where c.document is not null;
+        perform kerai_private.merge_operations(ops, alone => true);
     end loop;
 
     update kerai_private.authors as a

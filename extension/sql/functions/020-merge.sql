@@ -1,8 +1,8 @@
--- 020 merge: applies the operations of one changeset to the tree, set by set.
+-- 020 merge: applies the operations of a batch of changesets to the tree, set by set.
 --
 -- Every register is last-writer-wins by stamp, so a set can be applied whenever it arrives; only moves need order
--- (020-moves.sql). Locks are taken in one order everywhere: the author's row, the gate, new rows by id, existing rows
--- by id; so pushes wait for each other but never deadlock.
+-- (020-moves.sql). Locks are taken in one order everywhere: the authors' rows by author, the gate, new rows by id,
+-- existing rows by id; so pushes wait for each other but never deadlock.
 
 create or replace function kerai_private.enter_gate(alone boolean) returns void
 language plpgsql volatile
@@ -32,9 +32,7 @@ begin
 end
 $$;
 
-create or replace function kerai_private.merge_operations(
-    ops kerai_private.operation[], author text, first_seq bigint, alone boolean
-) returns void
+create or replace function kerai_private.merge_operations(ops kerai_private.operation[], alone boolean) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
@@ -42,7 +40,7 @@ declare
     kinds constant text[] := array(select distinct o.op from unnest(ops) as o);
 begin
     if 'node_insert' = any(kinds) then
-        perform kerai_private.merge_inserts(ops, first_seq, alone);
+        perform kerai_private.merge_inserts(ops, alone);
     end if;
     if kinds && '{node_update,node_delete,node_restore}' then
         perform from kerai.nodes as n
@@ -69,19 +67,18 @@ begin
         insert into kerai_private.moves (stamp, node_id, parent_id, position)
         select o.stamp, o.node, o.parent, o.position from unnest(ops) as o where o.op = 'node_move';
 
-        perform kerai_private.replay_moves((select min(o.stamp) from unnest(ops) as o where o.op = 'node_move'));
+        perform kerai_private.replay_moves(min(o.stamp), array_agg(o.node), array_agg(o.parent))
+        from unnest(ops) as o where o.op = 'node_move';
     end if;
     if kinds && '{edge_insert,edge_delete,perspective_set,perspective_delete,association_set,association_delete}' then
-        perform kerai_private.merge_relations(ops, author);
+        perform kerai_private.merge_relations(ops);
     end if;
 end
 $$;
 
 -- A node that is here already is inserted again only by an author who had not seen it. When his insert turns out to
 -- have been the earlier one, it is the one that counts, and it changes what earlier moves started from.
-create or replace function kerai_private.merge_inserts(
-    ops kerai_private.operation[], first_seq bigint, alone boolean
-) returns void
+create or replace function kerai_private.merge_inserts(ops kerai_private.operation[], alone boolean) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
@@ -117,7 +114,7 @@ begin
     insert into kerai.nodes
         (id, parent_id, position, kind, name, language, content, path, metadata, created_stamp, created_seq)
     select f.node, f.parent, f.position, f.kind, f.name, f.language, f.content, p.path::kerai_private.path,
-        case when f.metadata is null then '{}' else kerai_private.without_nulls(f.metadata) end, f.stamp, first_seq + f.n
+        case when f.metadata is null then '{}' else kerai_private.without_nulls(f.metadata) end, f.stamp, f.seq
     from fresh as f
     inner join placed as p on p.node = f.node
     order by f.node
@@ -134,14 +131,16 @@ begin
     with changed as (
         update kerai.nodes as n
         set created_stamp = f.stamp,
-            created_seq = first_seq + f.n,
+            created_seq = f.seq,
             kind = case when n.kind_stamp is null then f.kind else n.kind end,
             name = case when n.name_stamp is null then f.name else n.name end,
             language = case when n.language_stamp is null then f.language else n.language end,
             content = case when n.content_stamp is null then f.content else n.content end,
             metadata = kerai_private.rebase_metadata(n.metadata, n.metadata_stamps, coalesce(f.metadata, '{}')),
             parent_id = case when n.placed_stamp is null then f.parent else n.parent_id end,
-            position = case when n.placed_stamp is null then f.position else n.position end
+            position = case when n.placed_stamp is null then f.position else n.position end,
+            created_parent_id = case when n.placed_stamp is null then null else f.parent end,
+            created_position = case when n.placed_stamp is null then null else f.position end
         from (
             select distinct on (o.node) o.* from unnest(ops) as o where o.op = 'node_insert' order by o.node, o.n
         ) as f
@@ -152,7 +151,10 @@ begin
     select min(c.created_stamp), array_agg(c.id) into rebased, rebased_nodes from changed as c;
     -- The moves first: until they are replayed, a node may stand below itself.
     if rebased is not null then
-        perform kerai_private.replay_moves(rebased);
+        -- Any of them may count now, or no longer.
+        update kerai_private.moves as m set void = false where m.stamp >= rebased and m.void;
+        perform kerai_private.replay_moves(rebased, array_agg(m.node_id), array_agg(m.parent_id))
+        from kerai_private.moves as m where m.stamp >= rebased;
         perform kerai_private.refresh_paths(rebased_nodes);
     end if;
 end
@@ -205,7 +207,7 @@ as $$
 declare
     renamed uuid[];
 begin
-    -- The last write of each field in this changeset, one row a node, against the register's stamp.
+    -- The last write of each field in this batch, one row a node, against the register's stamp.
     update kerai.nodes as n
     set kind = case when u.kind_stamp > coalesce(n.kind_stamp, n.created_stamp) then u.kind else n.kind end,
         kind_stamp = greatest(n.kind_stamp, u.kind_stamp),
@@ -254,7 +256,7 @@ begin
 end
 $$;
 
-create or replace function kerai_private.merge_relations(ops kerai_private.operation[], author text) returns void
+create or replace function kerai_private.merge_relations(ops kerai_private.operation[]) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
@@ -271,22 +273,22 @@ begin
     where excluded.stamp > e.stamp;
 
     insert into kerai.perspectives as p (author, node_id, context_id, weight, reasoning, deleted, stamp)
-    select distinct on (o.node, o.context)
-        merge_relations.author, o.node, o.context, o.weight, o.reasoning, o.op = 'perspective_delete', o.stamp
+    select distinct on (o.node, o.context, substr(o.stamp, 18))
+        substr(o.stamp, 18), o.node, o.context, o.weight, o.reasoning, o.op = 'perspective_delete', o.stamp
     from unnest(ops) as o
     where o.op in ('perspective_set', 'perspective_delete')
-    order by o.node, o.context, o.n desc
+    order by o.node, o.context, substr(o.stamp, 18), o.n desc
     on conflict (node_id, author, context_id) do update
     set weight = excluded.weight, reasoning = excluded.reasoning, deleted = excluded.deleted, stamp = excluded.stamp
     where excluded.stamp > p.stamp;
 
     insert into kerai.associations as a (author, source, target, relation, weight, reasoning, deleted, stamp)
-    select distinct on (o.source, o.target, o.relation)
-        merge_relations.author, o.source, o.target, o.relation, o.weight, o.reasoning,
+    select distinct on (o.source, o.target, o.relation, substr(o.stamp, 18))
+        substr(o.stamp, 18), o.source, o.target, o.relation, o.weight, o.reasoning,
         o.op = 'association_delete', o.stamp
     from unnest(ops) as o
     where o.op in ('association_set', 'association_delete')
-    order by o.source, o.target, o.relation, o.n desc
+    order by o.source, o.target, o.relation, substr(o.stamp, 18), o.n desc
     on conflict (source, target, relation, author) do update
     set weight = excluded.weight, reasoning = excluded.reasoning, deleted = excluded.deleted, stamp = excluded.stamp
     where excluded.stamp > a.stamp;

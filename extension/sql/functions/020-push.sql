@@ -73,64 +73,85 @@ end
 $$;
 
 -- Refuses unless the changeset follows directly on what its author has pushed before.
-create or replace function kerai_private.require_succession(
-    changeset jsonb, document json, signature bytea, head kerai_private.authors
-) returns void
+create or replace function kerai_private.require_succession(item kerai_private.checked, head kerai_private.authors)
+returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    new_seq bigint := changeset ->> 'seq';
-    new_prev bytea := decode(changeset ->> 'prev', 'hex');
     rival bytea;
 begin
-    select c.id into rival from kerai.changesets as c
-    where c.author = head.author and c.first_seq <= new_seq and c.last_seq >= new_seq;
-    if rival is null and new_prev is distinct from head.changeset_id then
-        select c.id into rival from kerai.changesets as c
-        where c.author = head.author and c.prev is not distinct from new_prev;
-    end if;
-    if rival is not null then
-        perform kerai_private.refuse_fork(head.author, new_seq, rival, document, signature);
+    if item.first_seq = head.seq + 1 and item.prev is not distinct from head.changeset_id then
+        return;
     end if;
 
-    if new_seq <> head.seq + 1 then
+    -- An author's changesets cover his sequence without gaps: the last that starts no later is the one to look at.
+    select c.id into rival
+    from (
+        select k.id, k.last_seq from kerai.changesets as k
+        where k.author = head.author and k.first_seq <= item.first_seq
+        order by k.first_seq desc
+        limit 1
+    ) as c
+    where c.last_seq >= item.first_seq;
+    if rival is null and item.prev is distinct from head.changeset_id then
+        select c.id into rival from kerai.changesets as c
+        where c.author = head.author and c.first_seq = coalesce(
+            (select p.last_seq + 1 from kerai.changesets as p where p.author = head.author and p.id = item.prev),
+            case when item.prev is null then 1 end);
+    end if;
+    if rival is not null then
+        perform kerai_private.refuse_fork(head.author, item.first_seq, rival, item.document, item.signature);
+    end if;
+
+    if item.first_seq <> head.seq + 1 then
         perform kerai_private.refuse('KR004', 'a gap in the author''s sequence',
-            format('author: %s, missing: %s–%s', head.author, head.seq + 1, new_seq - 1),
+            format('author: %s, missing: %s–%s', head.author, head.seq + 1, item.first_seq - 1),
             'Push the author''s earlier changesets first, then this one again.');
     end if;
-    if new_prev is distinct from head.changeset_id then
-        perform kerai_private.refuse('KR004', 'prev names a changeset that is not here',
-            format('author: %s, prev: %s, the latest here: %s', head.author, coalesce(changeset ->> 'prev', 'null'),
-                coalesce(encode(head.changeset_id, 'hex'), 'null')),
-            'prev is the id of the author''s previous changeset, null for the first.');
-    end if;
+    perform kerai_private.refuse('KR004', 'prev names a changeset that is not here',
+        format('author: %s, prev: %s, the latest here: %s', head.author, coalesce(encode(item.prev, 'hex'), 'null'),
+            coalesce(encode(head.changeset_id, 'hex'), 'null')),
+        'prev is the id of the author''s previous changeset, null for the first.');
 end
 $$;
 
 -- 1 + the highest Lamport timestamp among the operations that the vector and the author's last changeset name.
 create or replace function kerai_private.next_lamport(base jsonb, own_lamport bigint) returns bigint
-language sql stable
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
-    select 1 + greatest(next_lamport.own_lamport, max(
-        case when a.seq = e.seq then a.lamport
-            else (
-                select c.first_lamport + e.seq - c.first_seq from kerai.changesets as c
-                where c.author = e.author and c.first_seq <= e.seq
-                order by c.first_seq desc limit 1)
-        end))
-    from kerai_private.vector_entries(next_lamport.base) as e
-    inner join kerai_private.authors as a on a.author = e.author
+begin
+    return (
+        select 1 + greatest(next_lamport.own_lamport, max(
+            case when a.seq = e.seq then a.lamport else kerai_private.lamport_of(e.author, e.seq) end))
+        from kerai_private.vector_entries(next_lamport.base) as e
+        inner join kerai_private.authors as a on a.author = e.author);
+end
 $$;
 
--- Has an operation of another author, not covered by base, touched the subtree? Counted as touching: a node that is
--- below the guard now or was placed below it by an earlier insert or move, and the deletion, restoration or move of
--- the guard's ancestors. Too much rather than too little: the price is one more test run.
-create or replace function kerai_private.touched_since(guard uuid, author text, base jsonb) returns boolean
-language sql stable
+create or replace function kerai_private.lamport_of(author text, seq bigint) returns bigint
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
+begin
+    return (
+        select c.first_lamport + lamport_of.seq - c.first_seq from kerai.changesets as c
+        where c.author = lamport_of.author and c.first_seq <= lamport_of.seq
+        order by c.first_seq desc limit 1);
+end
+$$;
+
+-- Has an operation of another author, not covered by base, touched the subtree? Another member's counts, when the author
+-- is a swarm that groups its members. Counted as touching: a node that is below the guard now or was placed below it by
+-- an earlier insert or move, and the deletion, restoration or move of the guard's ancestors. Too much rather than too
+-- little: the price is one more test run.
+create or replace function kerai_private.touched_since(guard uuid, author text, member text, base jsonb) returns boolean
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return (
     with recursive unseen as materialized (
         select distinct t.node_id, o.op_type in ('node_move', 'node_delete', 'node_restore') as reshapes,
             o.op_type = 'node_move' as moves
@@ -140,7 +161,9 @@ as $$
         -- A relation touches both its ends.
         cross join lateral (values
             (o.node_id), ((o.payload ->> 'target')::uuid), ((o.payload ->> 'context')::uuid)) as t (node_id)
-        where t.node_id is not null and a.author <> touched_since.author and a.seq > coalesce(e.seq, 0)
+        where t.node_id is not null and a.seq > coalesce(e.seq, 0) and (
+            a.author <> touched_since.author
+            or touched_since.member <> (select c.member from kerai.changesets as c where c.id = o.changeset_id))
     ),
 
     below (id) as (
@@ -160,13 +183,14 @@ as $$
     ),
 
     above (id) as (
-        select n.parent_id from kerai.nodes as n where n.id = guard
+        select n.parent_id from kerai.nodes as n where n.id = touched_since.guard
         union
         select n.parent_id from above as a inner join kerai.nodes as n on n.id = a.id
     )
 
-    select exists (select from climb as c where c.id = guard)
-        or exists (select from unseen as u inner join above as a on a.id = u.node_id where u.reshapes)
+    select exists (select from climb as c where c.id = touched_since.guard)
+        or exists (select from unseen as u inner join above as a on a.id = u.node_id where u.reshapes));
+end
 $$;
 
 -- Refuses KR006 or KR004 unless every node that an operation names was inserted by an operation that its author had
@@ -220,147 +244,171 @@ begin
 end
 $$;
 
--- Merges a changeset that was found to be its author's next: the part that needs the gate.
+-- Merges a batch whose changesets were found to be their authors' next ones. The caller is in the gate.
 create or replace function kerai_private.take_in(
-    document json, changeset jsonb, signature bytea, ops kerai_private.operation[], head kerai_private.authors,
-    alone boolean
-) returns kerai.push_result
+    items kerai_private.checked[], ops kerai_private.operation[], alone boolean
+) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-    author constant text := head.author;
-    seq constant bigint := changeset ->> 'seq';
-    lamport constant bigint := changeset ->> 'lamport';
-    base constant jsonb := changeset -> 'base';
-    guard constant uuid := changeset ->> 'guard';
-    task constant uuid := changeset ->> 'task';
-    given constant int := cardinality(ops);
-    id constant bytea := sha256(convert_to(document::text, 'UTF8'));
-    agent kerai.agents;
+    author text;
+    lamport bigint;
+    id bytea;
 begin
-    perform kerai_private.enter_gate(alone);
-    if guard is not null then
-        perform kerai_private.require_node(guard);
-        if kerai_private.touched_since(guard, author, base) then
-            return (id, 'stale'::text, 0, seq, seq + given - 1);
-        end if;
-    end if;
-    perform kerai_private.require_known_nodes(ops, author, base);
-
-    -- Tasks are this instance's own: a foreign author's changeset may name one that is not here.
-    if task is not null then
-        select a.* into agent from kerai.agents as a where a.author = author;
-        if agent.id is not null then
-            perform kerai_private.check_task(task, agent, ops);
-        end if;
-    end if;
-
     insert into kerai.changesets
         (id, author, first_seq, last_seq, first_lamport, last_lamport, prev, base, guard, task_id, message, document,
-        signature)
-    values (id, author, seq, seq + given - 1, lamport, lamport + given - 1, head.changeset_id, base, guard, task,
-        changeset ->> 'message', document, signature);
+        signature, member, member_signature, draft_id)
+    select i.id, i.author, i.first_seq, i.last_seq, i.first_lamport, i.last_lamport, i.prev, i.base, i.guard, i.task,
+        i.message, i.document, i.signature, i.member, i.member_signature, i.draft_id
+    from unnest(items) as i;
 
-    insert into kerai.operations (author, author_seq, lamport_ts, op_type, node_id, payload, changeset_id)
-    select author, seq + o.n, lamport + o.n, o.op, coalesce(o.node, o.source), o.payload, id
-    from unnest(ops) as o;
+    if cardinality(items) = 1 then
+        author := (items[1]).author;
+        lamport := (items[1]).first_lamport;
+        id := (items[1]).id;
+        insert into kerai.operations (author, author_seq, lamport_ts, op_type, node_id, payload, changeset_id)
+        select author, o.seq, lamport + o.n, o.op, coalesce(o.node, o.source), o.payload, id
+        from unnest(ops) as o;
+    else
+        insert into kerai.operations (author, author_seq, lamport_ts, op_type, node_id, payload, changeset_id)
+        select i.author, o.seq, i.first_lamport + o.seq - i.first_seq, o.op, coalesce(o.node, o.source), o.payload, i.id
+        from unnest(ops) as o
+        inner join (
+            select row_number() over () as c, u.id, u.author, u.first_seq, u.first_lamport from unnest(items) as u
+        ) as i on i.c = o.c;
+    end if;
 
-    perform kerai_private.merge_operations(ops, author, seq, alone);
+    perform kerai_private.merge_operations(ops, alone);
 
     update kerai_private.authors as a
-    set seq = seq + given - 1, lamport = lamport + given - 1, changeset_id = id
-    where a.author = author;
-
-    return (id, 'merged'::text, given, seq, seq + given - 1);
+    set seq = h.last_seq, lamport = h.last_lamport, changeset_id = h.id
+    from (
+        select distinct on (i.author) i.author, i.last_seq, i.last_lamport, i.id from unnest(items) as i
+        order by i.author, i.last_seq desc
+    ) as h
+    where a.author = h.author;
 end
 $$;
 
--- The one way in: checks a signed changeset against what is here, and merges it.
-create or replace function kerai_private.receive(
-    document json, changeset jsonb, signature bytea, public_key bytea
-) returns kerai.push_result
-language plpgsql volatile
+create or replace function kerai_private.require_read_committed() returns void
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
-#variable_conflict use_variable
-declare
-    author constant text := changeset ->> 'author';
-    seq constant bigint := changeset ->> 'seq';
-    lamport constant bigint := changeset ->> 'lamport';
-    base constant jsonb := changeset -> 'base';
-    guard constant uuid := changeset ->> 'guard';
-    given constant int := jsonb_array_length(changeset -> 'ops');
-    id constant bytea := sha256(convert_to(document::text, 'UTF8'));
-    ops kerai_private.operation[];
-    head kerai_private.authors;
-    wanted_lamport bigint;
-    known_key bytea;
-    alone boolean;
 begin
     if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
         perform kerai_private.refuse('KR011', 'a push needs to see what others have just merged',
             format('transaction isolation: %s', current_setting('transaction_isolation')),
             'Push in a READ COMMITTED transaction; read in any.');
     end if;
+end
+$$;
 
-    -- Who says it.
-    if signature is null then
-        perform kerai_private.refuse('KR001', 'a changeset must be signed', format('author: %s, signature: null', author));
+-- Do operations change the shape of the tree, so that their merge has to be alone?
+create or replace function kerai_private.reshapes(ops jsonb) returns boolean
+language sql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+    select exists (
+        select from jsonb_array_elements(reshapes.ops) as o (op)
+        where o.op ->> 'op' = 'node_move' or (o.op -> 'set') ? 'name')
+$$;
+
+-- Holds a changeset against what is here, and merges it. judge: whether guard and task are looked at, as they are where
+-- it is pushed first. alone: whether the caller has the gate for itself; NULL when the caller is not in the gate.
+create or replace function kerai_private.receive(item kerai_private.checked, judge boolean, alone boolean default null)
+returns kerai.push_result
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    kept record;
+    head kerai_private.authors;
+    wanted_lamport bigint;
+    ops kerai_private.operation[];
+    reshaping boolean;
+begin
+    if item.author is null then
+        item.author := kerai_private.lane_of(item);
     end if;
-    if public_key is not null and (octet_length(public_key) <> 32
-        or right(author, 16) <> left(encode(sha256(public_key), 'hex'), 16)) then
-        perform kerai_private.refuse('KR002', 'the author id does not match the public key',
-            format('author: %s, key: %s', author, encode(public_key, 'hex')),
-            'An author id is <name>.<first 16 hex digits of sha256(public key)>.');
+    -- One author's pushes go one after another.
+    select a.* into head from kerai_private.authors as a where a.author = item.author for update;
+    if head.author is null then
+        perform kerai_private.introduce_author(item.author, item.public_key);
+        select a.* into head from kerai_private.authors as a where a.author = item.author for update;
     end if;
-    select a.public_key into known_key from kerai_private.authors as a where a.author = author;
-    if known_key is null and public_key is null then
-        perform kerai_private.refuse('KR006', 'no such author', format('author: %s', author),
-            'Pass public_key to introduce the author, or register the agent with kerai.register_agent.');
+    select c.id, c.first_seq, c.last_seq into kept from kerai.changesets as c where c.id = item.id;
+    if kept.id is null and item.draft_id is not null then
+        select c.id, c.first_seq, c.last_seq into kept from kerai.changesets as c where c.draft_id = item.draft_id;
     end if;
-    if known_key <> public_key then
-        perform kerai_private.introduce_author(author, public_key);
-    end if;
-    if not kerai_private.verify_signature(document::text, signature, coalesce(known_key, public_key)) then
-        perform kerai_private.refuse('KR001', 'the signature does not verify',
-            format('author: %s, changeset: %s', author, encode(id, 'hex')));
-    end if;
-    if known_key is null then
-        perform kerai_private.introduce_author(author, public_key);
+    if kept.id is not null then
+        return (kept.id, 'duplicate'::text, 0, kept.first_seq, kept.last_seq);
     end if;
 
-    -- Whether it follows on what is here. One author's pushes go one after another.
-    select a.* into head from kerai_private.authors as a where a.author = author for update;
-    if exists (select from kerai.changesets as c where c.id = id) then
-        return (id, 'duplicate'::text, 0, seq, seq + given - 1);
+    if item.id is not null then
+        perform kerai_private.require_succession(item, head);
     end if;
-    perform kerai_private.require_operations(changeset -> 'ops');
-    ops := kerai_private.unpack_operations(changeset -> 'ops', author, lamport);
-    perform kerai_private.require_succession(changeset, document, signature, head);
-    perform kerai_private.require_covered(base);
-    perform kerai_private.require_above_horizon(base,
+    perform kerai_private.require_covered(item.base);
+    perform kerai_private.require_above_horizon(item.base,
         'Take a new checkout, make the change there, and push it on that base.');
-    wanted_lamport := kerai_private.next_lamport(base, head.lamport);
-    if lamport <> wanted_lamport then
+    wanted_lamport := kerai_private.next_lamport(item.base, head.lamport);
+    if item.id is null then
+        item := (kerai_private.seal(array[item]))[1];
+    elsif item.first_lamport <> wanted_lamport then
         perform kerai_private.refuse('KR005', 'the lamport timestamp is out of bounds',
-            format('lamport: %s, must be: %s', lamport, wanted_lamport),
+            format('lamport: %s, must be: %s', item.first_lamport, wanted_lamport),
             'It is 1 + the highest lamport among the operations that base and the author''s previous changeset name.');
     end if;
 
-    alone := guard is not null or exists (
-        select from unnest(ops) as o where o.op = 'node_move' or o.set ? 'name');
-    if alone or not exists (select from unnest(ops) as o where o.op = 'node_insert') then
-        return kerai_private.take_in(document, changeset, signature, ops, head, alone);
+    ops := kerai_private.unpack_operations(array[item]);
+    if alone is not null then
+        return kerai_private.receive_at_gate(item, ops, judge, alone);
     end if;
+    if item.guard is not null and judge or kerai_private.reshapes(item.ops) then
+        perform kerai_private.enter_gate(true);
+        return kerai_private.receive_at_gate(item, ops, judge, alone => true);
+    end if;
+    -- Two sessions that share the gate and both want it for themselves would wait for each other: undoing this much
+    -- gives up the share.
     begin
-        return kerai_private.take_in(document, changeset, signature, ops, head, alone => false);
+        perform kerai_private.enter_gate(false);
+        return kerai_private.receive_at_gate(item, ops, judge, alone => false);
     exception when sqlstate 'KR000' then
-        -- It inserts a node that another author has inserted too. Two sessions that share the gate and both want it
-        -- for themselves would wait for each other: undoing this much gives up the share.
-        return kerai_private.take_in(document, changeset, signature, ops, head, alone => true);
+        -- It inserts a node that another author has inserted too.
+        perform kerai_private.enter_gate(true);
+        return kerai_private.receive_at_gate(item, ops, judge, alone => true);
     end;
+end
+$$;
+
+create or replace function kerai_private.receive_at_gate(
+    item kerai_private.checked, ops kerai_private.operation[], judge boolean, alone boolean
+) returns kerai.push_result
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    agent kerai.agents;
+begin
+    if judge and item.guard is not null then
+        perform kerai_private.require_node(item.guard);
+        if kerai_private.touched_since(item.guard, item.author, item.member, item.base) then
+            return (item.id, 'stale'::text, 0, item.first_seq, item.last_seq);
+        end if;
+    end if;
+    perform kerai_private.require_known_nodes(ops, item.author, item.base);
+
+    -- Tasks are this instance's own: a foreign author's changeset may name one that is not here.
+    if judge and item.task is not null then
+        select a.* into agent from kerai.agents as a where a.author = coalesce(item.member, item.author);
+        if agent.id is not null then
+            perform kerai_private.check_task(item.task, agent, ops);
+        end if;
+    end if;
+    perform kerai_private.take_in(array[item], ops, alone);
+    return (item.id, 'merged'::text, cardinality(ops), item.first_seq, item.last_seq);
 end
 $$;
 
@@ -424,14 +472,24 @@ begin
         coalesce(case when not bare then (draft -> 'task')::text end, 'null'),
         coalesce(case when not bare then (draft -> 'message')::text end, '""'), ops)::json;
     changeset := kerai_private.parse_changeset(document);
-    perform kerai_private.require_envelope(changeset);
     signature := kerai_private.sign_as_instance(document::text, current_setting('data_directory'), agent.public_key);
     if signature is null then
-        perform kerai_private.refuse('KR011', 'the key of this instance is not on this server',
-            format('agent: %s, key file: kerai/%s.key in the data directory', agent.name, right(agent.author, 16)),
-            'After a restore on another server, copy the key file over; or register an agent that has its own key.');
+        perform kerai_private.refuse_lost_key(agent.name, agent.public_key);
     end if;
-    return kerai_private.receive(document, changeset, signature, null);
+    return kerai_private.receive(
+        kerai_private.check_changeset(document, changeset, signature, null), judge => true);
+end
+$$;
+
+create or replace function kerai_private.refuse_lost_key(signer text, public_key bytea) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform kerai_private.refuse('KR011', 'the key of this instance is not on this server',
+        format('signer: %s, key file: kerai/%s.key in the data directory', signer,
+            left(encode(sha256(public_key), 'hex'), 16)),
+        'After a restore on another server, copy the key file over; or register an agent that has its own key.');
 end
 $$;
 
@@ -446,6 +504,7 @@ declare
     parsed constant jsonb := kerai_private.parse_changeset(changeset);
     draft_keys constant text[] := '{ops,base,guard,task,message}';
 begin
+    perform kerai_private.require_read_committed();
     if signature is null and public_key is null then
         if jsonb_typeof(parsed) = 'array' then
             perform kerai_private.require_operations(parsed);
@@ -455,8 +514,8 @@ begin
             return kerai_private.push_hosted(changeset);
         end if;
     end if;
-    perform kerai_private.require_envelope(parsed);
-    return kerai_private.receive(changeset, parsed, signature, public_key);
+    return kerai_private.receive(
+        kerai_private.check_changeset(changeset, parsed, signature, public_key), judge => true);
 exception when lock_not_available or deadlock_detected then
     -- Somebody holds his push open: one transaction, one push, and a commit right after it.
     perform kerai_private.refuse('KR009', 'other pushes are in the way', sqlerrm,

@@ -137,8 +137,9 @@ $$;
 comment on function kerai.create_task(text, text, uuid, int, int, bigint, uuid) is
 'Makes a task, pending until a swarm is launched. scope: the node below which agents may change things (NULL: everywhere). budget_ops: operations an agent may push; budget_seconds: wall clock since the first launch; budget_nkoi: sum of the compute costs that are reported. NULL: no limit.';
 
-create or replace function kerai.launch_swarm(task uuid, name text default null, max_agents int default 100)
-returns kerai.swarms
+create or replace function kerai.launch_swarm(
+    task uuid, name text default null, max_agents int default 100, grouped boolean default false, lanes int default 1
+) returns kerai.swarms
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -147,7 +148,15 @@ declare
     job kerai.tasks := kerai_private.require_task(task);
     new_id constant uuid := gen_random_uuid();
     new_swarm kerai.swarms;
+    -- Names need not be unique, author ids must be.
+    lane_name constant text := format('%s-%s', coalesce(name, 'swarm'), left(new_id::text, 8));
+    lane_author text;
 begin
+    if grouped is null or lanes is null or lanes not between 1 and 64 then
+        perform kerai_private.refuse('KR005', 'a swarm that groups its members has 1 to 64 lanes',
+            format('grouped: %s, lanes: %s', coalesce(grouped::text, 'null'), coalesce(lanes::text, 'null')),
+            'One lane is enough unless its members wait for each other.');
+    end if;
     if max_agents is null or max_agents < 1 then
         perform kerai_private.refuse('KR005', 'a swarm takes at least one agent',
             format('max_agents: %s', coalesce(max_agents::text, 'null')), 'Pass 1 or more.');
@@ -163,9 +172,15 @@ begin
             format('task %s: %s at %s', task, job.status, job.finished_at), 'Make a new task with kerai.create_task.');
     end if;
 
-    insert into kerai.swarms as s (id, name, task_id, max_agents)
-    values (new_id, coalesce(name, 'swarm-' || left(new_id::text, 8)), task, max_agents)
+    insert into kerai.swarms as s (id, name, task_id, max_agents, lanes)
+    values (new_id, coalesce(name, 'swarm-' || left(new_id::text, 8)), task, max_agents, case when grouped then lanes end)
     returning s.* into new_swarm;
+    for lane in 1 .. coalesce(new_swarm.lanes, 0) loop
+        lane_author := kerai_private.author_id(
+            case when lane = 1 then lane_name else lane_name || '/' || lane end, kerai_private.instance_public_key());
+        perform kerai_private.introduce_author(lane_author, kerai_private.instance_public_key());
+        insert into kerai_private.lanes (swarm_id, lane, author) values (new_id, lane, lane_author);
+    end loop;
     update kerai.tasks as t
     set status = 'running', started_at = coalesce(t.started_at, new_swarm.created_at)
     where t.id = task and (t.status <> 'running' or t.started_at is null);
@@ -176,8 +191,8 @@ begin
 end
 $$;
 
-comment on function kerai.launch_swarm(uuid, text, int) is
-'Opens a swarm of at most max_agents for a task and sets the task running. Agents are outside processes: each joins with kerai.join_swarm.';
+comment on function kerai.launch_swarm(uuid, text, int, boolean, int) is
+'Opens a swarm of at most max_agents for a task and sets the task running. Agents are outside processes: each joins with kerai.join_swarm. grouped: members push drafts that are merged under the swarm''s author id, in so many lanes, so that version vectors have an entry a lane and not one an agent.';
 
 create or replace function kerai.join_swarm(swarm uuid, agent uuid) returns kerai.swarm_members
 language plpgsql volatile security definer

@@ -20,14 +20,22 @@ create table kerai.changesets (
     signature bytea not null,
     arrival bigint not null generated always as identity unique,
     received_at timestamptz not null default now(),
+    member text collate "C",
+    member_signature bytea,
+    draft_id bytea,
     unique (author, first_seq)
 );
 
 -- Source text compresses well and lz4 costs a tenth of pglz.
 alter table kerai.changesets alter column document set compression lz4;
 create index changesets_received on kerai.changesets using brin (received_at);
+create unique index changesets_draft on kerai.changesets (draft_id) where draft_id is not null;
+create index changesets_member on kerai.changesets (member, arrival) where member is not null;
 
 comment on table kerai.changesets is 'The truth: every changeset as it was signed, byte for byte, in the order of arrival.';
+comment on column kerai.changesets.member is 'Who wrote it, when its author is a swarm that groups its members.';
+comment on column kerai.changesets.member_signature is 'The member''s own signature, over the draft inside the document.';
+comment on column kerai.changesets.draft_id is 'SHA-256 of that draft''s text: a draft is merged once.';
 
 create table kerai.operations (
     author text collate "C" not null,
@@ -65,7 +73,8 @@ begin
 end
 $$;
 
--- A register's stamp is NULL while it still holds what the insert gave it: then created_stamp counts.
+-- A register's stamp is NULL while it still holds what the insert gave it: then created_stamp counts. Where the insert
+-- had put a node is kept in created_parent_id and created_position once it is moved.
 create table kerai.nodes (
     id uuid primary key,
     parent_id uuid,
@@ -85,7 +94,9 @@ create table kerai.nodes (
     language_stamp text collate "C",
     content_stamp text collate "C",
     metadata_stamps jsonb,
-    deleted_stamp text collate "C"
+    deleted_stamp text collate "C",
+    created_parent_id uuid,
+    created_position text collate "C"
 ) with (fillfactor = 90);
 
 -- The column is ltree itself: users need not know the domain.
@@ -178,9 +189,37 @@ create table kerai.forks (
 
 comment on table kerai.forks is 'Evidence: two changesets of one author that cannot both be in one history, each with its signature.';
 
--- One operation of a changeset, unpacked.
+-- A changeset whose text was looked at and whose signature was verified. A draft of a grouped swarm's member has no
+-- author, sequence and document until it gets its envelope.
+create type kerai_private.checked as (
+    id bytea,
+    author text collate "C",
+    first_seq bigint,
+    last_seq bigint,
+    first_lamport bigint,
+    last_lamport bigint,
+    prev bytea,
+    base jsonb,
+    guard uuid,
+    task uuid,
+    message text,
+    ops jsonb,
+    document json,
+    signature bytea,
+    public_key bytea,
+    swarm uuid,
+    member text collate "C",
+    member_signature bytea,
+    member_key bytea,
+    draft_id bytea
+);
+
+-- One operation, unpacked: the c-th changeset of a batch has it, and n is its place in the order of the fold among all
+-- operations of the batch.
 create type kerai_private.operation as (
     n int,
+    c int,
+    seq bigint,
     op text,
     node uuid,
     parent uuid,
@@ -208,6 +247,43 @@ create type kerai.push_result as (
     first_seq bigint,
     last_seq bigint
 );
+
+-- A changeset as it comes from elsewhere, and what became of it: a push_result, or the refusal.
+create type kerai_private.incoming as (
+    document json,
+    signature bytea,
+    public_key bytea
+);
+
+create type kerai_private.outcome as (
+    n int,
+    changeset_id bytea,
+    status text,
+    applied int,
+    first_seq bigint,
+    last_seq bigint,
+    code text,
+    message text,
+    detail text,
+    hint text
+);
+
+-- What was submitted and waits to be settled, or for its result to be fetched. A crash empties it: whoever holds a
+-- ticket submits again, and what had been merged is a duplicate. Rows stay inline up to a page, since they are short-lived.
+create unlogged table kerai_private.submissions (
+    ticket uuid primary key default gen_random_uuid(),
+    arrival bigint not null generated always as identity,
+    queue text collate "C" not null,
+    item kerai_private.checked,
+    outcome kerai_private.outcome,
+    submitted_at timestamptz not null default now()
+) with (fillfactor = 50, toast_tuple_target = 8160);
+
+alter table kerai_private.submissions alter column item set compression lz4;
+create index submissions_queue on kerai_private.submissions (queue, arrival);
+
+-- A row's lock is the right to settle what waits in that queue.
+create table kerai_private.queues (queue text collate "C" primary key);
 
 select pg_extension_config_dump('kerai.changesets', '');
 select pg_extension_config_dump(pg_get_serial_sequence('kerai.changesets', 'arrival')::regclass, '');

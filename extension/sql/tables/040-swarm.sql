@@ -27,6 +27,7 @@ create table kerai.swarms (
     name text not null,
     task_id uuid not null references kerai.tasks (id),
     max_agents int not null check (max_agents > 0),
+    lanes int check (lanes between 1 and 64),
     status text not null default 'running' check (status in ('running', 'stopped', 'converged')),
     created_at timestamptz not null default now(),
     stopped_at timestamptz
@@ -34,6 +35,16 @@ create table kerai.swarms (
 
 create index swarms_task on kerai.swarms (task_id, created_at);
 create index swarms_created on kerai.swarms (created_at);
+
+comment on column kerai.swarms.lanes is 'NULL: every member writes under its own author id. Else members write under the swarm''s, in so many sequences.';
+
+-- The author ids of swarms that group their members. Their key is the instance's.
+create table kerai_private.lanes (
+    swarm_id uuid not null references kerai.swarms (id),
+    lane int not null check (lane > 0),
+    author text collate "C" not null unique references kerai_private.authors (author),
+    primary key (swarm_id, lane)
+);
 
 comment on table kerai.swarms is 'The agents launched against one task. Names need not be unique; ids are.';
 
@@ -140,6 +151,7 @@ include (first_seq, last_seq, received_at) where task_id is not null;
 
 select pg_extension_config_dump('kerai.tasks', '');
 select pg_extension_config_dump('kerai.swarms', '');
+select pg_extension_config_dump('kerai_private.lanes', '');
 select pg_extension_config_dump('kerai.swarm_members', '');
 select pg_extension_config_dump('kerai.test_results_default', '');
 select pg_extension_config_dump('kerai.convergences', '');

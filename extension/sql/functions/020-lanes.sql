@@ -1,0 +1,113 @@
+-- 020 lanes: the author ids under which a swarm that groups its members writes. A member signs a draft; the instance
+-- gives it a place in a lane's sequence and signs the changeset that holds the draft's exact text.
+
+-- The lane in which a draft is merged: always the same for one member, so that his own changes stay in order.
+create or replace function kerai_private.lane_of(item kerai_private.checked) returns text
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    lane text;
+    member_of record;
+begin
+    select s.name, s.status, s.lanes, a.id as agent, m.agent_id into member_of
+    from kerai.swarms as s
+    left join kerai.agents as a on a.author = item.member
+    left join kerai.swarm_members as m on m.swarm_id = s.id and m.agent_id = a.id
+    where s.id = item.swarm;
+    if member_of.name is null then
+        perform kerai_private.require_swarm(item.swarm);
+    end if;
+    if member_of.lanes is null then
+        perform kerai_private.refuse('KR011', 'the swarm does not group its members',
+            format('swarm: %s (%s)', member_of.name, item.swarm),
+            'Push a changeset of your own (kerai.next_changeset says what it must carry), or launch a swarm with lanes.');
+    end if;
+    if member_of.agent_id is null then
+        perform kerai_private.refuse('KR013', 'not a member of the swarm',
+            format('author: %s, swarm: %s (%s)', item.member, member_of.name, item.swarm),
+            'Join it first: SELECT kerai.join_swarm(swarm, agent).');
+    end if;
+    if member_of.status = 'stopped' then
+        perform kerai_private.refuse('KR011', 'the swarm does not run',
+            format('swarm: %s (%s): %s', member_of.name, item.swarm, member_of.status),
+            'Stop working on it, or join another swarm.');
+    end if;
+
+    select l.author into lane from kerai_private.lanes as l
+    where l.swarm_id = item.swarm and l.lane = 1 + (hashtextextended(item.member, 0) & 2147483647) % member_of.lanes;
+    return lane;
+end
+$$;
+
+-- Gives the drafts of a run their places after the heads of their lanes, in order.
+create or replace function kerai_private.seal(run kerai_private.checked[]) returns kerai_private.checked[]
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    lanes constant text[] := array(select distinct r.author from unnest(run) as r where r.id is null order by 1);
+    lane_key bytea;
+    sealed kerai_private.checked[];
+begin
+    if cardinality(lanes) = 0 then
+        return run;
+    end if;
+    -- All lanes have the instance's key.
+    select a.public_key into lane_key from kerai_private.authors as a where a.author = lanes[1];
+
+    with head as (
+        select array_agg(a.author order by a.author) as authors, array_agg(a.seq order by a.author) as seqs,
+            array_agg(a.lamport order by a.author) as lamports, array_agg(a.changeset_id order by a.author) as ids
+        from kerai_private.authors as a
+        where a.author = any(lanes)
+    ),
+
+    draft as (
+        select array_agg(r.n order by r.n) as places, array_agg(r.author order by r.n) as authors,
+            array_agg(kerai_private.next_lamport(r.base, 0) - 1 order by r.n) as lamports,
+            array_agg(jsonb_array_length(r.ops) order by r.n) as counts, array_agg(r.document::text order by r.n) as texts,
+            array_agg(r.member_key order by r.n) as keys, array_agg(r.member_signature order by r.n) as signatures
+        from unnest(run) with ordinality as r (
+            id, author, first_seq, last_seq, first_lamport, last_lamport, prev, base, guard, task, message, ops, document,
+            signature, public_key, swarm, member, member_signature, member_key, draft_id, n)
+        where r.id is null
+    )
+
+    select array_agg(case when e.place is null then r.item else row(
+        e.id, (r.item).author, e.seq, e.seq + jsonb_array_length((r.item).ops) - 1,
+        e.lamport, e.lamport + jsonb_array_length((r.item).ops) - 1, e.prev, (r.item).base, (r.item).guard, (r.item).task,
+        (r.item).message, (r.item).ops, e.document::json, e.signature, lane_key, (r.item).swarm, (r.item).member,
+        (r.item).member_signature, (r.item).member_key, (r.item).draft_id)::kerai_private.checked end order by r.n)
+    into sealed
+    from (select row_number() over () as n, u as item from unnest(run) as u) as r
+    cross join head as h
+    cross join draft as d
+    left join kerai_private.envelopes(
+        h.authors, h.seqs, h.lamports, h.ids, lane_key, current_setting('data_directory'),
+        d.places, d.authors, d.lamports, d.counts, d.texts, d.keys, d.signatures) as e on e.place = r.n;
+
+    if exists (select from unnest(sealed) as s where s.id is null) then
+        perform kerai_private.refuse_lost_key(lanes[1], lane_key);
+    end if;
+    return sealed;
+end
+$$;
+
+-- The changesets that hold the drafts' texts, each after the one before it in its lane; none when the key is not here.
+create or replace function kerai_private.envelopes(
+    head_authors text[], head_seqs bigint[], head_lamports bigint[], head_ids bytea[], public_key bytea,
+    data_directory text, places bigint[], authors text[], lamports bigint[], counts int[], texts text[],
+    member_keys bytea[], member_signatures bytea[]
+) returns table (place bigint, document text, id bytea, seq bigint, lamport bigint, prev bytea, signature bytea)
+language plpython3u volatile
+set search_path = pg_catalog, pg_temp
+as $$
+if "kerai @version@" not in GD:
+    plpy.execute("select kerai_private.load_python()")
+heads = {author: (seq, lamport, changeset_id) for author, seq, lamport, changeset_id
+         in zip(head_authors, head_seqs, head_lamports, head_ids)}
+return GD["kerai @version@"].server.seal_drafts(
+    heads, public_key, data_directory,
+    zip(places, authors, lamports, counts, texts, member_keys, member_signatures))
+$$;

@@ -1,0 +1,73 @@
+"""What the benchmarks share: databases and signed changesets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from nacl.signing import SigningKey
+from psycopg import sql
+
+from kerai import changeset
+from kerai_client.database import connect
+from kerai_client.instance import ensure_extension
+from kerai_client.server import PrivateServer
+
+Operations = Sequence[changeset.Operation]
+Document = tuple[str, bytes, bytes]  # the parameters of kerai.push_ops
+
+
+class Author:
+    """Somebody who signs changesets, one after another."""
+
+    def __init__(self, name: str, base: dict[str, int] | None = None, lamport: int = 0) -> None:
+        """
+        :param base: what the author has seen of others, who push nothing more that matters.
+        :param lamport: the highest Lamport timestamp in it.
+        """
+        self.key = SigningKey.generate()
+        self.public_key = bytes(self.key.verify_key)
+        self.id = changeset.author_id(name, self.public_key)
+        self.seen, self.lamport = base or {}, lamport
+        self.seq = 0
+        self.prev: str | None = None
+
+    @property
+    def vector(self) -> dict[str, int]:
+        """What the author has seen, his own changesets too."""
+        return self.seen | ({self.id: self.seq} if self.seq else {})
+
+    def document(self, operations: Operations, task: str | None = None) -> Document:
+        """Return the next changeset."""
+        seq, lamport = self.seq + 1, self.lamport + 1
+        text = changeset.build(self.id, seq, lamport, operations, prev=self.prev, base=self.vector, task=task)
+        self.seq += len(operations)
+        self.lamport += len(operations)
+        self.prev = changeset.changeset_id(text)
+        return text, changeset.sign(text, self.key), self.public_key
+
+    def documents(self, operations: Operations, size: int) -> list[Document]:
+        """Return the next changesets, with so many operations each."""
+        parts = range(0, len(operations), size)
+        return [self.document(operations[first : first + size]) for first in parts]
+
+
+def push(connection: Any, document: Document) -> None:
+    """Push one changeset, in a transaction of its own unless one is open."""
+    result = connection.execute("select status from kerai.push_ops(%s::json, %s, %s)", document).fetchone()
+    if result != ("merged",):
+        raise RuntimeError(f"not merged: {result}")
+
+
+def administer(server: PrivateServer, statement: str, *names: str) -> None:
+    """Run a statement that no transaction takes; each {} in it becomes a name."""
+    with connect(server.dsn_of("postgres")) as connection:
+        connection.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
+
+
+def new_database(server: PrivateServer, name: str) -> str:
+    """Make a database with the extension; return its DSN."""
+    administer(server, "create database {}", name)
+    with connect(server.dsn_of(name)) as connection:
+        ensure_extension(connection)
+    return server.dsn_of(name)
