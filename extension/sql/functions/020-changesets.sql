@@ -195,6 +195,7 @@ declare
     author text;
     seq bigint;
     lamport bigint;
+    writer text;
     ops jsonb;
 begin
     -- One changeset's operations are in that order already.
@@ -202,13 +203,14 @@ begin
         author := (items[1]).author;
         seq := (items[1]).first_seq;
         lamport := (items[1]).first_lamport;
+        writer := coalesce((items[1]).member, author);
         ops := (items[1]).ops;
         return (
             select array_agg(row(
                 r.n - 1, 1, seq + r.n - 1, r.op, r.node, r.parent, r."position", r.kind, r.name, r.language,
                 r.content, r.metadata, r.set, r.source, r.target, r.relation, r.context, r.weight, r.reasoning,
                 lpad(to_hex(lamport + r.n - 1), 16, '0') || ':' || author,
-                r.payload
+                writer, r.payload
             )::kerai_private.operation order by r.n)
             from rows from (
                 jsonb_to_recordset(ops) as (
@@ -223,10 +225,10 @@ begin
     return (
         select array_agg(row(
             s.n - 1, s.c, s.seq, s.op, s.node, s.parent, s."position", s.kind, s.name, s.language, s.content,
-            s.metadata, s.set, s.source, s.target, s.relation, s.context, s.weight, s.reasoning, s.stamp, s.payload
+            s.metadata, s.set, s.source, s.target, s.relation, s.context, s.weight, s.reasoning, s.stamp, s.writer, s.payload
         )::kerai_private.operation order by s.n)
         from (
-            select r.*, i.c::int as c, i.first_seq + r.place - 1 as seq,
+            select r.*, i.c::int as c, coalesce(i.member, i.author) as writer, i.first_seq + r.place - 1 as seq,
                 lpad(to_hex(i.first_lamport + r.place - 1), 16, '0') || ':' || i.author as stamp,
                 row_number() over (order by i.first_lamport + r.place, i.author collate "C") as n
             from unnest(items) with ordinality as i (

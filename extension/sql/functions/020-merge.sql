@@ -273,22 +273,22 @@ begin
     where excluded.stamp > e.stamp;
 
     insert into kerai.perspectives as p (author, node_id, context_id, weight, reasoning, deleted, stamp)
-    select distinct on (o.node, o.context, substr(o.stamp, 18))
-        substr(o.stamp, 18), o.node, o.context, o.weight, o.reasoning, o.op = 'perspective_delete', o.stamp
+    select distinct on (o.node, o.context, o.writer)
+        o.writer, o.node, o.context, o.weight, o.reasoning, o.op = 'perspective_delete', o.stamp
     from unnest(ops) as o
     where o.op in ('perspective_set', 'perspective_delete')
-    order by o.node, o.context, substr(o.stamp, 18), o.n desc
+    order by o.node, o.context, o.writer, o.n desc
     on conflict (node_id, author, context_id) do update
     set weight = excluded.weight, reasoning = excluded.reasoning, deleted = excluded.deleted, stamp = excluded.stamp
     where excluded.stamp > p.stamp;
 
     insert into kerai.associations as a (author, source, target, relation, weight, reasoning, deleted, stamp)
-    select distinct on (o.source, o.target, o.relation, substr(o.stamp, 18))
-        substr(o.stamp, 18), o.source, o.target, o.relation, o.weight, o.reasoning,
+    select distinct on (o.source, o.target, o.relation, o.writer)
+        o.writer, o.source, o.target, o.relation, o.weight, o.reasoning,
         o.op = 'association_delete', o.stamp
     from unnest(ops) as o
     where o.op in ('association_set', 'association_delete')
-    order by o.source, o.target, o.relation, substr(o.stamp, 18), o.n desc
+    order by o.source, o.target, o.relation, o.writer, o.n desc
     on conflict (source, target, relation, author) do update
     set weight = excluded.weight, reasoning = excluded.reasoning, deleted = excluded.deleted, stamp = excluded.stamp
     where excluded.stamp > a.stamp;

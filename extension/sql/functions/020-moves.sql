@@ -25,8 +25,9 @@ return GD["kerai @version@"].server.void_moves(base_children, base_parents, node
 $$;
 
 -- The moves of a batch are in kerai_private.moves already: (nodes, parents), the earliest at `since`. Decides which moves
--- from `since` on are void, and puts the nodes where they belong. The caller is alone in the gate. A component without
--- a new edge stays as it was decided before, so the search starts from the new ones.
+-- from `since` on are void, and puts the nodes where they belong. The caller is alone in the gate. What was decided before
+-- stays, except in components that a new edge makes, and in those with a void move that lose a node's edge to a new one:
+-- so the search starts from the new moves and from the void ones.
 create or replace function kerai_private.replay_moves(since text, nodes uuid[], parents uuid[]) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -37,7 +38,7 @@ declare
     cyclic uuid[] := '{}';
     changed uuid[];
 begin
-    -- Upwards from the new parents over every edge that there is from `since` on.
+    -- Upwards over every edge that there is from `since` on.
     with recursive tail as materialized (
         select m.node_id, array_agg(m.parent_id) filter (where m.parent_id is not null) as parents
         from kerai_private.moves as m
@@ -46,7 +47,8 @@ begin
     ),
 
     climb (id, parents) as (
-        select null::uuid, replay_moves.parents
+        select null::uuid, replay_moves.parents || array(
+            select m.parent_id from kerai_private.moves as m where m.void and m.stamp >= since)
         union
         select n.id, array_append(t.parents,
             case when n.placed_stamp is null or n.placed_stamp < since then n.parent_id
@@ -67,7 +69,7 @@ begin
     cross join lateral unnest(c.parents) as u (parent)
     where c.id is not null and u.parent is not null;
 
-    -- A new edge is on no cycle unless the search has come back to where it starts.
+    -- No moved node is on a cycle unless the search has come to it.
     if exists (
         select from unnest(edge_nodes) as e (id) where e.id in (select u.id from unnest(nodes) as u (id))) then
         cyclic := kerai_private.cyclic_nodes(edge_nodes, edge_parents);
@@ -81,7 +83,7 @@ begin
         union all
         (select distinct on (m.node_id) m.node_id, m.parent_id, m.position, m.stamp
         from kerai_private.moves as m
-        where m.stamp >= since and m.node_id in (select u.id from unnest(nodes) as u (id))
+        where m.stamp >= since and not m.void and m.node_id in (select u.id from unnest(nodes) as u (id))
             and m.node_id not in (select u.id from unnest(cyclic) as u (id))
         order by m.node_id, m.stamp desc)
     ),

@@ -35,15 +35,17 @@ set enable_nestloop = off
 as $$
     with recursive done as materialized (
         select o.*
-        from kerai.changesets as c
+        from (
+            select k.*, coalesce(k.member, k.author) as writer from kerai.changesets as k
+            where k.task_id = surviving_operations.task
+        ) as c
         cross join lateral (
-            select o.author, o.op_type, o.node_id, kerai_private.stamp(o.lamport_ts, o.author) as stamp,
+            select c.writer, o.op_type, o.node_id, kerai_private.stamp(o.lamport_ts, o.author) as stamp,
                 case when o.op_type not like 'node%' then o.payload end as payload
             from kerai.operations as o
             where o.author = c.author and o.author_seq between c.first_seq and c.last_seq
             offset 0
         ) as o
-        where c.task_id = surviving_operations.task
     ),
 
     tree as materialized (
@@ -56,7 +58,7 @@ as $$
         select t.id from hidden as h inner join tree as t on t.parent_id = h.id
     )
 
-    select d.author, count(*)
+    select d.writer, count(*)
     from done as d
     inner join tree as n on n.id = d.node_id
     left join hidden as self on self.id = n.id
@@ -73,14 +75,14 @@ as $$
                 and e.relation = d.payload ->> 'relation' and e.stamp = d.stamp)
         when d.op_type in ('perspective_set', 'perspective_delete') then exists (
             select from kerai.perspectives as p
-            where p.node_id = d.node_id and p.author = d.author
+            where p.node_id = d.node_id and p.author = d.writer
                 and p.context_id is not distinct from (d.payload ->> 'context')::uuid and p.stamp = d.stamp)
         else exists (
             select from kerai.associations as a
             where a.source = d.node_id and a.target = (d.payload ->> 'target')::uuid
-                and a.relation = d.payload ->> 'relation' and a.author = d.author and a.stamp = d.stamp)
+                and a.relation = d.payload ->> 'relation' and a.author = d.writer and a.stamp = d.stamp)
     end
-    group by d.author
+    group by d.writer
 $$;
 
 -- Whether a vector is the shared state as far as the scope can tell: what it does not cover lies outside.
@@ -109,7 +111,7 @@ begin
     end if;
     -- A vector that is far behind nearly always lacks something new in the scope: found without reading all of it.
     -- No author has the empty id, so nobody's operations are left out.
-    return not kerai_private.touched_since(scope, '', near) and not kerai_private.touched_since(scope, '', vector);
+    return not kerai_private.touched_since(scope, '', null, near) and not kerai_private.touched_since(scope, '', null, vector);
 end
 $$;
 

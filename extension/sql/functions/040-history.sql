@@ -17,22 +17,22 @@ begin
 
     return query
     with recent as (
-        select c.author, c.first_seq, c.last_seq, c.received_at,
+        select c.author, coalesce(c.member, c.author) as writer, c.first_seq, c.last_seq, c.received_at,
             sum(c.last_seq - c.first_seq + 1) over (order by c.received_at desc, c.arrival desc) as so_far
         from kerai.changesets as c
         where c.received_at >= now() - since
     ),
 
     changed as (
-        select o.node_id, o.author, count(*) as operations, max(c.received_at) as last_at
+        select o.node_id, c.writer as author, count(*) as operations, max(c.received_at) as last_at
         from recent as c
         cross join lateral (
-            select o.node_id, o.author from kerai.operations as o
+            select o.node_id from kerai.operations as o
             where o.author = c.author and o.author_seq between c.first_seq and c.last_seq
             offset 0
         ) as o
         where c.so_far <= 100000 + c.last_seq - c.first_seq
-        group by o.node_id, o.author
+        group by o.node_id, c.writer
     ),
 
     -- An unnamed node has the path of its nearest named ancestor: so each operation is counted where its node's path
@@ -135,7 +135,7 @@ begin
     from done as d
     inner join included as i on i.author = d.author and i.seq = d.author_seq and i.is_operation
     inner join kerai.changesets as c on c.id = d.changeset_id
-    left join kerai.agents as a on a.author = d.author
+    left join kerai.agents as a on a.author = coalesce(c.member, d.author)
     left join (
         select t.id, t.created_at, row_number() over (order by t.created_at, t.id) as number
         from kerai.test_results as t where t.passed

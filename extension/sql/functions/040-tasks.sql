@@ -305,7 +305,7 @@ begin
     end if;
     if job.budget_ops is not null then
         select coalesce(sum(c.last_seq - c.first_seq + 1), 0) into used
-        from kerai.changesets as c where c.task_id = job.id and c.author = agent.author;
+        from kerai.changesets as c where c.task_id = job.id and coalesce(c.member, c.author) = agent.author;
         if used + cardinality(ops) > job.budget_ops then
             perform kerai_private.refuse('KR008', 'the agent''s budget of operations is used up',
                 format('agent %s, task %s: %s operations pushed, %s more given, at most %s are allowed', agent.name,

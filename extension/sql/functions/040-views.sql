@@ -274,7 +274,7 @@ begin
         select c.received_at, 'pushed', c.task_id, encode(c.id, 'hex'), c.last_seq - c.first_seq + 1, null, null, null,
             c.message
         from kerai.changesets as c
-        where c.author = traced.author
+        where c.author = traced.author or c.member = traced.author
         union all
         select r.created_at, case when r.passed then 'passed' else 'failed' end, r.task_id, r.id::text, null, r.failing,
             r.duration_ms, r.compute_cost, null

@@ -167,6 +167,7 @@ create table kerai_private.moves (
 );
 
 create index moves_node on kerai_private.moves (node_id, stamp);
+create index moves_void on kerai_private.moves (stamp) where void;
 
 -- Empty: only its lock is used. Pushes that leave the shape of the tree alone share it, a push that
 -- moves, renames or is guarded has it alone. A table and not an advisory lock, since anyone can take those.
@@ -215,7 +216,7 @@ create type kerai_private.checked as (
 );
 
 -- One operation, unpacked: the c-th changeset of a batch has it, and n is its place in the order of the fold among all
--- operations of the batch.
+-- operations of the batch. Views are the writer's own: the member's where the author is a swarm.
 create type kerai_private.operation as (
     n int,
     c int,
@@ -237,6 +238,7 @@ create type kerai_private.operation as (
     weight double precision,
     reasoning text,
     stamp text collate "C",
+    writer text collate "C",
     payload jsonb
 );
 

@@ -146,7 +146,7 @@ insert into kerai.settings (name, value, description) values
 ('test_results_ttl_seconds', 7776000, 'how long a test result is kept');
 
 -- Budgets and rewards count the operations of a task by author without reading the changesets themselves.
-create index changesets_task_author on kerai.changesets (task_id, author)
+create index changesets_task_author on kerai.changesets (task_id, coalesce(member, author))
 include (first_seq, last_seq, received_at) where task_id is not null;
 
 select pg_extension_config_dump('kerai.tasks', '');
