@@ -17,6 +17,7 @@ from tests.merge.observe import assert_state, digest, scalar
 from tests.merge.test_convergence import SEEDS, Instance, deliver, instance, many
 from tests.merge.worlds import KEYS, World, worlds
 
+from kerai import changeset
 from kerai_client.database import connect
 
 __all__ = ["instance"]
@@ -293,3 +294,37 @@ def test_damage_is_named_and_what_can_be_is_healed(small: Any, name: str) -> Non
             connection.execute("select * from kerai.rebuild()")
             assert problems(connection) == []
             assert digest(connection) == before
+
+
+def test_what_members_of_a_grouped_swarm_have_signed_is_judged_too(connect: Any) -> None:
+    connection = connect()
+    key = KEYS["Ann"]
+    public_key = bytes(key.verify_key)
+    agent = connection.execute("select * from kerai.register_agent('m', 'llm', %s)", [public_key]).fetchone()
+    task = scalar(connection, "select id from kerai.create_task('d', 'true')")
+    swarm = scalar(connection, "select id from kerai.launch_swarm(%s, grouped => true)", [task])
+    connection.execute("select kerai.join_swarm(%s, %s)", [swarm, agent["id"]])
+    for ops in (
+        [insert(A), insert(B)],
+        [update(A, content="x"), {"op": "perspective_set", "node": A, "weight": 0.5}],
+        [{"op": "association_set", "source": A, "target": B, "relation": "r", "weight": 1}, move(A, B)],
+    ):
+        seen = scalar(connection, "select kerai.version_vector()")
+        draft = changeset.draft(agent["author"], str(swarm), ops, base=seen, task=str(task), message="m")
+        connection.execute(
+            "select kerai.push_ops(%s::json, %s, %s)", [draft, changeset.sign(draft, key), public_key]
+        )
+    assert problems(connection) == []
+    assert scalar(connection, "select changed from kerai.rebuild()") is False
+
+    connection.execute(
+        "update kerai.changesets set member = 'x', member_signature = '', draft_id = null where first_seq = 3"
+    )
+    ((what, _, problem),) = problems(connection)
+    assert what == "changeset"
+    assert re.search("member is 'x'.*; member_signature is ''.*; draft_id is null", problem)
+    assert scalar(connection, "select changed from kerai.rebuild()") is False
+    assert problems(connection) == []
+    connection.execute("select kerai.compact(now())")
+    assert problems(connection) == []
+    assert scalar(connection, "select changed from kerai.rebuild()") is False

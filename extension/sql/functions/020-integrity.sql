@@ -285,16 +285,19 @@ as $$
 $$;
 
 -- The log as it should be: operations of these kinds, from the documents of the changesets in `wrong`, for the others
--- as the log has them; only those with a stamp below `before`, when that is given.
+-- as the log has them; only those with a stamp below `before`, when that is given. The writer is the author, or the
+-- member for whom a swarm's author stands.
 create or replace function kerai_private.true_log(kinds text[], wrong bytea[], before text)
-returns table (stamp text, author text, author_seq bigint, op_type text, node_id uuid, payload jsonb)
+returns table (
+    stamp text, author text, author_seq bigint, op_type text, node_id uuid, payload jsonb, writer text
+)
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
     select l.*
     from (
         select lpad(to_hex(o.lamport_ts), 16, '0') || ':' || o.author collate "C" as stamp, o.author, o.author_seq,
-            o.op_type, o.node_id, o.payload
+            o.op_type, o.node_id, o.payload, coalesce(c.member, o.author) as writer
         from kerai.operations as o
         inner join kerai.changesets as c on c.id = o.changeset_id
         where o.op_type = any(kinds) and o.changeset_id <> all(wrong)
@@ -302,7 +305,8 @@ as $$
         union all
         select lpad(to_hex((c.document ->> 'lamport')::bigint + u.n - 1), 16, '0') || ':' || (c.document ->> 'author'),
             c.document ->> 'author', (c.document ->> 'seq')::bigint + u.n - 1, u.op ->> 'op',
-            coalesce(u.op ->> 'node', u.op ->> 'source')::uuid, u.op
+            coalesce(u.op ->> 'node', u.op ->> 'source')::uuid, u.op,
+            coalesce(c.document -> 'draft' ->> 'author', c.document ->> 'author')
         from kerai.changesets as c
         cross join lateral jsonb_array_elements(kerai_private.body_of(c.document::jsonb) -> 'ops') with ordinality as u (op, n)
         where c.id = any(wrong) and u.op ->> 'op' = any(kinds)
@@ -442,7 +446,7 @@ language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
     select distinct on (1, 2, 3, 4, 5)
-        split_part(l.op_type, '_', 1), case when l.op_type not like 'edge%' then l.author end, l.node_id,
+        split_part(l.op_type, '_', 1), case when l.op_type not like 'edge%' then l.writer end, l.node_id,
         coalesce(l.payload ->> 'target', l.payload ->> 'context')::uuid, l.payload ->> 'relation',
         case when l.op_type like 'edge%' then coalesce(nullif(l.payload -> 'metadata', 'null'), '{}') end,
         (l.payload ->> 'weight')::double precision, l.payload ->> 'reasoning', l.op_type like '%delete', l.stamp
@@ -763,7 +767,7 @@ set search_path = pg_catalog, pg_temp
 as $$
     select max(p.arrival), array_agg(row(
         p.id, p.author, p.last_seq - o.given + 1, p.last_seq, p.last_lamport - o.given + 1, p.last_lamport,
-        null, null, null, null, null, o.ops, p.document, null, null, null, null, null, null, null
+        null, null, null, null, null, o.ops, p.document, null, null, null, p.member, null, null, null
     )::kerai_private.checked order by p.arrival)
     from (
         select c.*, sum(c.last_seq - c.first_seq + 1) over (order by c.arrival) as running,
