@@ -51,6 +51,15 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "push": ("kerai_client.commands.instances:push", "Bring to a peer what is here."),
         "ops": ("kerai_client.commands.instances:ops", "Write the log to a file, and read one."),
     },
+    "Upkeep": {
+        "verify": (
+            "kerai_client.commands.integrity:verify",
+            "Check hashes, signatures, chains and registers.",
+        ),
+        "rebuild": ("kerai_client.commands.integrity:rebuild", "Make log and tree anew from the changesets."),
+        "compact": ("kerai_client.commands.integrity:compact", "Drop history that nobody can need any more."),
+        "maintain": ("kerai_client.commands.integrity:maintain", "Make and drop partitions: once a day."),
+    },
     "More": {
         "sql": ("kerai_client.commands.sql:sql", "Run SQL."),
         "demo": ("kerai_client.commands.demo:demo", "See a swarm repair the example package."),

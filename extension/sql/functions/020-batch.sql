@@ -194,6 +194,7 @@ declare
     good int;
     place int := 0;
     item record;
+    horizon constant jsonb := (select c.horizon from kerai.compactions as c order by c.id desc limit 1);
 begin
     -- Each follows on its author's last one, its base is covered here or by changesets of the run that come before it,
     -- and its clock is right.
@@ -211,6 +212,7 @@ begin
             and i.prev is not distinct from coalesce(lag(i.id) over w, i.head_id)
             and not exists (select from kerai.changesets as k where k.id = i.id)
             and not exists (select from kerai.forks as k where k.author = i.author)
+            and (horizon is null or not exists (select from kerai.vector_missing(i.base, horizon)))
             and (i.draft_id is null or not exists (select from kerai.changesets as k where k.draft_id = i.draft_id))
             as follows
         from item as i

@@ -353,6 +353,8 @@ begin
         perform kerai_private.require_succession(item, head);
     end if;
     perform kerai_private.require_covered(item.base);
+    perform kerai_private.require_above_horizon(item.base,
+        'Take a new checkout, make the change there, and push it on that base.');
     if item.id is null then
         item := (kerai_private.seal(array[item]))[1];
     else

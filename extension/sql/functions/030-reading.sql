@@ -31,22 +31,32 @@ declare
     base_nodes uuid[];
     base_parents uuid[];
     voids boolean[];
+    -- Below it, which moves count has been decided for good; the others are not here any more.
+    floor constant text collate "C" := coalesce(
+        (select c.floor from kerai.compactions as c order by c.id desc limit 1), '');
 begin
     select array_agg(m.stamp order by m.stamp), array_agg(m.node_id order by m.stamp),
         array_agg(m.parent_id order by m.stamp), array_agg(m.position order by m.stamp)
     into move_stamps, move_nodes, move_parents, move_positions
     from kerai_private.vector_entries(at) as e
     inner join kerai.operations as o on o.author = e.author and o.author_seq <= e.seq and o.op_type = 'node_move'
-    inner join kerai_private.moves as m on m.stamp = lpad(to_hex(o.lamport_ts), 16, '0') || ':' || o.author;
+    inner join kerai_private.moves as m on m.stamp = lpad(to_hex(o.lamport_ts), 16, '0') || ':' || o.author
+    where m.stamp >= floor;
 
     -- Which moves are void depends on which moves there are: it is decided anew for those that the vector names.
     if move_stamps is not null then
-        with recursive placed (node, parent) as (
+        with recursive inserted (node, parent) as (
             select distinct on (o.node_id) o.node_id, (o.payload ->> 'parent')::uuid
             from kerai_private.vector_entries(at) as e
             inner join kerai.operations as o
                 on o.author = e.author and o.author_seq <= e.seq and o.op_type = 'node_insert'
             order by o.node_id, o.lamport_ts, o.author
+        ),
+
+        placed (node, parent) as (
+            select i.node, case when m.stamp is null then i.parent else m.parent_id end
+            from inserted as i
+            left join kerai_private.moves as m on m.node_id = i.node and m.stamp < floor
         ),
 
         climb (node, parent) as (
@@ -96,7 +106,11 @@ begin
 
     places as (
         select distinct on (m.node) m.node, m.parent, m.position, m.stamp
-        from unnest(move_stamps, move_nodes, move_parents, move_positions, voids) as m (stamp, node, parent, position, void)
+        from (
+            select u.* from unnest(move_stamps, move_nodes, move_parents, move_positions, voids) as u
+            union all
+            select k.stamp, k.node_id, k.parent_id, k.position, k.void from kerai_private.moves as k where k.stamp < floor
+        ) as m (stamp, node, parent, position, void)
         where not m.void
         order by m.node, m.stamp collate "C" desc
     )
@@ -192,6 +206,8 @@ begin
     end if;
 
     perform kerai_private.require_covered(at);
+    perform kerai_private.require_above_horizon(at,
+        'SELECT horizon FROM kerai.compactions ORDER BY id DESC LIMIT 1 is the earliest state that can be read.');
     return query
     with recursive state as materialized (
         select s.*, row_number() over (
@@ -403,6 +419,7 @@ begin
     end if;
     -- A join would not look at it while there are no changesets.
     perform from kerai_private.vector_entries($1);
+    perform kerai_private.require_above_horizon($1, 'Clone this instance with pg_dump, then sync from there on.');
     return query
     select p.document, p.signature, a.public_key
     from kerai_private.page_since($1, max_ops) as p

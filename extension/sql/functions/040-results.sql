@@ -1,4 +1,4 @@
--- 040 results: what agents report, and the log of attempts that were not pushed.
+-- 040 results: what agents report, and the log of attempts that were not pushed. How both expire: 040-ephemera.sql.
 
 -- Sums the first group of a pattern over all lines that match it; NULL when none does.
 create or replace function kerai_private.sum_matches(text text, pattern text) returns bigint
@@ -146,15 +146,16 @@ create or replace function kerai_private.drop_oldest_attempts(newest bigint) ret
 language sql volatile
 set search_path = pg_catalog, pg_temp
 as $$
-    -- A few of each at a time, by index: each new attempt removes more than it adds, and none pays for all.
-    delete from kerai.failed_operations as f
+    -- A few of each at a time, by index: each new attempt removes more than it adds, and none pays for all. What has
+    -- expired in the other partitions goes with them.
+    delete from kerai.failed_operations_default as f
     where f.id in (
-        select e.id from kerai.failed_operations as e
+        select e.id from kerai.failed_operations_default as e
         where e.expires_at <= now() order by e.expires_at limit 4 for update skip locked);
 
     delete from kerai.failed_operations as f
-    where f.id in (
-        select e.id from kerai.failed_operations as e
+    where f.arrival in (
+        select e.arrival from kerai.failed_operations as e
         where e.arrival <= drop_oldest_attempts.newest - kerai_private.setting('max_failed_operations')
         order by e.arrival limit 4 for update skip locked);
 $$;
@@ -207,20 +208,3 @@ $$;
 
 comment on function kerai.record_failed_attempt(uuid, uuid, jsonb, json, text, text) is
 'Keeps an attempt that was not pushed, for study: base is the vector that it started from, ops its operations, reason why it was given up. Removed after failed_operations_ttl_seconds (kerai.settings).';
-
-create or replace function kerai.expire_failed_operations() returns bigint
-language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-    removed bigint;
-begin
-    with gone as (delete from kerai.failed_operations as f where f.expires_at <= now() returning 1)
-
-    select count(*) into removed from gone;
-    return removed;
-end
-$$;
-
-comment on function kerai.expire_failed_operations() is
-'Removes all failed attempts that have expired and says how many. Recording attempts removes some as it goes, so this is for a quiet instance.';

@@ -184,6 +184,9 @@ begin
     update kerai.tasks as t
     set status = 'running', started_at = coalesce(t.started_at, new_swarm.created_at)
     where t.id = task and (t.status <> 'running' or t.started_at is null);
+
+    -- A swarm is about to report: where nobody calls kerai.maintain(), this makes the partitions for it.
+    perform kerai_private.make_partitions(e.relation) from kerai_private.ephemera() as e;
     return new_swarm;
 end
 $$;

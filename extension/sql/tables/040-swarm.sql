@@ -61,10 +61,15 @@ create index swarm_members_agent on kerai.swarm_members (agent_id);
 
 comment on table kerai.swarm_members is 'Which agents belong to which swarm. Joining again is a sign of life and sets last_seen_at.';
 
+-- What is kept for a time only is partitioned by it, so that a month of reports goes by dropping a table. Reports that
+-- come before somebody called kerai.maintain() stand in the DEFAULT partition, which is the pattern for the others too:
+-- it has the indexes, the parents have none. A dump could not be restored with those: partitions made at run time do
+-- not belong to the extension and are dumped with indexes of their own, which the parents' would have made already.
+
 -- No foreign keys: each report would leave a lock on the task's row, and a thousand agents at once would make
 -- multixacts of it. record_test_result, the only way in, looks both up.
 create unlogged table kerai.test_results (
-    id uuid primary key default gen_random_uuid(),
+    id uuid not null default gen_random_uuid(),
     task_id uuid not null,
     agent_id uuid not null,
     version_vector jsonb not null,
@@ -74,19 +79,23 @@ create unlogged table kerai.test_results (
     compute_cost bigint not null default 0 check (compute_cost >= 0),
     created_at timestamptz not null default clock_timestamp(),
     failing int check (failing >= 0)
-) with (autovacuum_vacuum_insert_scale_factor = 0.02);
+) partition by range (created_at);
 
 -- Vectors and outputs are read one at a time: out of line when they are long, so that scans stay short.
 alter table kerai.test_results alter column output set compression lz4, alter column version_vector set compression lz4;
-alter table kerai.test_results set (toast_tuple_target = 256);
 
-create index idx_test_results_task on kerai.test_results (task_id, created_at) include (passed, failing);
-create index idx_test_results_passed on kerai.test_results (created_at) where passed;
-create index idx_test_results_agent on kerai.test_results (agent_id, created_at);
-create index idx_test_results_task_agent on kerai.test_results (task_id, agent_id, created_at)
+create unlogged table kerai.test_results_default partition of kerai.test_results default
+with (autovacuum_vacuum_insert_scale_factor = 0.02, toast_tuple_target = 256);
+
+alter table kerai.test_results_default add primary key (id);
+create index test_results_default_task on kerai.test_results_default (task_id, created_at)
+include (passed, failing);
+create index test_results_default_passed on kerai.test_results_default (created_at) where passed;
+create index test_results_default_agent on kerai.test_results_default (agent_id, created_at);
+create index test_results_default_task_agent on kerai.test_results_default (task_id, agent_id, created_at)
 include (passed, failing, compute_cost);
 
-comment on table kerai.test_results is 'What agents reported: one run of a task''s success command at a version vector. Unlogged: a crash of the server empties it; what a payment rests on is kept in kerai.convergences.';
+comment on table kerai.test_results is 'What agents reported: one run of a task''s success command at a version vector. Unlogged: a crash of the server empties it; kept for test_results_ttl_seconds (kerai.settings) by kerai.maintain(); what a payment rests on is kept in kerai.convergences.';
 comment on column kerai.test_results.failing is 'Failing tests as the runner counted them in output: 0 when the command passed, NULL when the count is not known.';
 comment on column kerai.test_results.compute_cost is 'nKoi that the agent says this attempt has cost.';
 
@@ -108,8 +117,8 @@ comment on column kerai.convergences.result_digest is 'sha256 of the test result
 comment on column kerai.convergences.shares is 'How the reward was split: [{"agent": uuid, "name": text, "operations": surviving operations, "nkoi": amount}].';
 
 create unlogged table kerai.failed_operations (
-    id uuid primary key default gen_random_uuid(),
-    arrival bigint not null generated always as identity unique,
+    id uuid not null default gen_random_uuid(),
+    arrival bigint not null generated always as identity,
     task_id uuid not null,
     agent_id uuid not null,
     base jsonb not null,
@@ -119,17 +128,22 @@ create unlogged table kerai.failed_operations (
     output_tail text,
     created_at timestamptz not null default now(),
     expires_at timestamptz not null
-);
+) partition by range (created_at);
 
 alter table kerai.failed_operations alter column operations set compression lz4;
-create index failed_operations_task on kerai.failed_operations (task_id, created_at);
-create index failed_operations_agent on kerai.failed_operations (agent_id, created_at);
-create index failed_operations_expires on kerai.failed_operations (expires_at);
+
+create unlogged table kerai.failed_operations_default partition of kerai.failed_operations default;
+
+alter table kerai.failed_operations_default add primary key (id), add unique (arrival);
+create index failed_operations_default_task on kerai.failed_operations_default (task_id, created_at);
+create index failed_operations_default_agent on kerai.failed_operations_default (agent_id, created_at);
+create index failed_operations_default_expires on kerai.failed_operations_default (expires_at);
 
 comment on table kerai.failed_operations is 'Attempts that were not pushed, kept for study until expires_at. Unlogged, and bounded by max_failed_operations in kerai.settings.';
 
 insert into kerai.settings (name, value, description) values
-('max_failed_operations', 10000, 'most failed attempts kept; the oldest go first');
+('max_failed_operations', 10000, 'most failed attempts kept; the oldest go first'),
+('test_results_ttl_seconds', 7776000, 'how long a test result is kept');
 
 -- Budgets and rewards count the operations of a task by author without reading the changesets themselves.
 create index changesets_task_author on kerai.changesets (task_id, coalesce(member, author))
@@ -139,7 +153,7 @@ select pg_extension_config_dump('kerai.tasks', '');
 select pg_extension_config_dump('kerai.swarms', '');
 select pg_extension_config_dump('kerai_private.lanes', '');
 select pg_extension_config_dump('kerai.swarm_members', '');
-select pg_extension_config_dump('kerai.test_results', '');
+select pg_extension_config_dump('kerai.test_results_default', '');
 select pg_extension_config_dump('kerai.convergences', '');
-select pg_extension_config_dump('kerai.failed_operations', '');
+select pg_extension_config_dump('kerai.failed_operations_default', '');
 select pg_extension_config_dump(pg_get_serial_sequence('kerai.failed_operations', 'arrival')::regclass, '');
