@@ -41,8 +41,7 @@ begin
     select e.nodes, e.parents into edge_nodes, edge_parents from kerai_private.edges_above(since, replay_moves.parents) as e;
 
     -- No moved node is on a cycle unless the search has come to it.
-    if exists (
-        select from unnest(edge_nodes) as e (id) where e.id in (select u.id from unnest(nodes) as u (id))) then
+    if exists (select e.id from unnest(edge_nodes) as e (id) intersect select u.id from unnest(nodes) as u (id)) then
         cyclic := kerai_private.cyclic_nodes(edge_nodes, edge_parents);
     end if;
     if cyclic <> '{}' then
@@ -75,50 +74,45 @@ end
 $$;
 
 -- All edges that there are from `since` on, those before it and those of moves, upwards from these nodes and from the
--- parents that void moves have asked for. The settings, arrays and OFFSET 0 pin the plan: the tail of moves is hashed
--- once for all steps, and nodes are looked up by their ids, whatever the statistics say.
+-- parents that void moves have asked for. A node is looked up by its id, and its moves only when it has any since then:
+-- OFFSET 0, CASE and the hashed IN leave the planner no other way, whatever the statistics say.
 create or replace function kerai_private.edges_above(
     since text, starts uuid[], out nodes uuid[], out parents uuid[]
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
-set enable_nestloop = off
-set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
 as $$
 declare
-    tail_nodes uuid[];
-    tail_parents uuid[];
+    moved uuid[];
     void_parents uuid[];
 begin
-    select array_agg(m.node_id), array_agg(m.parent_id), array_agg(m.parent_id) filter (where m.void)
-    into tail_nodes, tail_parents, void_parents
+    select array_agg(distinct m.node_id), array_agg(m.parent_id) filter (where m.void) into moved, void_parents
     from kerai_private.moves as m
-    where m.stamp >= since and m.parent_id is not null;
+    where m.stamp >= since;
 
-    with recursive tail as materialized (
-        select u.node, array_agg(u.parent) as parents from unnest(tail_nodes, tail_parents) as u (node, parent)
-        group by u.node
-    ),
-
-    climb (id, parents) as (
-        select null::uuid, array[u.id] from unnest(starts || void_parents) as u (id)
+    with recursive climb (id, parents) as (
+        select null::uuid, starts || void_parents
         union
-        select n.id, array_append(t.parents, n.parent_id)
+        select n.id, n.parents
         from (select distinct u.id from climb as c cross join lateral unnest(c.parents) as u (id)) as f
         cross join lateral (
-            select x.id, case when x.placed_stamp is null or x.placed_stamp < since then x.parent_id
-                when b.stamp is null then x.created_parent_id else b.parent_id end as parent_id
+            select x.id, case
+                when x.id in (select u.id from unnest(moved) as u (id)) then array(
+                    select e.parent_id from kerai_private.moves as e
+                    where e.node_id = x.id and e.stamp >= since and e.parent_id is not null)
+                end || case
+                when x.placed_stamp is null or x.placed_stamp < since then array[x.parent_id]
+                else coalesce((
+                    select array[e.parent_id] from kerai_private.moves as e
+                    where e.node_id = x.id and e.stamp < since and not e.void
+                    order by e.stamp desc
+                    limit 1), array[x.created_parent_id])
+                end as parents
             from kerai.nodes as x
-            left join lateral (
-                select e.stamp, e.parent_id from kerai_private.moves as e
-                where x.placed_stamp >= since and e.node_id = x.id and e.stamp < since and not e.void
-                order by e.stamp desc
-                limit 1
-            ) as b on true
             where x.id = f.id
             offset 0
         ) as n
-        left join tail as t on t.node = n.id
     )
 
     select array_agg(c.id), array_agg(u.parent) into edges_above.nodes, edges_above.parents
