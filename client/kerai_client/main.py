@@ -44,6 +44,17 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "swarm": ("kerai_client.commands.swarm:swarm", "Launch swarms and see what they do."),
         "solve": ("kerai_client.commands.solve:solve", "Solvers that an agent can run."),
     },
+    "Understanding": {
+        "perspective": (
+            "kerai_client.commands.understanding:perspective",
+            "Weigh nodes, and see how others weigh them.",
+        ),
+        "associations": (
+            "kerai_client.commands.understanding:associations",
+            "Weigh relations between nodes.",
+        ),
+        "consensus": ("kerai_client.commands.understanding:consensus", "Show what agents agree on."),
+    },
     "More": {
         "sql": ("kerai_client.commands.sql:sql", "Run SQL."),
         "demo": ("kerai_client.commands.demo:demo", "See a swarm repair the example package."),

@@ -57,7 +57,8 @@ create or replace function kerai_private.vector_entries(vector jsonb)
 returns table (author text, seq bigint)
 language sql stable parallel safe
 begin atomic
-    select e.key collate "C", e.value::bigint from jsonb_each_text(kerai_private.checked_vector(vector)) as e;
+    select e.key collate "C" as author, e.value::bigint as seq
+    from jsonb_each_text(kerai_private.checked_vector(vector)) as e;
 end;
 
 -- How far another vector has seen an author whose entry stands beside one of that vector's, see vector_compare.

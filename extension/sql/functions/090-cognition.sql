@@ -1,7 +1,7 @@
 -- 090 cognition: what the authors think of the code. A view is a perspective (a weight that an author gives a node) or
 -- an association (a weight that an author gives a relation between two nodes). Only views of visible nodes count.
 
--- The one place where an argument becomes an author: an author id, else the name or the id of an agent that is known here.
+-- The one place where an argument becomes an author: an author id, else the name or the id of an agent known here.
 create or replace function kerai_private.require_author(who text) returns text
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
