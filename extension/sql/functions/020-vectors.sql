@@ -78,11 +78,13 @@ comment on function kerai.version_vector() is
 
 -- Two vectors are laid side by side, entry by entry. jsonb keeps its keys in one order, so that those of the same
 -- authors meet; whose neighbour is somebody else is looked up, by binary search. A join would cost more than both.
+-- Generic plans: a custom one would copy the vectors into itself, and compute x || y at every planning.
 create or replace function kerai.vector_compare(a jsonb, b jsonb) returns text
 language plpgsql stable parallel safe security definer
 set search_path = pg_catalog, pg_temp
 set jit = off
 set work_mem = '256MB'
+set plan_cache_mode = force_generic_plan
 as $$
 declare
     x constant jsonb := kerai_private.checked_vector(a);
@@ -116,6 +118,7 @@ language plpgsql stable parallel safe security definer
 set search_path = pg_catalog, pg_temp
 set jit = off
 set work_mem = '256MB'
+set plan_cache_mode = force_generic_plan
 as $$
 declare
     x constant jsonb := kerai_private.checked_vector(a);
@@ -174,6 +177,7 @@ language plpgsql stable parallel safe security definer
 set search_path = pg_catalog, pg_temp
 set jit = off
 set work_mem = '256MB'
+set plan_cache_mode = force_generic_plan
 as $$
 declare
     x constant jsonb := kerai_private.checked_vector(have);
