@@ -10,6 +10,7 @@ from kerai_client.errors import KeraiError
 
 # Shorter beginnings of ids are rather words.
 ID_PREFIX = re.compile(r"[0-9a-f]{4}[0-9a-f-]{0,32}")
+LABELS = re.compile(r"[A-Za-z0-9_]{1,200}(\.[A-Za-z0-9_]{1,200})*")
 
 
 def find(connection: Connection, what: str, text: str) -> UUID:
@@ -41,9 +42,10 @@ LISTS = {"task": "list", "swarm": "status", "agent": "list"}
 
 
 def node_at(connection: Connection, path: str) -> UUID:
-    """Return the id of the directory or file at a path of the tree, or of the node with this id.
+    """Return the id of the directory or file at a path of the tree, or of the node with this id, or of the
+    node with this path as the database has it (``src.auth.token_py.validate_token``).
 
-    :raises KeraiError: when there is none.
+    :raises KeraiError: when there is none, or there are several.
     """
     parts = [part for part in path.split("/") if part not in ("", ".")]
     row = connection.execute(queries()["node_at_path"], {"parts": parts}).fetchone()
@@ -52,9 +54,15 @@ def node_at(connection: Connection, path: str) -> UUID:
             row = connection.execute(queries()["node_by_id"], {"id": UUID(path)}).fetchone()
         except ValueError:
             row = None
+    if row is None and LABELS.fullmatch(path):
+        rows = connection.execute(queries()["nodes_by_labels"], {"path": path}).fetchall()
+        if len(rows) > 1:
+            ids = ", ".join(f"{found['id']} ({found['kind']})" for found in rows)
+            raise KeraiError(f"several nodes have the path {path}", detail=ids, hint="name one by its id")
+        row = rows[0] if rows else None
     if row is None:
         raise KeraiError(
             f"there is nothing at {path!r} in the tree", hint="`kerai import DIR` brings files in"
         )
-    found: UUID = row["id"]
-    return found
+    found_id: UUID = row["id"]
+    return found_id

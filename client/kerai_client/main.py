@@ -60,6 +60,17 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "compact": ("kerai_client.commands.integrity:compact", "Drop history that nobody can need any more."),
         "maintain": ("kerai_client.commands.integrity:maintain", "Make and drop partitions: once a day."),
     },
+    "Understanding": {
+        "perspective": (
+            "kerai_client.commands.understanding:perspective",
+            "Weigh nodes, and see how others weigh them.",
+        ),
+        "associations": (
+            "kerai_client.commands.understanding:associations",
+            "Weigh relations between nodes.",
+        ),
+        "consensus": ("kerai_client.commands.understanding:consensus", "Show what agents agree on."),
+    },
     "More": {
         "sql": ("kerai_client.commands.sql:sql", "Run SQL."),
         "demo": ("kerai_client.commands.demo:demo", "See a swarm repair the example package."),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from typing import Any
 
 import click
 
@@ -34,6 +36,22 @@ class Duration(click.ParamType[float]):
         return seconds
 
 
+class Weight(click.FloatRange):
+    """A weight from -1 to 1."""
+
+    name = "weight"
+
+    def __init__(self) -> None:
+        super().__init__(-1, 1)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        weight: float = super().convert(value, param, ctx)
+        if math.isnan(weight):
+            self.fail(f"{value!r} is not a number from -1 to 1", param, ctx)
+        return weight
+
+
 DURATION = Duration()
+WEIGHT = Weight()
 COUNT = click.IntRange(1, LARGEST_COUNT)
 AMOUNT = click.IntRange(1, LARGEST_AMOUNT)

@@ -55,3 +55,13 @@ limit 1;
 -- name: node_by_id
 select id from kerai.nodes
 where id = %(id)s;
+
+-- name: nodes_by_labels
+-- A node without a name has the path of its nearest named ancestor.
+select
+    n.id,
+    n.kind
+from kerai.nodes as n
+where n.path = %(path)s and n.name is not null and not n.deleted
+order by n.id
+limit 5;

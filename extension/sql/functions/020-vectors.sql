@@ -15,31 +15,61 @@ language sql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 return ('x' || left(stamp, 16))::bit(64)::bigint;
 
-create or replace function kerai_private.vector_entries(vector jsonb)
-returns table (author text, seq bigint)
+-- The vector itself without its zero entries, which say no more than absent ones; refuses KR005 what is none. One pass
+-- in C over the values: a million entries are too many for a row each when all that is asked is whether they are well.
+create or replace function kerai_private.checked_vector(vector jsonb) returns jsonb
 language plpgsql stable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+    -- || '{}' fetches a vector from where it is stored once, not at every look at it.
+    entries constant jsonb := case when jsonb_typeof(vector) = 'object' then vector || '{}' end;
+    largest constant int := 134217728;
+    seqs text;
     bad text;
 begin
-    if vector is null or jsonb_typeof(vector) <> 'object' then
+    if entries is null then
         perform kerai_private.refuse('KR005', 'a version vector is a JSON object',
             format('given: %s', coalesce(left(vector::text, 200), 'null')),
             'Use {"<author>": <highest sequence seen>, …}.');
     end if;
+    if pg_column_size(entries) > largest then
+        perform kerai_private.refuse('KR005', 'the version vector is too large',
+            format('%s bytes, at most %s are taken', pg_column_size(entries), largest),
+            'Some three million entries are possible. Let swarms group their members under one author id.');
+    end if;
 
-    select e.key into bad from jsonb_each(vector) as e
-    where jsonb_typeof(e.value) <> 'number' or e.value::text !~ '^[0-9]{1,18}$' limit 1;
-    if found then
+    seqs := jsonb_path_query_array(entries, '$.*');
+    if seqs !~ '^\[(([0-9]{1,18}, )*[0-9]{1,18})?\]$' then
+        select e.key into bad from jsonb_each(entries) as e
+        where jsonb_typeof(e.value) <> 'number' or e.value::text !~ '^[0-9]{1,18}$' limit 1;
         perform kerai_private.refuse('KR005', 'a version vector names sequence numbers',
-            format('author %s: %s', bad, left(vector ->> bad, 200)),
+            format('author %s: %s', bad, left(entries ->> bad, 200)),
             'Each value is a whole number of at least 0.');
     end if;
 
-    return query select e.key collate "C", e.value::text::bigint from jsonb_each(vector) as e where e.value <> '0';
+    -- Numbers in jsonb have no leading zeros.
+    if starts_with(seqs, '[0') or strpos(seqs, ' 0') > 0 then
+        return (
+            select coalesce(jsonb_object_agg(e.key, e.value), '{}') from jsonb_each(entries) as e where e.value <> '0');
+    end if;
+    return entries;
 end
 $$;
+
+-- Not pinned but parsed here and now, so that it becomes a part of the query that it stands in.
+create or replace function kerai_private.vector_entries(vector jsonb)
+returns table (author text, seq bigint)
+language sql stable parallel safe
+begin atomic
+    select e.key collate "C" as author, e.value::bigint as seq
+    from jsonb_each_text(kerai_private.checked_vector(vector)) as e;
+end;
+
+-- How far another vector has seen an author whose entry stands beside one of that vector's, see vector_compare.
+create or replace function kerai_private.seen_of(author text, beside text, beside_seq text, other jsonb) returns bigint
+language sql immutable parallel safe
+return coalesce(case when beside = author then beside_seq else other ->> author end::bigint, 0);
 
 create or replace function kerai.version_vector() returns jsonb
 language sql stable parallel safe security definer
@@ -51,33 +81,86 @@ $$;
 comment on function kerai.version_vector() is
 'What this instance has merged: {author: highest sequence seen}. It never names an operation that the same snapshot does not show.';
 
+-- Two vectors are laid side by side, entry by entry. jsonb keeps its keys in one order, so that those of the same
+-- authors meet; whose neighbour is somebody else is looked up, by binary search. A join would cost more than both.
+-- Generic plans: a custom one would copy the vectors into itself, and compute x || y at every planning.
 create or replace function kerai.vector_compare(a jsonb, b jsonb) returns text
-language sql stable parallel safe security definer
+language plpgsql stable parallel safe security definer
 set search_path = pg_catalog, pg_temp
+set jit = off
+set work_mem = '256MB'
+set plan_cache_mode = force_generic_plan
 as $$
-    select case
-        when bool_or(a_seq < b_seq) and bool_or(a_seq > b_seq) then 'concurrent'
-        when bool_or(a_seq < b_seq) then 'before'
-        when bool_or(a_seq > b_seq) then 'after'
-        else 'equal'
-    end
-    from (
-        select coalesce(x.seq, 0) as a_seq, coalesce(y.seq, 0) as b_seq
-        from kerai_private.vector_entries(vector_compare.a) as x
-        full join kerai_private.vector_entries(vector_compare.b) as y on y.author = x.author
-    ) as pairs
+declare
+    x constant jsonb := kerai_private.checked_vector(a);
+    y constant jsonb := kerai_private.checked_vector(b);
+begin
+    if x = y then
+        return 'equal';
+    end if;
+    return (
+        with pairs as materialized (
+            select * from rows from (jsonb_each_text(x), jsonb_each_text(y)) as p (x_author, x_seq, y_author, y_seq)
+        )
+
+        select case
+            when not exists (
+                select from pairs as p
+                where p.x_seq::bigint > kerai_private.seen_of(p.x_author, p.y_author, p.y_seq, y)) then 'before'
+            when not exists (
+                select from pairs as p
+                where p.y_seq::bigint > kerai_private.seen_of(p.y_author, p.x_author, p.x_seq, x)) then 'after'
+            else 'concurrent'
+        end);
+end
 $$;
 
 comment on function kerai.vector_compare(jsonb, jsonb) is
 'How version vector a relates to b: equal, before, after or concurrent.';
 
 create or replace function kerai.vector_merge(a jsonb, b jsonb) returns jsonb
-language sql stable parallel safe security definer
+language plpgsql stable parallel safe security definer
 set search_path = pg_catalog, pg_temp
+set jit = off
+set work_mem = '256MB'
+set plan_cache_mode = force_generic_plan
 as $$
-    select coalesce(jsonb_object_agg(coalesce(x.author, y.author), greatest(x.seq, y.seq)), '{}')
-    from kerai_private.vector_entries(vector_merge.a) as x
-    full join kerai_private.vector_entries(vector_merge.b) as y on y.author = x.author
+declare
+    x constant jsonb := kerai_private.checked_vector(a);
+    y constant jsonb := kerai_private.checked_vector(b);
+begin
+    if x = y then
+        return x;
+    end if;
+    return (
+        with pairs as materialized (
+            select * from rows from (jsonb_each_text(x), jsonb_each_text(y)) as p (x_author, x_seq, y_author, y_seq)
+        )
+
+        select case
+            when not exists (
+                select from pairs as p
+                where p.x_seq::bigint > kerai_private.seen_of(p.x_author, p.y_author, p.y_seq, y)) then y
+            when not exists (
+                select from pairs as p
+                where p.y_seq::bigint > kerai_private.seen_of(p.y_author, p.x_author, p.x_seq, x)) then x
+            -- No author has gone further in x than in y, but for those whom y does not know.
+            when not exists (
+                select from pairs as p
+                where p.y_seq::bigint < kerai_private.seen_of(p.y_author, p.x_author, p.x_seq, x)) then x || y
+            else (
+                select jsonb_object_agg(u.author, u.seq)
+                from (
+                    select p.x_author as author,
+                        greatest(p.x_seq::bigint, kerai_private.seen_of(p.x_author, p.y_author, p.y_seq, y)) as seq
+                    from pairs as p
+                    where p.x_author is not null
+                    union all
+                    select p.y_author, p.y_seq::bigint from pairs as p
+                    where p.y_author is distinct from p.x_author and not x ? p.y_author
+                ) as u)
+        end);
+end
 $$;
 
 comment on function kerai.vector_merge(jsonb, jsonb) is 'The pointwise maximum of two version vectors.';
@@ -86,9 +169,8 @@ create or replace function kerai.vector_contains(vector jsonb, author text, seq 
 language sql stable parallel safe security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select vector_contains.seq <= coalesce(
-        (select e.seq from kerai_private.vector_entries(vector_contains.vector) as e
-        where e.author = vector_contains.author), 0)
+    select vector_contains.seq
+        <= coalesce((kerai_private.checked_vector(vector_contains.vector) ->> vector_contains.author)::bigint, 0)
 $$;
 
 comment on function kerai.vector_contains(jsonb, text, bigint) is
@@ -98,17 +180,26 @@ create or replace function kerai.vector_missing(have jsonb, want jsonb)
 returns table (author text, first_seq bigint, last_seq bigint)
 language plpgsql stable parallel safe security definer
 set search_path = pg_catalog, pg_temp
+set jit = off
+set work_mem = '256MB'
+set plan_cache_mode = force_generic_plan
 as $$
-#variable_conflict use_column
+declare
+    x constant jsonb := kerai_private.checked_vector(have);
+    y constant jsonb := kerai_private.checked_vector(want);
 begin
-    -- A join would not look at it when nothing is wanted.
-    perform from kerai_private.vector_entries($1);
+    if x = y then
+        return;
+    end if;
     return query
-    select w.author, coalesce(h.seq, 0) + 1, w.seq
-    from kerai_private.vector_entries($2) as w
-    left join kerai_private.vector_entries($1) as h on h.author = w.author
-    where w.seq > coalesce(h.seq, 0)
-    order by w.author collate "C";
+    select m.author, m.seen + 1, m.seq
+    from (
+        select p.y_author as author, p.y_seq::bigint as seq,
+            kerai_private.seen_of(p.y_author, p.x_author, p.x_seq, x) as seen
+        from rows from (jsonb_each_text(x), jsonb_each_text(y)) as p (x_author, x_seq, y_author, y_seq)
+    ) as m
+    where m.seq > m.seen
+    order by m.author collate "C";
 end
 $$;
 

@@ -1,0 +1,360 @@
+-- 090 cognition: what the authors think of the code. A view is a perspective (a weight that an author gives a node) or
+-- an association (a weight that an author gives a relation between two nodes). Only views of visible nodes count.
+
+-- The one place where an argument becomes an author: an author id, else the name or the id of an agent known here.
+create or replace function kerai_private.require_author(who text) returns text
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    found_author text;
+begin
+    select u.author into found_author
+    from (
+        select a.author, 1 as place from kerai_private.authors as a where a.author = who
+        union all
+        select g.author, 2 from kerai.agents as g where g.name = who
+        union all
+        select g.author, 3 from kerai.agents as g where g.id::text = lower(who)
+    ) as u
+    order by u.place
+    limit 1;
+    if found_author is null then
+        perform kerai_private.refuse('KR006', 'no such author',
+            format('author: %s', coalesce(quote_literal(left(who, 240)), 'null')),
+            'Name an agent, its id, or an author id: SELECT name, id, author FROM kerai.agents.');
+    end if;
+    return found_author;
+end
+$$;
+
+create or replace function kerai_private.is_visible(node uuid) returns boolean
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+    with recursive climb (parent_id, deleted) as (
+        select n.parent_id, n.deleted from kerai.nodes as n where n.id = is_visible.node
+        union all
+        select n.parent_id, n.deleted from climb as c inner join kerai.nodes as n on n.id = c.parent_id
+    )
+
+    select not bool_or(c.deleted) from climb as c
+$$;
+
+-- The scope and all that is visible below it.
+create or replace function kerai_private.visible_below(scope uuid) returns table (id uuid)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+    with recursive walk (id) as (
+        select visible_below.scope where kerai_private.is_visible(visible_below.scope)
+        union all
+        select n.id from walk as w inner join kerai.nodes as n on n.parent_id = w.id where not n.deleted
+    )
+
+    select w.id from walk as w
+$$;
+
+-- What is tombstoned, and what lies below that.
+create or replace function kerai_private.hidden_nodes() returns table (id uuid)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+    with recursive hidden (id) as (
+        select n.id from kerai.nodes as n where n.deleted
+        union
+        select n.id from hidden as h inner join kerai.nodes as n on n.parent_id = h.id
+    )
+
+    select h.id from hidden as h
+$$;
+
+-- The next two are not pinned but parsed here and now, so that they become a part of the query that they stand in.
+-- A scope is read node by node, from the indexes; the whole tree in one pass.
+create or replace function kerai_private.perspectives_in(scope uuid, context uuid)
+returns table (author text, node_id uuid, context_id uuid, weight double precision, reasoning text)
+language sql stable
+begin atomic
+    select p.author, p.node_id, p.context_id, p.weight, p.reasoning
+    from kerai_private.visible_below(scope) as s
+    cross join lateral (select v.* from kerai.perspectives as v where v.node_id = s.id offset 0) as p
+    where scope is not null and not p.deleted and (context is null or p.context_id = context)
+    union all
+    select p.author, p.node_id, p.context_id, p.weight, p.reasoning
+    from kerai.perspectives as p
+    where scope is null and not p.deleted and (context is null or p.context_id = context)
+        and p.node_id not in (select h.id from kerai_private.hidden_nodes() as h);
+end;
+
+-- Associations that begin or end in the scope.
+create or replace function kerai_private.associations_in(scope uuid, relation text)
+returns table (author text, source uuid, target uuid, relation text, weight double precision, reasoning text)
+language sql stable
+begin atomic
+    select a.author, a.source, a.target, a.relation, a.weight, a.reasoning
+    from kerai_private.visible_below($1) as s
+    cross join lateral (
+        select v.* from kerai.associations as v where v.source = s.id
+        union all
+        select v.* from kerai.associations as v
+        where v.target = s.id and v.source not in (select i.id from kerai_private.visible_below($1) as i)
+        offset 0
+    ) as a
+    where $1 is not null and not a.deleted and ($2 is null or a.relation = $2)
+        and kerai_private.is_visible(a.source) and kerai_private.is_visible(a.target)
+    union all
+    select a.author, a.source, a.target, a.relation, a.weight, a.reasoning
+    from kerai.associations as a
+    where $1 is null and not a.deleted and ($2 is null or a.relation = $2)
+        and a.source not in (select h.id from kerai_private.hidden_nodes() as h)
+        and a.target not in (select h.id from kerai_private.hidden_nodes() as h);
+end;
+
+-- Refuses unless scope and context are nodes, where they are given.
+create or replace function kerai_private.require_places(scope uuid, context uuid default null) returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if scope is not null then
+        perform kerai_private.require_node(scope);
+    end if;
+    if context is not null then
+        perform kerai_private.require_node(context);
+    end if;
+end
+$$;
+
+create or replace function kerai_private.require_min_count(min_count int) returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if min_count is null or min_count < 1 then
+        perform kerai_private.refuse('KR005', 'min_count is at least 1',
+            format('min_count: %s', coalesce(min_count::text, 'null')),
+            'Leave it out for what at least two authors have a view of; 1 is everything.');
+    end if;
+end
+$$;
+
+create or replace function kerai.list_perspectives(
+    author text default null, scope uuid default null, context uuid default null
+)
+returns table (
+    author_id text, agent text, node_id uuid, path text, kind text, name text, context_id uuid,
+    weight double precision, reasoning text
+)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+set work_mem = '64MB'
+as $$
+#variable_conflict use_column
+declare
+    wanted constant text := case when $1 is not null then kerai_private.require_author($1) end;
+begin
+    perform kerai_private.require_places($2, $3);
+    return query
+    select p.author, g.name, p.node_id, n.path::text, n.kind, n.name, p.context_id, p.weight, p.reasoning
+    from kerai_private.perspectives_in($2, $3) as p
+    inner join kerai.nodes as n on n.id = p.node_id
+    left join kerai.agents as g on g.author = p.author
+    where wanted is null or p.author = wanted
+    order by abs(p.weight) desc, n.path::text collate "C", p.node_id, p.context_id nulls first, p.author;
+end
+$$;
+
+comment on function kerai.list_perspectives(text, uuid, uuid) is
+'The weights that authors give to visible nodes, and why, the strongest first: of one author (an author id, or an agent''s name or id) or of all; at or below scope; in one context or in any. agent is the author''s name where it is known here.';
+
+create or replace function kerai.list_associations(
+    author text default null, scope uuid default null, relation text default null
+)
+returns table (
+    author_id text, agent text, source uuid, source_path text, target uuid, target_path text, relation_name text,
+    weight double precision, reasoning text
+)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+set work_mem = '64MB'
+as $$
+#variable_conflict use_column
+declare
+    wanted constant text := case when $1 is not null then kerai_private.require_author($1) end;
+begin
+    perform kerai_private.require_places($2);
+    return query
+    select a.author, g.name, a.source, s.path::text, a.target, t.path::text, a.relation, a.weight, a.reasoning
+    from kerai_private.associations_in($2, $3) as a
+    inner join kerai.nodes as s on s.id = a.source
+    inner join kerai.nodes as t on t.id = a.target
+    left join kerai.agents as g on g.author = a.author
+    where wanted is null or a.author = wanted
+    order by abs(a.weight) desc, s.path::text collate "C", t.path::text collate "C", a.source, a.target, a.relation,
+        a.author;
+end
+$$;
+
+comment on function kerai.list_associations(text, uuid, text) is
+'The weights that authors give to relations between visible nodes, and why, the strongest first: of one author (an author id, or an agent''s name or id) or of all; that begin or end at or below scope; of one relation or of any.';
+
+create or replace function kerai.consensus(
+    scope uuid default null, context uuid default null, min_count int default 2
+)
+returns table (
+    node_id uuid, path text, kind text, name text, context_id uuid, count bigint, mean double precision,
+    spread double precision, lowest double precision, highest double precision
+)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+set work_mem = '64MB'
+as $$
+#variable_conflict use_column
+begin
+    perform kerai_private.require_places($1, $2);
+    perform kerai_private.require_min_count($3);
+    return query
+    select v.node_id, n.path::text, n.kind, n.name, v.context_id, v.count, v.mean, v.spread, v.lowest, v.highest
+    from (
+        select p.node_id, p.context_id, count(*) as count, avg(p.weight) as mean, stddev_pop(p.weight) as spread,
+            min(p.weight) as lowest, max(p.weight) as highest
+        from kerai_private.perspectives_in($1, $2) as p
+        group by p.node_id, p.context_id
+        having count(*) >= $3
+    ) as v
+    inner join kerai.nodes as n on n.id = v.node_id
+    order by v.spread, v.count desc, abs(v.mean) desc, n.path::text collate "C", v.node_id, v.context_id nulls first;
+end
+$$;
+
+comment on function kerai.consensus(uuid, uuid, int) is
+'What authors together think of each visible node at or below scope (NULL: the whole tree), for each context (NULL: of all) by itself: how many weigh it (count, at least min_count), the mean of their weights, its spread (population standard deviation: 0 when all say the same, at most 1), lowest and highest. The strongest agreement comes first: the least spread, then the most authors, then the mean that is farthest from 0.';
+
+create or replace function kerai.association_consensus(
+    scope uuid default null, relation text default null, min_count int default 2
+)
+returns table (
+    source uuid, source_path text, target uuid, target_path text, relation_name text, count bigint,
+    mean double precision, spread double precision, lowest double precision, highest double precision
+)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+set work_mem = '64MB'
+as $$
+#variable_conflict use_column
+begin
+    perform kerai_private.require_places($1);
+    perform kerai_private.require_min_count($3);
+    return query
+    select v.source, s.path::text, v.target, t.path::text, v.relation, v.count, v.mean, v.spread, v.lowest, v.highest
+    from (
+        select a.source, a.target, a.relation, count(*) as count, avg(a.weight) as mean,
+            stddev_pop(a.weight) as spread, min(a.weight) as lowest, max(a.weight) as highest
+        from kerai_private.associations_in($1, $2) as a
+        group by a.source, a.target, a.relation
+        having count(*) >= $3
+    ) as v
+    inner join kerai.nodes as s on s.id = v.source
+    inner join kerai.nodes as t on t.id = v.target
+    order by v.spread, v.count desc, abs(v.mean) desc, s.path::text collate "C", t.path::text collate "C", v.source,
+        v.target, v.relation;
+end
+$$;
+
+comment on function kerai.association_consensus(uuid, text, int) is
+'What authors together think of each relation between visible nodes that begins or ends at or below scope (NULL: anywhere): how many weigh it (count, at least min_count), mean, spread (population standard deviation), lowest and highest; the strongest agreement first, as in kerai.consensus.';
+
+create or replace function kerai.unique_insights(
+    author text default null, scope uuid default null, context uuid default null
+)
+returns table (
+    author_id text, agent text, node_id uuid, path text, kind text, name text, context_id uuid, relation text,
+    target_id uuid, target_path text, weight double precision, reasoning text
+)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+set work_mem = '64MB'
+as $$
+#variable_conflict use_column
+declare
+    wanted constant text := case when $1 is not null then kerai_private.require_author($1) end;
+begin
+    perform kerai_private.require_places($2, $3);
+    return query
+    select v.author, g.name, v.node_id, n.path::text, n.kind, n.name, v.context_id, v.relation, v.target, t.path::text,
+        v.weight, v.reasoning
+    from (
+        select p.author, p.node_id, p.context_id, null as relation, null::uuid as target, p.weight, p.reasoning
+        from kerai_private.perspectives_in($2, $3) as p
+        where (wanted is null or p.author = wanted) and not exists (
+            select from kerai.perspectives as o
+            where o.node_id = p.node_id and o.author <> p.author and not o.deleted
+                and ($3 is null or o.context_id = $3))
+        union all
+        select a.author, a.source, null, a.relation, a.target, a.weight, a.reasoning
+        from kerai_private.associations_in($2, null) as a
+        where $3 is null and (wanted is null or a.author = wanted) and not exists (
+            select from kerai.associations as o
+            where o.source = a.source and o.target = a.target and o.relation = a.relation and o.author <> a.author
+                and not o.deleted)
+    ) as v
+    inner join kerai.nodes as n on n.id = v.node_id
+    left join kerai.nodes as t on t.id = v.target
+    left join kerai.agents as g on g.author = v.author
+    order by abs(v.weight) desc, n.path::text collate "C", v.node_id, v.relation nulls first, v.target,
+        v.context_id nulls first;
+end
+$$;
+
+comment on function kerai.unique_insights(text, uuid, uuid) is
+'Views that nobody else has: of nodes that one author alone weighs (relation is NULL), and of relations (from node_id to target_id) that one author alone weighs; the strongest first. Of one author (an author id, or an agent''s name or id) or of all, at or below scope. With a context only what is said in that context is looked at, and no relations, which have none.';
+
+create or replace function kerai.view_diff(a text, b text, scope uuid default null, context uuid default null)
+returns table (
+    node_id uuid, path text, kind text, name text, context_id uuid, relation text, target_id uuid, target_path text,
+    weight_a double precision, weight_b double precision, difference double precision
+)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+set work_mem = '64MB'
+as $$
+#variable_conflict use_column
+declare
+    author_a constant text := kerai_private.require_author(a);
+    author_b constant text := kerai_private.require_author(b);
+begin
+    perform kerai_private.require_places($3, $4);
+    return query
+    select d.node_id, n.path::text, n.kind, n.name, d.context_id, d.relation, d.target, t.path::text, d.weight_a,
+        d.weight_b, d.weight_b - d.weight_a
+    from (
+        select v.node_id, v.context_id, v.relation, v.target,
+            max(v.weight) filter (where v.author = author_a) as weight_a,
+            max(v.weight) filter (where v.author = author_b) as weight_b
+        from (
+            select p.author, p.node_id, p.context_id, null as relation, null::uuid as target, p.weight
+            from kerai_private.perspectives_in($3, $4) as p
+            where p.author = any(array[author_a, author_b])
+            union all
+            select r.author, r.source, null, r.relation, r.target, r.weight
+            from kerai_private.associations_in($3, null) as r
+            where $4 is null and r.author = any(array[author_a, author_b])
+        ) as v
+        group by v.node_id, v.context_id, v.relation, v.target
+    ) as d
+    inner join kerai.nodes as n on n.id = d.node_id
+    left join kerai.nodes as t on t.id = d.target
+    where d.weight_a is distinct from d.weight_b
+    order by abs(d.weight_b - d.weight_a) desc nulls last, n.path::text collate "C", d.node_id,
+        d.relation nulls first, d.target, d.context_id nulls first;
+end
+$$;
+
+comment on function kerai.view_diff(text, text, uuid, uuid) is
+'Where two authors (author ids, or agents'' names or ids) see things differently: visible nodes, and relations from node_id to target_id, that both weigh, with difference = weight_b - weight_a, the largest first; then those that only one of them weighs, the other''s weight being NULL. Where they agree there is no row. With a context only what is said in that context is looked at, and no relations.';
