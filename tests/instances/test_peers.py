@@ -277,7 +277,7 @@ def test_a_schedule_is_made_with_the_callers_rights(connect: Any, role_connectio
     assert list(here.execute("select * from cron.job").fetchone().values()) == [
         "kerai sync it's",
         "*/5 * * * *",
-        "select kerai.sync('it''s')",
+        "select kerai.sync('it''s', 100000)",
         "test_kerai_operator",
     ]
     assert scalar(here, "select schedule from kerai.peers") == "*/5 * * * *"

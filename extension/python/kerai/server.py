@@ -104,7 +104,13 @@ def seal_drafts(
         seq, lamport, prev = last[author]
         lamport = max(lamport, seen)
         document = changeset.seal(
-            author, seq + 1, lamport + 1, text, member_key, member_signature, prev=prev.hex() if prev else None
+            author,
+            seq + 1,
+            lamport + 1,
+            text,
+            member_key,
+            member_signature,
+            prev=prev.hex() if prev else None,
         )
         name = bytes.fromhex(changeset.changeset_id(document))
         envelopes.append((place, document, name, seq + 1, lamport + 1, prev, changeset.sign(document, key)))

@@ -1,5 +1,5 @@
--- 020 batches: many changesets of many authors in one merge, each with its own result or refusal. What comes out is what
--- pushing them one by one, in the order in which they are given, would give.
+-- 020 batches: many changesets of many authors in one merge, each with its own result or refusal. What comes out is
+-- what pushing them one by one, in the order in which they are given, would give.
 
 -- The most operations that are merged at once: more would only need more memory.
 create or replace function kerai_private.most_at_once() returns int
@@ -134,7 +134,7 @@ begin
 end
 $$;
 
--- Gives drafts the author that they are merged under, and locks the authors' rows, new ones too, in the order of their ids.
+-- Gives drafts the author that they are merged under, and locks the authors' rows, new ones too, in their order.
 create or replace function kerai_private.enter_authors(items kerai_private.checked[]) returns kerai_private.checked[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -159,8 +159,8 @@ begin
 end
 $$;
 
--- The changesets after the first `done` that may be merged together: up to the first whose guard is to be judged, and no
--- more than are merged at once.
+-- The changesets after the first `done` that may be merged together: up to the first whose guard is to be judged, and
+-- no more than are merged at once.
 create or replace function kerai_private.next_run(items kerai_private.checked[], done int, judge boolean)
 returns kerai_private.checked[]
 language plpgsql stable

@@ -11,7 +11,7 @@ declare
 begin
     perform kerai.note_schedule(peer, schedule);
     execute 'select cron.schedule($1, $2, $3)' into job
-    using 'kerai sync ' || peer, schedule, format('select kerai.sync(%L)', peer);
+    using 'kerai sync ' || peer, schedule, format('select kerai.sync(%L, 100000)', peer);
     return job;
 end
 $$;

@@ -253,6 +253,7 @@ begin
                 step := 'turn';
 
             when 'turn' then
+                perform kerai.begin_pull(theirs);
                 position := kerai.vector_merge(kerai.version_vector(), coalesce(skipped -> 'pull', '{}')) || coalesce((
                     select jsonb_object_agg(a, beyond_all) from unnest(compared.not_pulled) as a), '{}');
                 step := 'pull';
@@ -339,6 +340,24 @@ $$;
 comment on function kerai.exchange(text, boolean, boolean, int) is
 'What kerai.pull, kerai.push and kerai.sync do: one conversation with a peer, in the directions that are wanted.';
 
+-- The pages of a pull are one transaction: it takes what locks any of them may need at its beginning, in the one order.
+create or replace function kerai.begin_pull(theirs jsonb) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '30s'
+as $$
+begin
+    perform from kerai_private.authors as a
+    where a.author in (select m.author from kerai.vector_missing(kerai.version_vector(), theirs) as m)
+    order by a.author
+    for update;
+    perform kerai_private.enter_gate(alone => true);
+end
+$$;
+
+comment on function kerai.begin_pull(jsonb) is
+'A part of kerai.sync: waits for the pushes that are under way, and keeps others waiting until the end of the transaction.';
+
 create or replace function kerai.hang_up(link text) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -366,7 +385,7 @@ as $$
 $$;
 
 comment on function kerai.pull(text, int) is
-'Brings over what a peer has and this instance has not, byte for byte, each changeset verified. What goes wrong on the way is in problem, not raised: what was merged before it stays, and the next call goes on from there. max_ops: end after about so many operations; complete says whether everything is here.';
+'Brings over what a peer has and this instance has not, byte for byte, each changeset verified. What goes wrong on the way is in problem, not raised: what was merged before it stays, and the next call goes on from there. max_ops: end after about so many operations; complete says whether everything is here. Pushes wait until the transaction ends: on a busy instance pull in steps of 100,000 operations, as the command kerai pull does.';
 
 create or replace function kerai.push(peer text, max_ops int default null) returns kerai.sync_result
 language sql volatile

@@ -271,7 +271,7 @@ create type kerai_private.outcome as (
 );
 
 -- What was submitted and waits to be settled, or for its result to be fetched. A crash empties it: whoever holds a
--- ticket submits again, and what had been merged is a duplicate. Rows stay inline up to a page, since they are short-lived.
+-- ticket submits again, and what had been merged is a duplicate. Rows are short-lived: they stay inline up to a page.
 create unlogged table kerai_private.submissions (
     ticket uuid primary key default gen_random_uuid(),
     arrival bigint not null generated always as identity,
@@ -284,7 +284,7 @@ create unlogged table kerai_private.submissions (
 alter table kerai_private.submissions alter column item set compression lz4;
 create index submissions_queue on kerai_private.submissions (queue, arrival);
 
--- A row's lock is the right to settle what waits in that queue. Unlogged, so that who only fetches a result writes no WAL.
+-- A row's lock is the right to settle what waits in that queue. Unlogged: who only fetches a result writes no WAL.
 create unlogged table kerai_private.queues (queue text collate "C" primary key);
 
 select pg_extension_config_dump('kerai.changesets', '');
