@@ -135,12 +135,12 @@ def cyclic_nodes(nodes: Sequence[str], parents: Sequence[str]) -> list[str]:
     open_nodes: list[str] = []
     closed: set[str] = set()
     cyclic: list[str] = []
-    for start in ends:
+    for start, first_ends in ends.items():
         if start in order:
             continue
         order[start] = low[start] = len(order)
         open_nodes.append(start)
-        path = [(start, iter(ends[start]))]
+        path = [(start, iter(first_ends))]
         while path:
             node, rest = path[-1]
             for end in rest:

@@ -25,9 +25,9 @@ return GD["kerai @version@"].server.void_moves(base_children, base_parents, node
 $$;
 
 -- The moves of a batch are in kerai_private.moves already: (nodes, parents), the earliest at `since`. Decides which
--- moves from `since` on are void, and puts the nodes where they belong. The caller is alone in the gate. What was decided
--- before stays, except in components that a new edge makes, and in those with a void move that lose a node's edge to a
--- new one: so the search starts from the new moves and from the void ones.
+-- moves from `since` on are void, and puts the nodes where they belong. The caller is alone in the gate. What was
+-- decided before stays, except in components that a new edge makes, and in those with a void move that lose a node's
+-- edge to a new one: so the search starts from the new moves and from the void ones.
 create or replace function kerai_private.replay_moves(since text, nodes uuid[], parents uuid[]) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
