@@ -23,6 +23,7 @@ create or replace function kerai_private.listing(scopes uuid[], at jsonb, folded
 returns table (file uuid, path text, depth int, n bigint)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_custom_plan
 as $$
 #variable_conflict use_column
 declare
@@ -210,6 +211,32 @@ begin
 end
 $$;
 
+-- The files in these scopes (NULL: all), as (path, source), and their numbers in the order of the tree.
+create or replace function kerai_private.files(scopes uuid[], at jsonb, folded boolean)
+returns table (file uuid, path text, source text, n bigint)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    files uuid[];
+    paths text[];
+    depths int[];
+    numbers bigint[];
+begin
+    select array_agg(l.file), array_agg(l.path), array_agg(l.depth), array_agg(l.n)
+    into files, paths, depths, numbers
+    from kerai_private.listing(scopes, at, folded) as l;
+    if files is not null then
+        return query
+        select f.id, f.path, t.text, f.n
+        from unnest(files, paths, numbers) as f (id, path, n)
+        inner join kerai_private.texts(files, depths, at, folded,
+            case when scopes is not null then kerai_private.members(files, at, folded) end) as t on t.file = f.id;
+    end if;
+end
+$$;
+
 create or replace function kerai.checkout(scope uuid default null, at jsonb default null)
 returns table (path text, source text)
 language plpgsql stable security definer
@@ -217,32 +244,16 @@ set search_path = pg_catalog, pg_temp
 set jit = off
 set work_mem = '64MB'
 as $$
-#variable_conflict use_column
 declare
     past constant jsonb := kerai_private.past_vector(at);
-    folded constant boolean := kerai_private.folds_forward(past);
-    files uuid[];
-    paths text[];
-    depths int[];
-    members uuid[];
 begin
     if scope is not null then
         perform kerai_private.require_node(scope);
     end if;
-    select array_agg(l.file order by l.n), array_agg(l.path order by l.n), array_agg(l.depth order by l.n)
-    into files, paths, depths
-    from kerai_private.listing(case when scope is not null then array[scope] end, past, folded) as l;
-    if files is null then
-        return;
-    end if;
-
-    if scope is not null then
-        members := kerai_private.members(files, past, folded);
-    end if;
     return query
-    select f.path, t.text
-    from unnest(files, paths) with ordinality as f (id, path, n)
-    inner join kerai_private.texts(files, depths, past, folded, members) as t on t.file = f.id
+    select f.path, f.source
+    from kerai_private.files(
+        case when scope is not null then array[scope] end, past, kerai_private.folds_forward(past)) as f
     order by f.n;
 end
 $$;

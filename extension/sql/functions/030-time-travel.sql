@@ -176,7 +176,7 @@ $$;
 
 -- The nodes that a vector (NULL: now) names as the fold of its operations makes them, in the form of kerai.nodes: a
 -- register's stamp is NULL while it holds what the insert gave it. among: these nodes, from their own operations.
--- without: leaves out what this changeset wrote, moves apart.
+-- without: leaves out this changeset and all moves.
 create or replace function kerai_private.fold_nodes(at jsonb, among uuid[] default null, without bytea default null)
 returns table (
     id uuid, parent_id uuid, "position" text, kind text, name text, language text, content text, metadata jsonb,
@@ -232,7 +232,7 @@ begin
     ),
 
     places as (
-        select p.* from kerai_private.places_at(at, among) as p
+        select p.* from kerai_private.places_at(at, among) as p where without is null
     )
 
     select
@@ -375,7 +375,7 @@ $$;
 create or replace function kerai_private.past_nodes(at jsonb, folded boolean)
 returns table (
     id uuid, parent_id uuid, "position" text, kind text, name text, language text, content text, metadata jsonb,
-    deleted boolean, place text, path kerai.nodes.path%type, is_there boolean
+    deleted boolean, place text, path kerai.nodes.path%type, is_there boolean -- noqa: LT01
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -391,7 +391,11 @@ begin
         touched := array(
             select o.node_id
             from kerai_private.unseen_authors(at) as u
-            inner join kerai.operations as o on o.author = u.author and o.author_seq > u.seq
+            cross join lateral (
+                select o.node_id, o.op_type from kerai.operations as o
+                where o.author = u.author and o.author_seq > u.seq
+                offset 0 -- by the index: a few authors' latest, not a scan of all that all have written
+            ) as o
             where o.op_type like 'node%'
             union
             select m.node_id from kerai_private.moves as m where m.stamp >= since);
@@ -419,7 +423,7 @@ $$;
 create or replace function kerai_private.state(at jsonb, folded boolean, members uuid[])
 returns table (
     id uuid, parent_id uuid, "position" text, kind text, name text, language text, content text, metadata jsonb,
-    place text, path kerai.nodes.path%type
+    place text, path kerai.nodes.path%type -- noqa: LT01
 )
 language sql stable
 begin atomic
@@ -428,7 +432,7 @@ begin atomic
     )
 
     select n.id, n.parent_id, n."position", n.kind, n.name, n.language, n.content, n.metadata,
-        coalesce(n.placed_stamp, n.created_stamp), n.path
+        coalesce(n.placed_stamp, n.created_stamp) as place, n.path
     from kerai.nodes as n
     where not folded and (members is null or n.id = any(members)) and not n.deleted
         and (at is null or n.id not in (select p.id from past as p))

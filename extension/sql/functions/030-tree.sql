@@ -24,16 +24,18 @@ return case
 end;
 
 -- The visible nodes among these roots and below them, now or as of a vector. NULL when there are so many of them that
--- it takes less time to read the whole tree than to go from node to node.
-create or replace function kerai_private.members(roots uuid[], at jsonb, folded boolean) returns uuid[]
+-- it takes less time to read the whole tree than to go from node to node; or more than at_most.
+create or replace function kerai_private.members(
+    roots uuid[], at jsonb, folded boolean, at_most bigint default null
+) returns uuid[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
     deepest constant int := 500;
-    most constant bigint := (
-        select greatest(1000, c.reltuples / 10)::bigint from pg_class as c where c.oid = 'kerai.nodes'::regclass);
+    most constant bigint := coalesce(at_most, (
+        select greatest(1000, c.reltuples / 10)::bigint from pg_class as c where c.oid = 'kerai.nodes'::regclass));
     visible uuid[];
     found_nodes uuid[];
 begin
@@ -91,7 +93,7 @@ $$;
 create or replace function kerai.tree(root uuid default null, at jsonb default null)
 returns table (
     id uuid, parent_id uuid, "position" text, depth int, kind text, name text, language text, content text,
-    path kerai.nodes.path%type, metadata jsonb
+    path kerai.nodes.path%type, metadata jsonb -- noqa: LT01
 )
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
