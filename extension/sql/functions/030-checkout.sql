@@ -23,6 +23,8 @@ create or replace function kerai_private.listing(scopes uuid[], at jsonb, folded
 returns table (file uuid, path text, depth int, n bigint)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
+-- From directory to directory it is the index: see kerai_private.members.
+set enable_seqscan = off
 set plan_cache_mode = force_custom_plan
 as $$
 #variable_conflict use_column

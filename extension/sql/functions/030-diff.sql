@@ -7,7 +7,7 @@ create or replace function kerai_private.standing(nodes uuid[], at jsonb, scope 
 returns table (id uuid, is_visible boolean, file uuid, path text, is_inside boolean)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_custom_plan
+set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 begin
@@ -37,7 +37,7 @@ $$;
 create or replace function kerai_private.touched_between(a jsonb, b jsonb) returns uuid[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_custom_plan
+set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 declare
@@ -88,7 +88,7 @@ returns table (
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_custom_plan
+set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 declare

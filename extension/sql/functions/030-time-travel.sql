@@ -4,6 +4,8 @@
 -- operations touched, and these are folded again from their own operations (kerai_private.past_nodes). Only when less
 -- was seen than was not, the whole of it is folded from the beginning (kerai_private.fold_nodes).
 --
+-- The functions here get by with plans that are made once: they go by index from what is given, however much that is.
+--
 -- A vector need not be causally closed. Its state is then that of all inserts that it names, followed by all else that
 -- it names, in the order of the stamps; what names a node that none of these inserts is left out.
 
@@ -13,6 +15,7 @@ create or replace function kerai_private.unseen_authors(at jsonb)
 returns table (author text, seq bigint, stamp text, next_stamp text)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 begin
@@ -43,6 +46,7 @@ $$;
 create or replace function kerai_private.parent_before(node uuid, since text, at jsonb) returns uuid
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
 as $$
 declare
     parent uuid;
@@ -68,7 +72,7 @@ create or replace function kerai_private.places_at(at jsonb, among uuid[] defaul
 returns table (node uuid, parent_id uuid, "position" text, stamp text)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_custom_plan
+set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 declare
@@ -185,7 +189,7 @@ returns table (
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_custom_plan
+set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 begin
@@ -266,7 +270,7 @@ returns table (
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_custom_plan
+set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 declare
@@ -309,6 +313,7 @@ create or replace function kerai_private.ancestry(nodes uuid[], at jsonb)
 returns table (id uuid, parent_id uuid, kind text, name text, deleted boolean)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 declare
@@ -379,7 +384,7 @@ returns table (
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_custom_plan
+set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 declare
@@ -402,18 +407,19 @@ begin
     end if;
 
     return query
-    select n.id, f.parent_id, f.position, f.kind, f.name, f.language, f.content, f.metadata, f.deleted,
-        coalesce(f.placed_stamp, f.created_stamp),
-        case when (f.parent_id, f.name) is not distinct from (n.parent_id, n.name) then n.path end,
-        f.id is not null
-    from kerai.nodes as n
-    left join kerai_private.fold_nodes(at, touched) as f on f.id = n.id
-    where not folded and n.id = any(touched)
-    union all
+    with fold as materialized (
+        select f.* from kerai_private.fold_nodes(at, touched) as f
+    )
+
     select f.id, f.parent_id, f.position, f.kind, f.name, f.language, f.content, f.metadata, f.deleted,
-        coalesce(f.placed_stamp, f.created_stamp), null, true
-    from kerai_private.fold_nodes(at) as f
-    where folded;
+        coalesce(f.placed_stamp, f.created_stamp),
+        case when (f.parent_id, f.name) is not distinct from (n.parent_id, n.name) then n.path end, true
+    from fold as f
+    inner join kerai.nodes as n on n.id = f.id
+    union all
+    select u.id, null, null, null, null, null, null, null, null, null, null, false
+    from unnest(touched) as u (id)
+    where u.id not in (select f.id from fold as f);
 end
 $$;
 

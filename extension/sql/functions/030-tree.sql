@@ -30,6 +30,8 @@ create or replace function kerai_private.members(
 ) returns uuid[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
+-- How far a recursion goes is not to be estimated: from node to node it is the index, however small the tree was once.
+set enable_seqscan = off
 as $$
 #variable_conflict use_column
 declare
