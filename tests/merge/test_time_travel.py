@@ -31,7 +31,7 @@ Choose = Callable[[World, int], dict[str, int]]
 VECTORS = st.sampled_from([World.vector, World.any_vector])
 
 
-@many(0.6)
+@many(0.4)
 @given(world=worlds(), seed=SEEDS, past=SEEDS)
 def test_any_vector_names_a_state(instance: Instance, world: World, seed: int, past: int) -> None:
     """Also a vector that names operations without what they rest on, and whichever way it is computed."""
@@ -58,7 +58,7 @@ def some(nodes: Collection[str], seed: int) -> list[str]:
     return random.Random(seed).sample(sorted(nodes), min(3, len(nodes)))
 
 
-@many(0.5)
+@many(0.3)
 @given(world=worlds(), seed=SEEDS)
 def test_the_fold_of_all_is_what_is_stored_stamps_included(
     instance: Instance, world: World, seed: int
@@ -87,7 +87,7 @@ def difference(old: dict[str, Any], new: dict[str, Any]) -> tuple[list[str], Any
     return sorted(names), {f: old[f] for f in fields}, {f: new[f] for f in fields}
 
 
-@many(0.6)
+@many(0.3)
 @given(world=worlds(), seed=SEEDS, points=st.tuples(SEEDS, SEEDS), choose=VECTORS, now=st.booleans())
 def test_a_diff_is_what_differs(
     instance: Instance, *, world: World, seed: int, points: tuple[int, int], choose: Choose, now: bool
@@ -111,7 +111,7 @@ def test_a_diff_is_what_differs(
             }
 
 
-@many(0.6)
+@many(0.3)
 @given(world=worlds(), seed=SEEDS, points=st.tuples(SEEDS, SEEDS), choose=VECTORS)
 def test_files_that_a_diff_does_not_name_are_the_same(
     instance: Instance, world: World, seed: int, points: tuple[int, int], choose: Choose
@@ -178,7 +178,7 @@ def revert(connection: Connection[Any], changeset: bytes) -> bool:
     return True
 
 
-@many(0.8)
+@many(0.4)
 @given(world=worlds(), seed=SEEDS, which=SEEDS)
 def test_a_revert_undoes_what_still_holds_and_nothing_else(
     instance: Instance, world: World, seed: int, which: int
@@ -216,7 +216,7 @@ def test_a_revert_undoes_what_still_holds_and_nothing_else(
         assert not revert(connection, identity) or changed
 
 
-@many(0.5)
+@many(0.3)
 @given(world=worlds(), seed=SEEDS)
 def test_undoing_the_latest_changeset_brings_back_the_tree(
     instance: Instance, world: World, seed: int
