@@ -98,11 +98,12 @@ declare
     hidden uuid[];
 begin
     -- What has become visible, or no longer is, has taken along what lies below it.
-    select array_agg(n.id) filter (where n.is_visible and not o.is_visible),
-        array_agg(n.id) filter (where o.is_visible and not n.is_visible)
+    -- (What is new, too: a vector that is not closed may name what lies below it and not the node itself.)
+    select array_agg(n.id) filter (where n.is_visible and o.is_visible is not true),
+        array_agg(o.id) filter (where o.is_visible and n.is_visible is not true)
     into shown, hidden
     from kerai_private.standing(touched, a, null) as o
-    inner join kerai_private.standing(touched, b, null) as n on n.id = o.id;
+    full join kerai_private.standing(touched, b, null) as n on n.id = o.id;
     if shown is not null or hidden is not null then
         touched := array(
             select u.id from unnest(touched) as u (id)
