@@ -38,6 +38,29 @@ def find(connection: Connection, what: str, text: str) -> UUID:
     return found
 
 
+CHANGESET_PREFIX = re.compile(r"[0-9a-f]{4,64}")
+
+
+def changeset_like(connection: Connection, text: str) -> bytes:
+    """Return the id of the changeset whose id begins like this.
+
+    :raises KeraiError: when it is no such beginning, or there is none or more than one.
+    """
+    prefix = text.strip().lower()
+    if not CHANGESET_PREFIX.fullmatch(prefix):
+        raise KeraiError(
+            f"{text!r} is not a changeset",
+            hint="write at least four of the hex digits that `kerai log` shows",
+        )
+    rows = connection.execute(queries()["changesets_like"], {"prefix": prefix}).fetchall()
+    if not rows:
+        raise KeraiError(f"there is no changeset {prefix}", hint="`kerai log` shows what there is")
+    if len(rows) > 1:
+        raise KeraiError(f"several changesets have ids that begin with {prefix}", hint="write more of it")
+    found: bytes = rows[0]["id"]
+    return found
+
+
 LISTS = {"task": "list", "swarm": "status", "agent": "list"}
 
 

@@ -36,7 +36,9 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Source": {
         "import": ("kerai_client.commands.source:import_", "Bring a directory into the database."),
         "checkout": ("kerai_client.commands.source:checkout", "Write the database's files into a directory."),
-        "log": ("kerai_client.commands.source:log", "List changesets, the latest first."),
+        "log": ("kerai_client.commands.history:log", "List changesets, the latest first."),
+        "diff": ("kerai_client.commands.history:diff", "Show what differs between two states."),
+        "revert": ("kerai_client.commands.history:revert", "Undo a changeset, by a new one."),
     },
     "Swarm": {
         "agent": ("kerai_client.commands.agent:agent", "Register agents, list them, and let them work."),

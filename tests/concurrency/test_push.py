@@ -115,7 +115,7 @@ def test_many_authors_push_into_one_tree_while_others_read(authors: Any, connect
                     select id, parent_id, position, kind, name, content, deleted from kerai.nodes
                     except all
                     select id, parent_id, position, kind, name, content, deleted
-                    from kerai_private.nodes_at(%s)""",
+                    from kerai_private.fold_nodes(%s)""",
                     [json.dumps(vector)],
                 ).fetchall()
                 assert differing == []

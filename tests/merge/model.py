@@ -133,14 +133,14 @@ class State:
 
     def is_below(self, node: str | None, ancestor: str) -> bool:
         """Say whether a node is the other one or one of its descendants."""
-        while node is not None and node != ancestor:
+        while node in self.nodes and node != ancestor:
             node = self.nodes[node].parent
         return node == ancestor
 
     def is_visible(self, node: str | None) -> bool:
         """Say whether neither the node nor any of its ancestors is tombstoned."""
         while node is not None:
-            if self.nodes[node].deleted:
+            if node not in self.nodes or self.nodes[node].deleted:
                 return False
             node = self.nodes[node].parent
         return True
@@ -232,6 +232,20 @@ def fold(operations: Iterable[Operation]) -> State:
     state = State()
     for operation in sorted(operations, key=lambda each: each.stamp):
         state.apply(operation)
+    return state
+
+
+def fold_any(operations: Iterable[Operation]) -> State:
+    """Return the state of operations that need not hold what they rest on.
+
+    First all inserts, then everything else in its order; what names a node that is not there is left out. A
+    move below such a node takes effect: what it moves is there, and not visible. (Of operations that hold
+    what they rest on this makes the same as :func:`fold`.)
+    """
+    state = State()
+    for operation in sorted(operations, key=lambda each: (each.body["op"] != "node_insert", each.stamp)):
+        if operation.body["op"] == "node_insert" or operation.body.get("node") in {None, *state.nodes}:
+            state.apply(operation)
     return state
 
 

@@ -217,6 +217,11 @@ class World:
                     vector[name] = max(vector.get(name, 0), seq)
         return vector
 
+    def any_vector(self, seed: int) -> dict[str, int]:
+        """Return a random version vector that need not be causally closed."""
+        chance = random.Random(seed)
+        return {author.author: chance.randint(0, author.seq) for author in self.authors if author.pushed}
+
     def state(self, vector: Vector | None = None) -> State:
         """Return the fold of everything, or of what a vector names."""
         return fold(self.operations if vector is None else restrict(self.operations, vector))

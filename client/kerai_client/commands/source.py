@@ -1,4 +1,4 @@
-"""``kerai import``, ``kerai checkout`` and ``kerai log``: directories in and out, and what was changed."""
+"""``kerai import`` and ``kerai checkout``: directories in and out."""
 
 from __future__ import annotations
 
@@ -11,16 +11,11 @@ from typing import Any
 import click
 
 from kerai_client.checkout import write_checkout
-from kerai_client.database import Connection, queries
 from kerai_client.errors import KeraiError, printable
 from kerai_client.importing import import_directory
-from kerai_client.lookup import node_at
 from kerai_client.main import Client
-from kerai_client.options import AMOUNT
-from kerai_client.output import console, emit, emit_record
+from kerai_client.output import console, emit_record
 from kerai_client.session import Session, Vector, read_state
-
-USUAL_LOG = 30
 
 
 @click.command("import")
@@ -106,31 +101,6 @@ def checkout(client: Client, target: Path, at: str | None, scope: str, force: bo
         emit_record(summary, json=True)
     else:
         console().print(f"{written.files} files in {target}", markup=False)
-
-
-@click.command()
-@click.option("--limit", type=AMOUNT, default=USUAL_LOG, show_default=True, help="At most so many.")
-@click.option("--author", metavar="NAME", help="Only of this agent, by name or author id.")
-@click.option("--path", metavar="PATH", help="Only what changed this file or directory.")
-@click.pass_obj
-def log(client: Client, limit: int, author: str | None, path: str | None) -> None:
-    """List changesets, the latest first.
-
-    \b
-    Example:
-      kerai log --limit 5
-      kerai log --author solver-1 --path src/auth
-    """
-    with client.database() as database:
-
-        def read(connection: Connection) -> list[dict[str, Any]]:
-            node = None if path is None else node_at(connection, path)
-            return connection.execute(
-                queries()["log"], {"limit": limit, "author": author, "node": node}
-            ).fetchall()
-
-        rows = database.run(read)
-    emit(rows, ["received", "author", "operations", "message", "changeset"], "Changesets", client.json)
 
 
 def user_name() -> str:

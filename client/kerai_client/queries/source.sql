@@ -1,35 +1,4 @@
--- The log, and nodes by their place.
-
--- name: log
-with recursive below (id) as (
-    select %(node)s::uuid
-    union
-    select n.id from below as b
-    inner join kerai.nodes as n on n.parent_id = b.id
-)
-
-select
-    c.received_at as received,
-    c.author,
-    c.last_seq - c.first_seq + 1 as operations,
-    c.message,
-    encode(c.id, 'hex') as changeset,
-    c.first_seq,
-    c.last_seq,
-    c.task_id as task
-from kerai.changesets as c
-where
-    (%(author)s::text is null or %(author)s in (c.author, regexp_replace(c.author, '\.[0-9a-f]{16}$', '')))
-    and (
-        %(node)s::uuid is null
-        or exists (
-            select from kerai.operations as o
-            inner join below as b on b.id = o.node_id
-            where o.author = c.author and o.author_seq between c.first_seq and c.last_seq
-        )
-    )
-order by c.arrival desc
-limit %(limit)s::bigint;
+-- Nodes by their place.
 
 -- name: node_at_path
 with recursive walk (id, depth) as (

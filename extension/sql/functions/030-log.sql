@@ -1,0 +1,187 @@
+-- 030 log: what was pushed, for another instance and for a reader.
+
+create or replace function kerai.changesets_since(vector jsonb, max_ops int default 10000)
+returns table (changeset json, signature bytea, public_key bytea)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    if max_ops is null or max_ops < 1 then
+        perform kerai_private.refuse('KR005', 'max_ops is at least 1', format('max_ops: %s', coalesce(max_ops::text, 'null')),
+            'Leave it out for pages of 10,000 operations.');
+    end if;
+    -- A join would not look at it while there are no changesets.
+    perform from kerai_private.vector_entries($1);
+    perform kerai_private.require_above_horizon($1, 'Clone this instance with pg_dump, then sync from there on.');
+    return query
+    select p.document, p.signature, a.public_key
+    from kerai_private.page_since($1, max_ops) as p
+    inner join kerai_private.authors as a on a.author = p.author
+    order by p.arrival;
+end
+$$;
+
+comment on function kerai.changesets_since(jsonb, int) is
+'The changesets that a vector has not seen, byte for byte and in a causal order: push them one by one into another instance with kerai.push_ops(changeset, signature, public_key). At most max_ops operations, at least one changeset; call again with the new vector until nothing comes.';
+
+-- The author ids that a name or an author id stands for.
+create or replace function kerai_private.authors_named(author text) returns text[]
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+    select array(
+        select a.author from kerai_private.authors as a
+        where a.author = authors_named.author
+            or a.author like replace(replace(replace(authors_named.author, '\', '\\'), '%', '\%'), '_', '\_')
+                || '.________________')
+$$;
+
+create or replace function kerai.log(
+    scope uuid default null, author text default null, max_rows int default 100, before bigint default null
+)
+returns table (
+    changeset_id bytea, author_id text, received_at timestamptz, message text, operations bigint, task_id uuid,
+    files bigint, paths text[], first_seq bigint, last_seq bigint, arrival bigint
+)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+set plan_cache_mode = force_custom_plan
+as $$
+#variable_conflict use_column
+declare
+    named_paths constant int := 20;
+    authors constant text[] := kerai_private.authors_named($2);
+    members uuid[];
+    arrivals bigint[];
+begin
+    if max_rows is null or max_rows not between 1 and 10000 then
+        perform kerai_private.refuse('KR005', 'max_rows is between 1 and 10000',
+            format('max_rows: %s', coalesce(max_rows::text, 'null')),
+            'For more, call again with before = the lowest arrival so far.');
+    end if;
+    if scope is not null then
+        perform kerai_private.require_node(scope);
+        -- Tombstoned nodes too: the log tells of what was deleted as well.
+        with recursive below (id) as (
+            select scope
+            union all
+            select n.id from below as b inner join kerai.nodes as n on n.parent_id = b.id
+        )
+
+        select array_agg(b.id) into members from (select b.id from below as b limit 10001) as b;
+    end if;
+
+    if $2 is not null and scope is null then
+        -- An author's changesets arrive in their own order: the latest of each, and of those the latest.
+        arrivals := array(
+            select c.arrival
+            from unnest(authors) as a (author)
+            cross join lateral (
+                (select c.arrival from kerai.changesets as c
+                where c.author = a.author and c.member is null and (before is null or c.arrival < before)
+                order by c.first_seq desc limit max_rows)
+                union all
+                (select c.arrival from kerai.changesets as c
+                where c.member = a.author and (before is null or c.arrival < before)
+                order by c.arrival desc limit max_rows)
+            ) as c
+            order by c.arrival desc limit max_rows);
+    elsif cardinality(members) <= 10000 then
+        arrivals := array(
+            select c.arrival
+            from (
+                select distinct o.changeset_id from kerai.operations as o where o.node_id = any(members)
+            ) as o
+            inner join kerai.changesets as c on c.id = o.changeset_id
+            where (before is null or c.arrival < before) and ($2 is null or coalesce(c.member, c.author) = any(authors))
+            order by c.arrival desc limit max_rows);
+    else
+        -- Much of the tree: sooner or later most changesets touch it, so they are looked at one by one.
+        arrivals := array(
+            select c.arrival
+            from kerai.changesets as c
+            where (before is null or c.arrival < before) and ($2 is null or coalesce(c.member, c.author) = any(authors))
+                and (scope is null or kerai_private.touches(c.author, c.first_seq, c.last_seq, scope))
+            order by c.arrival desc limit max_rows);
+    end if;
+
+    return query
+    with recursive page as materialized (
+        select c.* from kerai.changesets as c where c.arrival = any(arrivals)
+    ),
+
+    -- From each node upwards, each once a changeset.
+    climb (arrival, id) as (
+        select p.arrival, o.node_id
+        from page as p
+        cross join lateral (
+            select o.node_id from kerai.operations as o
+            where o.author = p.author and o.author_seq between p.first_seq and p.last_seq
+            offset 0 -- by the index
+        ) as o
+        union
+        select c.arrival, n.parent_id from climb as c inner join kerai.nodes as n on n.id = c.id
+        where n.parent_id is not null
+    ),
+
+    touched as (
+        select c.arrival, count(*) as files, (array_agg(f.id order by f.id))[:named_paths] as some
+        from climb as c
+        inner join kerai.nodes as f on f.id = c.id and f.kind = 'file'
+        group by c.arrival
+    )
+
+    select p.id, coalesce(p.member, p.author)::text, p.received_at, p.message, p.last_seq - p.first_seq + 1, p.task_id,
+        coalesce(t.files, 0),
+        array(
+            select s.path from kerai_private.standing(t.some, null, null) as s order by s.path collate "C"),
+        p.first_seq, p.last_seq, p.arrival
+    from page as p
+    left join touched as t on t.arrival = p.arrival
+    order by p.arrival desc;
+end
+$$;
+
+comment on function kerai.log(uuid, text, int, bigint) is
+'The changesets, latest first: of all nodes or of those that lie in a scope now, of all authors or of one (by name or author id). files: how many files it touched; paths: up to twenty of them, as they are called now. The next page: before = the lowest arrival so far.';
+
+-- Whether one of an author's operations is on a node that lies in the scope now.
+create or replace function kerai_private.touches(author text, first_seq bigint, last_seq bigint, scope uuid)
+returns boolean
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return exists (
+        with recursive climb (id) as (
+            select o.node_id from kerai.operations as o
+            where o.author = touches.author and o.author_seq between touches.first_seq and touches.last_seq
+            union
+            select n.parent_id from climb as c inner join kerai.nodes as n on n.id = c.id
+        )
+
+        select from climb as c where c.id = scope);
+end
+$$;
+
+create or replace function kerai.changeset_vectors(changeset bytea, out before jsonb, out after jsonb)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    select kerai.vector_merge(c.base, jsonb_build_object(c.author, c.first_seq - 1)),
+        kerai.vector_merge(c.base, jsonb_build_object(c.author, c.last_seq))
+    into changeset_vectors.before, changeset_vectors.after
+    from kerai.changesets as c
+    where c.id = changeset;
+    if not found then
+        perform kerai_private.refuse('KR006', 'no such changeset',
+            format('changeset: %s', coalesce(encode(changeset, 'hex'), 'null')), 'SELECT * FROM kerai.log() shows them.');
+    end if;
+end
+$$;
+
+comment on function kerai.changeset_vectors(bytea) is
+'The vectors just before and just after a changeset: what its author had seen, without and with it. What it did: SELECT * FROM kerai.changeset_vectors(id) AS v, kerai.diff(v.before, v.after).';
