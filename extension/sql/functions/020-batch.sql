@@ -48,7 +48,9 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    alone constant boolean := exists (
+    -- A batch is merged in several steps when not all of it is good, and only one step locks rows in the order that all
+    -- keep.
+    alone constant boolean := cardinality(items) > 1 or exists (
         select from unnest(items) as i
         where judge and i.guard is not null or kerai_private.reshapes(i.ops));
 begin
@@ -375,35 +377,45 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+    own constant text := coalesce((mine.item).member, (mine.item).author);
     tickets uuid[];
     items kerai_private.checked[];
-    own constant text := coalesce((mine.item).member, (mine.item).author);
+    own_count int;
     result kerai_private.outcome;
-    turn boolean;
 begin
-    foreach turn in array array[true, false] loop
-        select array_agg(w.ticket order by w.arrival), array_agg(w.item order by w.arrival) into tickets, items
+    select array_agg(w.ticket order by w.is_own desc, w.arrival), array_agg(w.item order by w.is_own desc, w.arrival),
+        count(*) filter (where w.is_own) into tickets, items, own_count
+    from (
+        select r.*, sum(jsonb_array_length((r.item).ops)) over (order by r.is_own desc, r.arrival) as running
         from (
             select s.ticket, s.arrival, s.item,
-                sum(jsonb_array_length((s.item).ops)) over (order by s.arrival) as running
+                s.arrival <= mine.arrival and coalesce((s.item).member, (s.item).author) = own as is_own
             from kerai_private.submissions as s
             where s.queue = mine.queue and s.outcome is null
-                and (not turn or s.arrival <= mine.arrival and coalesce((s.item).member, (s.item).author) = own)
-            order by s.arrival
-        ) as w
-        where w.running <= kerai_private.most_at_once() or w.ticket = mine.ticket;
-        continue when tickets is null;
+        ) as r
+    ) as w
+    -- All of one's own: one that is left out would be a gap in the sequence.
+    where w.is_own or w.running <= kerai_private.most_at_once();
 
-        update kerai_private.submissions as s
-        set outcome = o, item = null
-        from kerai_private.receive_checked(items, judge => true) as o
-        where s.ticket = tickets[o.n];
+    if cardinality(items) > 1 then
+        -- To the others both turns are one merge: it waits for the gate but once.
+        items := kerai_private.enter_authors(items);
+        perform kerai_private.enter_gate(true);
+    end if;
+    update kerai_private.submissions as s
+    set outcome = o, item = null
+    from kerai_private.receive_checked(items[:own_count], judge => true) as o
+    where s.ticket = tickets[o.n];
 
-        if turn then
-            select (s.outcome).* into result from kerai_private.submissions as s where s.ticket = mine.ticket;
-            exit when result.code is not null;
-        end if;
-    end loop;
+    select (s.outcome).* into result from kerai_private.submissions as s where s.ticket = mine.ticket;
+    if result.code is not null then
+        return result;
+    end if;
+    update kerai_private.submissions as s
+    set outcome = o, item = null
+    from kerai_private.receive_checked(items[own_count + 1:], judge => true) as o
+    where s.ticket = tickets[own_count + o.n];
+
     -- Results that nobody came for.
     delete from kerai_private.submissions as s where s.outcome is not null and s.submitted_at < now() - interval '1 hour';
     return result;
