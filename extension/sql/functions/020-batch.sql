@@ -134,9 +134,15 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     for i in 1 .. cardinality(items) loop
-        if (items[i]).author is null then
+        continue when (items[i]).author is not null;
+        begin
             items[i].author := kerai_private.lane_of(items[i]);
-        end if;
+        exception when others then
+            -- Named exactly when its turn comes.
+            if sqlstate not like 'KR%' then
+                raise;
+            end if;
+        end;
     end loop;
     perform kerai_private.introduce_author(i.author, i.public_key)
     from (
@@ -152,8 +158,8 @@ begin
 end
 $$;
 
--- The changesets after the first `done` that may be merged together: up to the first whose guard is to be judged, and no
--- more than are merged at once.
+-- The changesets after the first `done` that may be merged together: up to the first whose guard is to be judged or
+-- that has no lane, and no more than are merged at once.
 create or replace function kerai_private.next_run(items kerai_private.checked[], done int, judge boolean)
 returns kerai_private.checked[]
 language plpgsql stable
@@ -165,12 +171,12 @@ begin
     select count(*) into last
     from (
         select sum(jsonb_array_length(u.ops)) over (order by u.n) as running,
-            bool_or(judge and u.guard is not null) over (order by u.n) as guarded
+            bool_or(judge and u.guard is not null or u.author is null) over (order by u.n) as apart
         from unnest(items[next_run.done + 1:]) with ordinality as u (
             id, author, first_seq, last_seq, first_lamport, last_lamport, prev, base, guard, task, message, ops, document,
             signature, public_key, swarm, member, member_signature, member_key, draft_id, n)
     ) as r
-    where r.running <= kerai_private.most_at_once() and not r.guarded;
+    where r.running <= kerai_private.most_at_once() and not r.apart;
     return items[next_run.done + 1:next_run.done + last];
 end
 $$;
