@@ -209,10 +209,12 @@ begin
             i.first_seq = 1 + coalesce(lag(i.last_seq) over w, i.head_seq)
             and i.prev is not distinct from coalesce(lag(i.id) over w, i.head_id)
             and not exists (select from kerai.changesets as k where k.id = i.id)
-            and (i.draft_id is null or not exists (select from kerai.changesets as k where k.draft_id = i.draft_id))
+            and (i.draft_id is null or row_number() over d = 1
+                and not exists (
+                    select from kerai.changesets as k where k.draft_id = i.draft_id and k.author = i.author))
             as follows
         from item as i
-        window w as (partition by i.author order by i.c)
+        window w as (partition by i.author order by i.c), d as (partition by i.draft_id, i.author order by i.c)
     ),
 
     seen as (
