@@ -192,6 +192,8 @@ as $$
 declare
     good int;
     place int := 0;
+    moved int;
+    unsure int[];
     item record;
 begin
     -- Each follows on its author's last one, its base is covered here or by changesets of the run that come before it,
@@ -284,11 +286,30 @@ begin
     if not judge then
         return good;
     end if;
+    -- Whether something lies in a scope cannot be said of what the run itself brings, nor after moves in it: moves are
+    -- node_move, and inserts of what is here already, since the earlier of two inserts counts.
+    if exists (select from kerai.tasks as t where t.id in (select r.task from unnest(run) as r) and t.scope_node_id is not null) then
+        select min(o.c) into moved
+        from unnest(ops) as o
+        left join kerai.nodes as x on x.id = o.node
+        where o.op = 'node_move' or o.op = 'node_insert' and x.id is not null;
+
+        unsure := array(
+            select distinct o.c
+            from unnest(ops) as o
+            cross join lateral (values (o.node), (o.parent), (o.source)) as x (node)
+            inner join (
+                select b.node, min(b.c) as c from unnest(ops) as b where b.op = 'node_insert' group by b.node
+            ) as i on i.node = x.node
+            where i.c < o.c);
+    end if;
     -- Budgets are counted from what is merged: an agent's second changeset of a task waits for the first.
     begin
         for item in
             select u.task, a as agent, u.c,
-                row_number() over (partition by u.task, a.id order by u.c) > 1 as again
+                row_number() over (partition by u.task, a.id order by u.c) > 1
+                or (u.c > moved or u.c = any(unsure))
+                and (select t.scope_node_id is not null from kerai.tasks as t where t.id = u.task) as again
             from (
                 select row_number() over () as c, r.task, coalesce(r.member, r.author) as author from unnest(run) as r
             ) as u
