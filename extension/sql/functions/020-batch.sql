@@ -379,15 +379,15 @@ begin
             mine.outcome := kerai_private.settle_queue(mine);
         end if;
     end if;
-    if mine.ticket is null then
+    -- Raising undoes the delete too: a refusal is given as often as it is asked for.
+    delete from kerai_private.submissions as s where s.ticket = ticket;
+    if not found then
         perform kerai_private.refuse('KR006', 'no such ticket', format('ticket: %s', coalesce(ticket::text, 'null')),
             'A result is given once. Submit the changeset again: it is a duplicate when it was merged.');
     end if;
-
     if (mine.outcome).code is not null then
         perform kerai_private.refuse((mine.outcome).code, (mine.outcome).message, (mine.outcome).detail, (mine.outcome).hint);
     end if;
-    delete from kerai_private.submissions as s where s.ticket = ticket;
     return ((mine.outcome).changeset_id, (mine.outcome).status, (mine.outcome).applied, (mine.outcome).first_seq,
         (mine.outcome).last_seq);
 exception when lock_not_available or deadlock_detected then
@@ -446,7 +446,8 @@ begin
     where s.ticket = tickets[own_count + o.n];
 
     -- Results that nobody came for.
-    delete from kerai_private.submissions as s where s.outcome is not null and s.submitted_at < now() - interval '1 hour';
+    delete from kerai_private.submissions as s
+    where (s.outcome).n is not null and s.submitted_at < now() - interval '1 hour';
     return result;
 end
 $$;
