@@ -420,8 +420,22 @@ declare
     item kerai_private.checked;
     content jsonb := changeset;
     draft_text text;
+    -- What kerai_private.seal puts around a draft has to pass elsewhere too.
+    max_draft constant bigint := kerai_private.setting('max_changeset_bytes') - 2000;
 begin
     perform kerai_private.require_envelope(changeset);
+    if changeset ? 'swarm' then
+        if document::text !~ '^\{.*\}$' then
+            perform kerai_private.refuse('KR005', 'the changeset has a malformed value',
+                'a draft starts with { and ends with }: white space around it is no part of what others verify',
+                'Strip it, sign the document anew, and push it again.');
+        end if;
+        if octet_length(document::text) > max_draft then
+            perform kerai_private.refuse('KR005', 'the changeset is too large',
+                format('%s bytes, a draft has at most %s', octet_length(document::text), max_draft),
+                'Split it into several drafts, or have an operator raise max_changeset_bytes in kerai.settings.');
+        end if;
+    end if;
     item.document := document;
     item.signature := signature;
     item.author := changeset ->> 'author';

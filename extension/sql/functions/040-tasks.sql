@@ -149,7 +149,7 @@ declare
     new_id constant uuid := gen_random_uuid();
     new_swarm kerai.swarms;
     -- Names need not be unique, author ids must be.
-    lane_name constant text := format('%s-%s', coalesce(name, 'swarm'), left(new_id::text, 8));
+    lane_name constant text := format('%s-%s', left(coalesce(name, 'swarm'), 180), left(new_id::text, 8));
     lane_author text;
 begin
     if grouped is null or lanes is null or lanes not between 1 and 64 then
