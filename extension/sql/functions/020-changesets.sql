@@ -455,6 +455,12 @@ begin
         item.prev := decode(changeset ->> 'prev', 'hex');
         if changeset ? 'draft' then
             content := changeset -> 'draft';
+            -- Drafts are read by everybody: in a changeset of his own anyone could say again what a member once said.
+            if right(item.author, 16) <> right(replace(lower(content ->> 'swarm'), '-', ''), 16) then
+                perform kerai_private.refuse('KR013', 'the draft is not for this author to merge',
+                    format('author: %s, swarm: %s', item.author, content ->> 'swarm'),
+                    'The id of a swarm that groups its members ends in the fingerprint of its instance''s key.');
+            end if;
             draft_text := (document -> 'draft')::text;
             item.member := content ->> 'author';
             item.member_signature := decode(changeset ->> 'member_signature', 'hex');
