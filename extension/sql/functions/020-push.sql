@@ -340,8 +340,9 @@ begin
         select a.* into head from kerai_private.authors as a where a.author = item.author for update;
     end if;
     select c.id, c.first_seq, c.last_seq into kept from kerai.changesets as c where c.id = item.id;
-    if kept.id is null and item.draft_id is not null then
-        select c.id, c.first_seq, c.last_seq into kept from kerai.changesets as c where c.draft_id = item.draft_id;
+    if item.id is null then
+        select c.id, c.first_seq, c.last_seq into kept
+        from kerai.changesets as c where c.draft_id = item.draft_id and c.author = item.author;
     end if;
     if kept.id is not null then
         return (kept.id, 'duplicate'::text, 0, kept.first_seq, kept.last_seq);
