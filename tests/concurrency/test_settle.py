@@ -209,6 +209,30 @@ def test_a_result_is_given_once(members: Any) -> None:
     assert scalar(ann.connection, "select count(*) from kerai_private.submissions") == 0
 
 
+def test_a_fork_among_what_waits_is_kept_as_evidence(members: Any) -> None:
+    """Though the other half of it is not committed yet."""
+    ann, bob = members(2)
+    documents = [ann.own(insert(str(uuid4())), message=text) for text in ("one", "two")]
+    first, second = (ann.submit(each) for each in documents)
+    assert status(bob.settle(bob.submit(bob.own(insert(str(uuid4())))))) == "merged"
+    assert status(ann.settle(first)) == "merged"
+    assert ann.settle(second)["code"] == "KR003"
+    rows = ann.connection.execute(
+        """select author, seq, first_changeset::text as first, second_changeset::text as second, first_signature,
+            second_signature from kerai.forks"""
+    ).fetchall()
+    assert rows == [
+        {
+            "author": ann.author,
+            "seq": 1,
+            "first": documents[0],
+            "second": documents[1],
+            "first_signature": changeset.sign(documents[0], ann.key),
+            "second_signature": changeset.sign(documents[1], ann.key),
+        }
+    ]
+
+
 def test_results_that_nobody_came_for_are_removed(members: Any) -> None:
     ann, bob = members(2)
     ticket, bad = ann.submit(ann.own(insert(str(uuid4())))), ann.submit(ann.own(update(str(uuid4()), content="")))
