@@ -7,61 +7,15 @@ One database for all worlds: each is pushed in a transaction that is rolled back
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import psycopg
-import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from psycopg import Connection
 from tests.merge.model import restrict
 from tests.merge.observe import assert_reads, assert_state, digest, push, scalar
-from tests.merge.worlds import World, worlds
-
-from kerai_client.database import connect
-
-WORLDS = int(os.environ.get("KERAI_WORLDS", "100"))
-SEEDS = st.integers(0, 2**32)
-Instance = Callable[[], Any]
-
-
-def many(share: float = 1.0) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Settings of a test over many worlds: the same ones in every run unless more are asked for."""
-    return settings(
-        max_examples=max(5, int(WORLDS * share)),
-        derandomize="KERAI_WORLDS" not in os.environ,
-        database=None,
-        deadline=None,
-        report_multiple_bugs=False,
-        suppress_health_check=[
-            HealthCheck.too_slow,
-            HealthCheck.data_too_large,
-            HealthCheck.function_scoped_fixture,
-        ],
-    )
-
-
-@pytest.fixture(scope="module")
-def instance(module_database: Any) -> Iterator[Instance]:
-    """Return a context manager: an empty instance, whose content is gone afterwards."""
-    with connect(module_database.dsn) as connection:
-        uses = 0
-
-        @contextmanager
-        def empty() -> Iterator[Connection[Any]]:
-            nonlocal uses
-            uses += 1
-            if uses % 25 == 0:
-                connection.execute(
-                    "vacuum kerai.nodes, kerai.operations, kerai.changesets, kerai_private.moves"
-                )
-            with connection.transaction(force_rollback=True):
-                yield connection
-
-        yield empty
+from tests.merge.worlds import SEEDS, Instance, World, many, worlds
 
 
 def deliver(connection: Connection[Any], world: World, seed: int) -> None:

@@ -7,14 +7,18 @@ only on what came before, so the same numbers are always the same world, byte fo
 from __future__ import annotations
 
 import hashlib
+import os
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from nacl.signing import SigningKey
+from psycopg import Connection
 from tests.merge.model import Operation, State, Vector, fold, restrict
 
 from kerai import changeset
@@ -35,6 +39,10 @@ METADATA: tuple[dict[str, Any], ...] = (
     {"k": "v", "m": {"null": None}},
 )
 RELATIONS = ("calls", "tests")
+SEEDS = st.integers(0, 2**32)
+WORLDS = int(os.environ.get("KERAI_WORLDS", "100"))
+# A context manager: an empty instance, whose content is gone afterwards.
+Instance = Callable[[], AbstractContextManager[Connection[Any]]]
 CONTENDED = tuple(str(UUID(int=n << 64)) for n in range(1, 4))
 
 
@@ -245,16 +253,41 @@ VERBS = (
 )
 
 
+MOVES = (*("move",) * 10, *("push",) * 5, *("look",) * 2, "contend", "tombstone")
+
+
 @st.composite
-def worlds(draw: st.DrawFn, steps: int = 100) -> World:
-    """A strategy: worlds of two to four authors and up to so many steps."""
+def worlds(draw: st.DrawFn, steps: int = 100, verbs: Sequence[str] = VERBS, nodes: int = 0) -> World:
+    """A strategy: worlds of two to four authors and up to so many steps, on nodes that all know from the start."""
     world = World(draw(st.integers(2, len(NAMES))))
+    for n in range(nodes):
+        # A comb: every second node lies below the one before it.
+        world.step(0, "insert", 0, n % 2 * n, n)
+    world.close(world.authors[0])
+    for author in world.authors[1:]:
+        world.look(author, world.authors[0], 0)
     # A list of any length would nearly always be a short one, and short histories hold no conflicts.
     size = draw(st.integers(1, steps))
     small = st.integers(0, 30)
-    step = st.tuples(st.integers(0, 3), st.sampled_from(VERBS), small, small, small)
+    step = st.tuples(st.integers(0, 3), st.sampled_from(verbs), small, small, small)
     for who, verb, x, y, z in draw(st.lists(step, min_size=size, max_size=size)):
         world.step(who, verb, x, y, z)
     for author in world.authors:
         world.close(author)
     return world
+
+
+def many(share: float = 1.0) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Settings of a test over many worlds: the same ones in every run unless more are asked for."""
+    return settings(
+        max_examples=max(5, int(WORLDS * share)),
+        derandomize="KERAI_WORLDS" not in os.environ,
+        database=None,
+        deadline=None,
+        report_multiple_bugs=False,
+        suppress_health_check=[
+            HealthCheck.too_slow,
+            HealthCheck.data_too_large,
+            HealthCheck.function_scoped_fixture,
+        ],
+    )

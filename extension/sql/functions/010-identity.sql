@@ -234,6 +234,10 @@ begin
 
     select a.* into row_found from kerai.agents as a where a.name = given_name;
     if row_found.id is null then
+        if exists (select from kerai_private.lanes as l where l.author = new_author) then
+            perform kerai_private.refuse('KR002', 'this name belongs to a swarm', format('author: %s', new_author),
+                'Register under another name.');
+        end if;
         perform kerai_private.introduce_author(new_author, signing_key);
         -- Two sessions register one name at once: the second waits here, then finds the first's row.
         insert into kerai.agents

@@ -50,31 +50,36 @@ begin
 end
 $$;
 
-create or replace function kerai_private.receive_checked(items kerai_private.checked[], judge boolean)
-returns setof kerai_private.outcome
+-- decisive: when this one is refused, nothing after it is looked at.
+create or replace function kerai_private.receive_checked(
+    items kerai_private.checked[], judge boolean, decisive int default null
+) returns setof kerai_private.outcome
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    alone constant boolean := exists (
+    -- A batch is merged in several steps when not all of it is good, and only one step locks rows in the order that all
+    -- keep.
+    alone constant boolean := cardinality(items) > 1 or exists (
         select from unnest(items) as i
         where judge and i.guard is not null or kerai_private.reshapes(i.ops));
 begin
     if alone then
-        return query select * from kerai_private.receive_each(items, judge, alone => true);
+        return query select * from kerai_private.receive_each(items, judge, decisive, alone => true);
         return;
     end if;
     begin
-        return query select * from kerai_private.receive_each(items, judge, alone => false);
+        return query select * from kerai_private.receive_each(items, judge, decisive, alone => false);
     exception when sqlstate 'KR000' then
         -- See kerai_private.receive.
-        return query select * from kerai_private.receive_each(items, judge, alone => true);
+        return query select * from kerai_private.receive_each(items, judge, decisive, alone => true);
     end;
 end
 $$;
 
-create or replace function kerai_private.receive_each(items kerai_private.checked[], judge boolean, alone boolean)
-returns setof kerai_private.outcome
+create or replace function kerai_private.receive_each(
+    items kerai_private.checked[], judge boolean, decisive int, alone boolean
+) returns setof kerai_private.outcome
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
@@ -91,8 +96,7 @@ begin
     if given = 0 then
         return;
     end if;
-    items := kerai_private.enter_authors(items);
-    perform kerai_private.enter_gate(alone);
+    items := kerai_private.enter(items, alone);
 
     while done < given loop
         run := kerai_private.next_run(items, done, judge);
@@ -124,43 +128,55 @@ begin
                 if sqlstate not like 'KR%' or sqlstate = 'KR000' then
                     raise;
                 end if;
-                outcome := (done, coalesce((items[done]).id, (items[done]).draft_id), 'refused', 0, null, null, sqlstate, sqlerrm, null,
-                    null);
+                outcome := (done, coalesce((items[done]).id, (items[done]).draft_id), 'refused', 0, null, null, sqlstate, sqlerrm,
+                    null, null);
                 get stacked diagnostics outcome.detail = pg_exception_detail, outcome.hint = pg_exception_hint;
             end;
             return next outcome;
+            exit when done = decisive and outcome.status = 'refused';
         end if;
     end loop;
 end
 $$;
 
--- Gives drafts the author that they are merged under, and locks the authors' rows, new ones too, in their order.
-create or replace function kerai_private.enter_authors(items kerai_private.checked[]) returns kerai_private.checked[]
+-- Gives drafts the author that they are merged under, and takes the locks: the rows of authors who are known, in their
+-- order, the gate, then those of new authors. Whoever waits for the gate has nothing that one who is in it still needs.
+create or replace function kerai_private.enter(items kerai_private.checked[], alone boolean)
+returns kerai_private.checked[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
     for i in 1 .. cardinality(items) loop
-        if (items[i]).author is null then
+        continue when (items[i]).author is not null;
+        begin
             items[i].author := kerai_private.lane_of(items[i]);
-        end if;
+        exception when others then
+            -- Named exactly when its turn comes.
+            if sqlstate not like 'KR%' then
+                raise;
+            end if;
+        end;
     end loop;
-    perform kerai_private.introduce_author(i.author, i.public_key)
-    from (
-        select distinct on (u.author) u.author, u.public_key from unnest(items) as u
-        where u.public_key is not null and u.author not in (select a.author from kerai_private.authors as a)
-        order by u.author
-    ) as i;
+
     perform from kerai_private.authors as a
     where a.author in (select u.author from unnest(items) as u)
     order by a.author
     for update;
+    perform kerai_private.enter_gate(alone);
+    perform kerai_private.introduce_author(i.author, i.public_key)
+    from (
+        select distinct on (u.author) u.author, u.public_key from unnest(items) as u
+        where u.public_key is not null
+            and not exists (select from kerai_private.authors as a where a.author = u.author)
+        order by u.author
+    ) as i;
     return items;
 end
 $$;
 
--- The changesets after the first `done` that may be merged together: up to the first whose guard is to be judged, and
--- no more than are merged at once.
+-- The changesets after the first `done` that may be merged together: up to the first whose guard is to be judged or
+-- that has no lane, and no more than are merged at once.
 create or replace function kerai_private.next_run(items kerai_private.checked[], done int, judge boolean)
 returns kerai_private.checked[]
 language plpgsql stable
@@ -172,12 +188,12 @@ begin
     select count(*) into last
     from (
         select sum(jsonb_array_length(u.ops)) over (order by u.n) as running,
-            bool_or(judge and u.guard is not null) over (order by u.n) as guarded
+            bool_or(judge and u.guard is not null or u.author is null) over (order by u.n) as apart
         from unnest(items[next_run.done + 1:]) with ordinality as u (
             id, author, first_seq, last_seq, first_lamport, last_lamport, prev, base, guard, task, message, ops, document,
             signature, public_key, swarm, member, member_signature, member_key, draft_id, n)
     ) as r
-    where r.running <= kerai_private.most_at_once() and not r.guarded;
+    where r.running <= kerai_private.most_at_once() and not r.apart;
     return items[next_run.done + 1:next_run.done + last];
 end
 $$;
@@ -193,6 +209,8 @@ as $$
 declare
     good int;
     place int := 0;
+    moved int;
+    unsure int[];
     item record;
     horizon constant jsonb := (select c.horizon from kerai.compactions as c order by c.id desc limit 1);
 begin
@@ -213,10 +231,12 @@ begin
             and not exists (select from kerai.changesets as k where k.id = i.id)
             and not exists (select from kerai.forks as k where k.author = i.author)
             and (horizon is null or not exists (select from kerai.vector_missing(i.base, horizon)))
-            and (i.draft_id is null or not exists (select from kerai.changesets as k where k.draft_id = i.draft_id))
+            and (i.draft_id is null or row_number() over d = 1
+                and not exists (
+                    select from kerai.changesets as k where k.draft_id = i.draft_id and k.author = i.author))
             as follows
         from item as i
-        window w as (partition by i.author order by i.c)
+        window w as (partition by i.author order by i.c), d as (partition by i.draft_id, i.author order by i.c)
     ),
 
     seen as (
@@ -286,11 +306,30 @@ begin
     if not judge then
         return good;
     end if;
+    -- Whether something lies in a scope cannot be said of what the run itself brings, nor after moves in it: moves are
+    -- node_move, and inserts of what is here already, since the earlier of two inserts counts.
+    if exists (select from kerai.tasks as t where t.id in (select r.task from unnest(run) as r) and t.scope_node_id is not null) then
+        select min(o.c) into moved
+        from unnest(ops) as o
+        left join kerai.nodes as x on x.id = o.node
+        where o.op = 'node_move' or o.op = 'node_insert' and x.id is not null;
+
+        unsure := array(
+            select distinct o.c
+            from unnest(ops) as o
+            cross join lateral (values (o.node), (o.parent), (o.source)) as x (node)
+            inner join (
+                select b.node, min(b.c) as c from unnest(ops) as b where b.op = 'node_insert' group by b.node
+            ) as i on i.node = x.node
+            where i.c < o.c);
+    end if;
     -- Budgets are counted from what is merged: an agent's second changeset of a task waits for the first.
     begin
         for item in
             select u.task, a as agent, u.c,
-                row_number() over (partition by u.task, a.id order by u.c) > 1 as again
+                row_number() over (partition by u.task, a.id order by u.c) > 1
+                or (u.c > moved or u.c = any(unsure))
+                and (select t.scope_node_id is not null from kerai.tasks as t where t.id = u.task) as again
             from (
                 select row_number() over () as c, r.task, coalesce(r.member, r.author) as author from unnest(run) as r
             ) as u
@@ -360,15 +399,15 @@ begin
             mine.outcome := kerai_private.settle_queue(mine);
         end if;
     end if;
-    if mine.ticket is null then
+    -- Raising undoes the delete too: a refusal is given as often as it is asked for.
+    delete from kerai_private.submissions as s where s.ticket = ticket;
+    if not found then
         perform kerai_private.refuse('KR006', 'no such ticket', format('ticket: %s', coalesce(ticket::text, 'null')),
             'A result is given once. Submit the changeset again: it is a duplicate when it was merged.');
     end if;
-
     if (mine.outcome).code is not null then
         perform kerai_private.refuse((mine.outcome).code, (mine.outcome).message, (mine.outcome).detail, (mine.outcome).hint);
     end if;
-    delete from kerai_private.submissions as s where s.ticket = ticket;
     return ((mine.outcome).changeset_id, (mine.outcome).status, (mine.outcome).applied, (mine.outcome).first_seq,
         (mine.outcome).last_seq);
 exception when lock_not_available or deadlock_detected then
@@ -387,43 +426,42 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+    own constant text := coalesce((mine.item).member, (mine.item).author);
     tickets uuid[];
     items kerai_private.checked[];
-    own constant text := coalesce((mine.item).member, (mine.item).author);
+    own_count int;
     result kerai_private.outcome;
-    turn boolean;
 begin
-    foreach turn in array array[true, false] loop
-        with waiting as materialized (
-            select s.ticket, s.arrival, s.item from kerai_private.submissions as s
-            where s.queue = mine.queue and s.outcome is null
-                and (not turn or s.arrival <= mine.arrival and coalesce((s.item).member, (s.item).author) = own)
-            order by s.arrival
-            for update skip locked
-        )
+    with waiting as materialized (
+        select s.ticket, s.arrival, s.item,
+            s.arrival <= mine.arrival and coalesce((s.item).member, (s.item).author) = own as is_own
+        from kerai_private.submissions as s
+        where s.queue = mine.queue and s.outcome is null
+        order by s.arrival
+        for update
+    )
 
-        select array_agg(w.ticket order by w.arrival), array_agg(w.item order by w.arrival) into tickets, items
-        from (
-            select u.*, sum(jsonb_array_length((u.item).ops)) over (order by u.arrival) as running from waiting as u
-        ) as w
-        where w.running <= kerai_private.most_at_once() or w.ticket = mine.ticket;
-        continue when tickets is null;
+    select array_agg(w.ticket order by w.is_own desc, w.arrival), array_agg(w.item order by w.is_own desc, w.arrival),
+        count(*) filter (where w.is_own)
+    into tickets, items, own_count
+    from (
+        select u.*, sum(jsonb_array_length((u.item).ops)) over (order by u.is_own desc, u.arrival) as running
+        from waiting as u
+    ) as w
+    -- All of one's own: one that is left out would be a gap in the sequence.
+    where w.is_own or w.running <= kerai_private.most_at_once();
 
-        update kerai_private.submissions as s
-        set outcome = o, item = null
-        from kerai_private.receive_checked(items, judge => true) as o
-        where s.ticket = tickets[o.n];
+    update kerai_private.submissions as s
+    set outcome = o, item = null
+    from kerai_private.receive_checked(items, judge => true, decisive => own_count) as o
+    where s.ticket = tickets[o.n];
 
-        if turn then
-            select (s.outcome).* into result from kerai_private.submissions as s where s.ticket = mine.ticket;
-            exit when result.code is not null;
-        end if;
-    end loop;
     -- Results that nobody came for.
     if mine.arrival % 256 = 0 then
         delete from kerai_private.submissions as s
-        where s.outcome is not null and s.submitted_at < now() - interval '1 hour';
+        where (s.outcome).n is not null and s.submitted_at < now() - interval '1 hour';
     end if;
+    select (s.outcome).* into result from kerai_private.submissions as s where s.ticket = mine.ticket;
     return result;
 end
 $$;

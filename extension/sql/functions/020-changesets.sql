@@ -420,8 +420,22 @@ declare
     item kerai_private.checked;
     content jsonb := changeset;
     draft_text text;
+    -- What kerai_private.seal puts around a draft has to pass elsewhere too.
+    max_draft constant bigint := kerai_private.setting('max_changeset_bytes') - 2000;
 begin
     perform kerai_private.require_envelope(changeset);
+    if changeset ? 'swarm' then
+        if document::text !~ '^\{.*\}$' then
+            perform kerai_private.refuse('KR005', 'the changeset has a malformed value',
+                'a draft starts with { and ends with }: white space around it is no part of what others verify',
+                'Strip it, sign the document anew, and push it again.');
+        end if;
+        if octet_length(document::text) > max_draft then
+            perform kerai_private.refuse('KR005', 'the changeset is too large',
+                format('%s bytes, a draft has at most %s', octet_length(document::text), max_draft),
+                'Split it into several drafts, or have an operator raise max_changeset_bytes in kerai.settings.');
+        end if;
+    end if;
     item.document := document;
     item.signature := signature;
     item.author := changeset ->> 'author';
@@ -441,6 +455,12 @@ begin
         item.prev := decode(changeset ->> 'prev', 'hex');
         if changeset ? 'draft' then
             content := changeset -> 'draft';
+            -- Drafts are read by everybody: in a changeset of his own anyone could say again what a member once said.
+            if right(item.author, 16) <> right(replace(lower(content ->> 'swarm'), '-', ''), 16) then
+                perform kerai_private.refuse('KR013', 'the draft is not for this author to merge',
+                    format('author: %s, swarm: %s', item.author, content ->> 'swarm'),
+                    'The id of a swarm that groups its members ends in the fingerprint of its instance''s key.');
+            end if;
             draft_text := (document -> 'draft')::text;
             item.member := content ->> 'author';
             item.member_signature := decode(changeset ->> 'member_signature', 'hex');

@@ -1,7 +1,8 @@
 -- 020 lanes: the author ids under which a swarm that groups its members writes. A member signs a draft; the instance
 -- gives it a place in a lane's sequence and signs the changeset that holds the draft's exact text.
 
--- The lane in which a draft is merged: always the same for one member, so that his own changes stay in order.
+-- The lane in which a draft is merged: always the same for one member, so that his own changes stay in order. One that is
+-- merged already keeps its lane, whatever has become of the swarm: it is a duplicate.
 create or replace function kerai_private.lane_of(item kerai_private.checked) returns text
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -10,6 +11,14 @@ declare
     lane text;
     member_of record;
 begin
+    select l.author into lane
+    from kerai.changesets as c
+    inner join kerai_private.lanes as l on l.author = c.author and l.swarm_id = item.swarm
+    where c.draft_id = item.draft_id;
+    if found then
+        return lane;
+    end if;
+
     select s.name, s.status, s.lanes, a.id as agent, m.agent_id into member_of
     from kerai.swarms as s
     left join kerai.agents as a on a.author = item.member

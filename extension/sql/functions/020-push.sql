@@ -330,7 +330,6 @@ declare
     kept record;
     head kerai_private.authors;
     ops kerai_private.operation[];
-    reshaping boolean;
 begin
     if item.author is null then
         item.author := kerai_private.lane_of(item);
@@ -338,12 +337,13 @@ begin
     -- One author's pushes go one after another.
     select a.* into head from kerai_private.authors as a where a.author = item.author for update;
     if head.author is null then
-        perform kerai_private.introduce_author(item.author, item.public_key);
-        select a.* into head from kerai_private.authors as a where a.author = item.author for update;
+        -- Introduced in the gate: see kerai_private.enter.
+        head := (item.author, item.public_key, 0, 0, null, null);
     end if;
     select c.id, c.first_seq, c.last_seq into kept from kerai.changesets as c where c.id = item.id;
-    if kept.id is null and item.draft_id is not null then
-        select c.id, c.first_seq, c.last_seq into kept from kerai.changesets as c where c.draft_id = item.draft_id;
+    if item.id is null then
+        select c.id, c.first_seq, c.last_seq into kept
+        from kerai.changesets as c where c.draft_id = item.draft_id and c.author = item.author;
     end if;
     if kept.id is not null then
         return (kept.id, 'duplicate'::text, 0, kept.first_seq, kept.last_seq);
@@ -389,8 +389,17 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+    head kerai_private.authors;
     agent kerai.agents;
 begin
+    if item.first_seq = 1 then
+        perform kerai_private.introduce_author(item.author, item.public_key);
+        select a.* into head from kerai_private.authors as a where a.author = item.author for update;
+        if head.seq > 0 then
+            -- Another session has introduced the author, and pushed for it, at the same time.
+            return kerai_private.receive(item, judge, alone);
+        end if;
+    end if;
     if judge and item.guard is not null then
         perform kerai_private.require_node(item.guard);
         if kerai_private.touched_since(item.guard, item.author, item.member, item.base) then

@@ -146,10 +146,12 @@ as $$
 #variable_conflict use_variable
 declare
     job kerai.tasks := kerai_private.require_task(task);
-    new_id constant uuid := gen_random_uuid();
+    -- A draft names the swarm, and so the instance whose key signs the lanes: see kerai_private.check_changeset.
+    new_id constant uuid := case when grouped then left(replace(gen_random_uuid()::text, '-', ''), 16)
+        || left(encode(sha256(kerai_private.instance_public_key()), 'hex'), 16) else gen_random_uuid()::text end;
     new_swarm kerai.swarms;
     -- Names need not be unique, author ids must be.
-    lane_name constant text := format('%s-%s', coalesce(name, 'swarm'), left(new_id::text, 8));
+    lane_name constant text := format('%s-%s', left(coalesce(name, 'swarm'), 180), left(new_id::text, 8));
     lane_author text;
 begin
     if grouped is null or lanes is null or lanes not between 1 and 64 then

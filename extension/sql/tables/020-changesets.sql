@@ -29,7 +29,7 @@ create table kerai.changesets (
 -- Source text compresses well and lz4 costs a tenth of pglz.
 alter table kerai.changesets alter column document set compression lz4;
 create index changesets_received on kerai.changesets using brin (received_at);
-create unique index changesets_draft on kerai.changesets (draft_id) where draft_id is not null;
+create index changesets_draft on kerai.changesets (draft_id) where draft_id is not null;
 create index changesets_member on kerai.changesets (member, arrival) where member is not null;
 
 comment on table kerai.changesets is 'The truth: every changeset as it was signed, byte for byte, in the order of arrival.';

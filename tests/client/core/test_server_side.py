@@ -1,13 +1,15 @@
-"""What PL/Python calls, without a server: the instance's key and the replay of moves."""
+"""What PL/Python calls, without a server: the instance's key, the sealing of drafts, the replay of moves."""
 
 from __future__ import annotations
 
+import json
 import stat
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nacl.signing import SigningKey
 
 from kerai import changeset, server
 
@@ -43,6 +45,65 @@ def test_a_file_with_another_key_is_not_used(tmp_path: Path) -> None:
     (tmp_path / "kerai" / names[0]).rename(tmp_path / "kerai" / names[1])
     with pytest.raises(ValueError, match=r"does not hold the key that it is named after"):
         server.sign_as_instance("text", str(tmp_path), second)
+
+
+def drafts(*texts: tuple[str, int, int]) -> list[tuple[int, str, int, int, str, bytes, bytes]]:
+    """Return drafts of (lane, highest clock seen, operations), as the server hands them over."""
+    member = SigningKey(bytes(32))
+    made = []
+    for place, (lane, seen, count) in enumerate(texts, start=7):
+        text = changeset.draft("ann.0", "s", [{"op": str(n)} for n in range(count)], message=f"{place}")
+        made.append((place, lane, seen, count, text, bytes(member.verify_key), changeset.sign(text, member)))
+    return made
+
+
+def test_sealed_drafts_follow_on_each_other_lane_by_lane(tmp_path: Path) -> None:
+    key = server.create_instance_key(str(tmp_path))
+    heads = {"a": (4, 9, b"\1" * 32), "b": (0, 0, None)}
+    given_drafts = drafts(("a", 0, 2), ("b", 3, 1), ("a", 20, 3), ("a", 7, 1), ("b", 0, 1))
+    sealed = server.seal_drafts(heads, key, str(tmp_path), given_drafts)
+    assert [(place, seq, lamport) for place, _, _, seq, lamport, _, _ in sealed] == [
+        (7, 5, 10),
+        (8, 1, 4),
+        (9, 7, 21),
+        (10, 10, 24),
+        (11, 2, 5),
+    ]
+    ids = [name for _, _, name, *_ in sealed]
+    assert [prev for *_, prev, _ in sealed] == [b"\1" * 32, None, ids[0], ids[2], ids[1]]
+    for (_, lane, _, _, text, member_key, _), envelope in zip(given_drafts, sealed, strict=True):
+        _, document, name, seq, lamport, prev, signature = envelope
+        assert name.hex() == changeset.changeset_id(document)
+        assert changeset.verify(document, signature, key)
+        whole = json.loads(document)
+        assert whole["draft"] == json.loads(text)
+        assert text in document
+        assert changeset.verify(text, bytes.fromhex(whole["member_signature"]), member_key)
+        assert (whole["author"], whole["seq"], whole["lamport"]) == (lane, seq, lamport)
+        assert whole["prev"] == (prev.hex() if prev else None)
+    assert heads == {"a": (4, 9, b"\1" * 32), "b": (0, 0, None)}
+
+
+def test_without_the_file_no_draft_is_sealed(tmp_path: Path) -> None:
+    assert server.seal_drafts({"a": (0, 0, None)}, bytes(32), str(tmp_path), drafts(("a", 0, 1))) == []
+
+
+GRAPHS = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=25)
+
+
+@given(GRAPHS)
+def test_the_nodes_on_cycles_are_those_that_reach_themselves(edges: list[tuple[int, int]]) -> None:
+    reached = set(edges)
+    for middle in range(10):
+        reached |= {(a, d) for a, b in reached if b == middle for c, d in reached if c == middle}
+    found = server.cyclic_nodes([str(a) for a, _ in edges], [str(b) for _, b in edges])
+    assert sorted(found) == sorted(str(node) for node in range(10) if (node, node) in reached)
+
+
+def test_a_cycle_longer_than_any_stack() -> None:
+    ring = [str(n) for n in range(50_000)]
+    assert sorted(server.cyclic_nodes([*ring, "x"], [*ring[1:], ring[0], "0"])) == sorted(ring)
+    assert server.cyclic_nodes(ring[:-1], ring[1:]) == []
 
 
 def test_a_move_onto_itself_or_below_itself_is_void() -> None:

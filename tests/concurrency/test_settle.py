@@ -1,0 +1,405 @@
+"""Many sessions submit and settle: whoever settles first merges for all, and nobody's work or answer is lost."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import tempfile
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+from psycopg import Connection
+from tests.concurrency.test_push import NAMES, assert_fold, at_once
+from tests.merge.batches import Parcel, push_each, receive_all
+from tests.merge.crew import Member, launch, status
+from tests.merge.live import Body, insert, logged, move, update
+from tests.merge.model import Operation, fold
+from tests.merge.observe import assert_state, scalar
+from tests.swarm.test_swarm import start_again
+
+from kerai import changeset
+from kerai_client.database import connect as connect_to
+from kerai_client.server import PrivateServer
+
+WRITERS = """
+select o.author, o.author_seq, o.lamport_ts, o.payload, coalesce(c.member, c.author) as writer
+from kerai.operations as o inner join kerai.changesets as c on c.id = o.changeset_id"""
+
+
+@pytest.fixture
+def members(connect: Any) -> Callable[..., list[Member]]:
+    """Return a function that gives so many members of a swarm, each with a session of his own."""
+
+    def make(count: int, swarm: str | None = None) -> list[Member]:
+        made = [Member(connect(), f"{'member' if swarm else 'author'}-{n}") for n in range(count)]
+        for each in made if swarm else []:
+            each.join(str(swarm))
+        return made
+
+    return make
+
+
+def operations(connection: Connection[Any], chance: random.Random, shared: list[str]) -> list[Body]:
+    """Return some random operations on what everybody else is changing too."""
+    known = [row["id"] for row in connection.execute("select id::text from kerai.nodes").fetchall()]
+    written: list[Body] = []
+    for _ in range(chance.randint(1, 5)):
+        node, other, name = chance.choice(known), chance.choice(known), chance.choice(NAMES)
+        written.append(
+            chance.choice(
+                [
+                    insert(str(uuid4()), node, name=name),
+                    insert(chance.choice(shared), node, name=name),
+                    move(node, other, chance.choice("abc")),
+                    *[update(chance.choice(known[:8]), content=f"{n}") for n in range(3)],
+                    update(node, name=name),
+                    {"op": chance.choice(["node_delete", "node_restore"]), "node": node},
+                    {"op": "edge_insert", "source": node, "target": other, "relation": "calls"},
+                    {"op": "perspective_set", "node": node, "weight": 0.5},
+                ]
+            )
+        )
+    return written
+
+
+def work(member: Member, swarm: str | None, nodes: list[str], shared: list[str], seed: int) -> Counter[str]:
+    """Push and submit, good ones and wrong ones; return how often which answer came."""
+    chance = random.Random(seed)
+    answers: Counter[str] = Counter()
+    for _ in range(6):
+        body = operations(member.connection, chance, shared)
+        wrong = chance.random() < 0.2
+        if wrong:
+            body = [*body, update(str(uuid4()), content="of a node that is not there")]
+        guard = chance.choice(nodes) if chance.random() < 0.1 else None
+        document = (
+            member.draft(swarm, *body, guard=guard)
+            if swarm and chance.random() < 0.8
+            else member.own(*body, guard=guard)
+        )
+        answer = (
+            member.send(document) if chance.random() < 0.3 else member.settle(member.submit(document))
+        )
+        # What names a node that is not there is refused, and nothing else is.
+        if answer.get("code") == "KR006" and wrong:
+            answers["wrong"] += 1
+        else:
+            assert not wrong or status(answer) == "stale", answer
+            answers[status(answer)] += 1
+    return answers
+
+
+def assert_written(connection: Connection[Any]) -> None:
+    """Check that the state is the fold, where views are those of the members that wrote them."""
+    rows = connection.execute(WRITERS).fetchall()
+    log = [Operation(row["author"], row["author_seq"], row["lamport_ts"], row["payload"]) for row in rows]
+    state = fold(log)
+    by_place = {(row["author"], row["author_seq"]): row["writer"] for row in rows}
+    views = {}
+    for operation in sorted(log, key=lambda each: each.stamp):
+        if operation.body["op"] == "perspective_set":
+            key = by_place[operation.author, operation.seq], operation.body["node"], None
+            views[key] = (float(operation.body["weight"]), None)
+    state.perspectives = dict(views)
+    assert_state(connection, state)
+    assert scalar(connection, "select kerai.version_vector()") == dict(Counter(each.author for each in log))
+
+
+@pytest.mark.parametrize("lanes", [None, 1, 3])
+def test_many_sessions_settle_push_and_read(connect: Any, members: Any, lanes: int | None) -> None:
+    setup = connect()
+    swarm = launch(setup, lanes)[1] if lanes else None
+    crew = members(16, swarm)
+    nodes, shared = [str(uuid4()) for _ in range(10)], [str(uuid4()) for _ in range(8)]
+    crew[0].send(crew[0].own(*(insert(node, nodes[n // 2] if n else None) for n, node in enumerate(nodes))))
+    done = threading.Event()
+
+    def read() -> int:
+        looks = 0
+        connection = connect()
+        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        while not done.is_set():
+            with connection.transaction():
+                assert_written(connection)
+            looks += 1
+        return looks
+
+    with ThreadPoolExecutor(1) as pool:
+        reader = pool.submit(read)
+        try:
+            jobs = [partial(work, each, swarm, nodes, shared, n) for n, each in enumerate(crew)]
+            answers: Counter[str] = sum(at_once(jobs), Counter())
+        finally:
+            done.set()
+        assert reader.result(timeout=60) > 0
+    assert sum(answers.values()) == 16 * 6
+    assert set(answers) <= {"merged", "stale", "wrong"}, answers
+    assert answers["merged"] > 40
+    assert answers["wrong"] > 5
+    assert_written(setup)
+    assert scalar(setup, "select count(*) from kerai.changesets") == answers["merged"] + 1
+    assert scalar(setup, "select count(*) from kerai_private.submissions where outcome is null") <= answers["wrong"]
+    for each in crew:
+        each.connection.close()
+    # Told when a session ends, and not merely survived: nobody ever waited in a circle.
+    assert scalar(setup, "select deadlocks from pg_stat_database where datname = current_database()") == 0
+
+
+def test_whoever_settles_first_merges_what_waits(members: Any) -> None:
+    crew = members(4)
+    tickets = [each.submit(each.own(insert(str(uuid4())))) for each in crew]
+    assert status(crew[3].settle(tickets[3])) == "merged"
+    assert scalar(crew[0].connection, "select count(*) from kerai.changesets") == 4
+    results = [each.settle(ticket) for each, ticket in zip(crew[:3], tickets[:3], strict=True)]
+    assert [(each["status"], each["applied"], each["first_seq"]) for each in results] == [("merged", 1, 1)] * 3
+    assert_fold(crew[0].connection)
+
+
+def test_a_refused_leader_loses_nobodys_work_and_keeps_its_refusal(members: Any) -> None:
+    ann, bob, cleo = members(3)
+    good = ann.submit(ann.own(insert(str(uuid4()))))
+    bad = bob.submit(bob.own(update(str(uuid4()), content="x")))
+    other = cleo.submit(cleo.own(insert(str(uuid4()))))
+    first = bob.settle(bad)
+    assert first["code"] == "KR006"
+    assert status(cleo.settle(other)) == "merged"
+    assert [status(ann.settle(good)), bob.settle(bad), bob.settle(bad)] == ["merged", first, first]
+    assert_fold(ann.connection)
+
+
+def test_one_author_submits_several_and_settles_the_last_first(members: Any, monkeypatch: Any) -> None:
+    (ann,) = members(1)
+    root = str(uuid4())
+    ann.send(ann.own(insert(root)))
+    with ann.connection.transaction(force_rollback=True):
+        documents = []
+        for _ in range(4):
+            documents.append(ann.own(insert(str(uuid4()), root)))
+            ann.send(documents[-1])
+    # However few are merged at once.
+    ann.connection.execute("create or replace function kerai_private.most_at_once() returns int return 2")
+    tickets = [ann.submit(each) for each in documents]
+    results = [ann.settle(ticket) for ticket in reversed(tickets)]
+    assert [(each.get("status"), each.get("first_seq")) for each in results] == [("merged", n) for n in (5, 4, 3, 2)]
+
+
+def test_a_result_is_given_once(members: Any) -> None:
+    ann, bob, *others = members(6)
+    ticket = ann.submit(ann.own(insert(str(uuid4()))))
+    assert status(bob.settle(ticket)) == "merged"
+    assert ann.settle(ticket)["code"] == "KR006"
+    for _ in range(6):
+        ticket = ann.submit(document := ann.own(insert(str(uuid4()))))
+        # Before and after somebody else has merged it.
+        if random.Random(ticket).random() < 0.5:
+            bob.settle(bob.submit(bob.own(insert(str(uuid4())))))
+        answers = Counter(status(each) for each in at_once([partial(each.settle, ticket) for each in others]))
+        assert answers == {"merged": 1, "KR006": 3}
+        assert status(ann.settle(ann.submit(document))) == "duplicate"
+    assert scalar(ann.connection, "select count(*) from kerai_private.submissions") == 0
+
+
+def test_a_fork_among_what_waits_is_kept_as_evidence(members: Any) -> None:
+    """Though the other half of it is not committed yet."""
+    ann, bob = members(2)
+    documents = [ann.own(insert(str(uuid4())), message=text) for text in ("one", "two")]
+    first, second = (ann.submit(each) for each in documents)
+    assert status(bob.settle(bob.submit(bob.own(insert(str(uuid4())))))) == "merged"
+    assert status(ann.settle(first)) == "merged"
+    assert ann.settle(second)["code"] == "KR003"
+    rows = ann.connection.execute(
+        """select author, seq, first_changeset::text as first, second_changeset::text as second, first_signature,
+            second_signature from kerai.forks"""
+    ).fetchall()
+    assert rows == [
+        {
+            "author": ann.author,
+            "seq": 1,
+            "first": documents[0],
+            "second": documents[1],
+            "first_signature": changeset.sign(documents[0], ann.key),
+            "second_signature": changeset.sign(documents[1], ann.key),
+        }
+    ]
+
+
+def test_results_that_nobody_came_for_are_removed(members: Any) -> None:
+    ann, bob = members(2)
+    ticket, bad = ann.submit(ann.own(insert(str(uuid4())))), ann.submit(ann.own(update(str(uuid4()), content="")))
+    bob.settle(bob.submit(bob.own(insert(str(uuid4())))))
+    ann.connection.execute("update kerai_private.submissions set submitted_at = now() - interval '2 hours'")
+    waiting = ann.submit(ann.own(insert(str(uuid4()))))
+    bob.settle(bob.submit(bob.own(insert(str(uuid4())))))
+    assert [ann.settle(each)["code"] for each in (ticket, bad)] == ["KR006"] * 2
+    assert status(ann.settle(waiting)) == "merged"
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_an_open_settlement_holds_others_up_and_loses_nothing(members: Any, connect: Any, end: str) -> None:
+    ann, bob, cleo = members(3)
+    connect().execute("alter function kerai.settle(uuid) set lock_timeout = '100ms'")
+    ticket = ann.submit(ann.own(insert(str(uuid4()))))
+    waiting = bob.submit(bob.own(insert(str(uuid4()))))
+    ann.connection.execute("begin")
+    assert status(ann.settle(ticket)) == "merged"
+    late = cleo.submit(cleo.own(insert(str(uuid4()))))
+    for each, its in ((bob, waiting), (cleo, late)):
+        refusal = each.settle(its)
+        assert refusal["code"] == "KR009"
+        assert "lock timeout" in refusal["detail"]
+    assert scalar(connect(), "select count(*) from kerai.changesets") == 0
+    ann.connection.execute(end)
+    assert status(bob.settle(waiting)) == "merged"
+    assert status(cleo.settle(late)) == "merged"
+    assert ann.settle(ticket).get("status", "KR006") == ("KR006" if end == "commit" else "merged")
+    assert_fold(ann.connection)
+    assert scalar(connect(), "select count(*) from kerai.changesets") == 3
+
+
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+def test_settling_must_see_what_others_have_just_merged(members: Any, level: str) -> None:
+    (ann,) = members(1)
+    ticket = ann.submit(ann.own(insert(str(uuid4()))))
+    ann.connection.execute(f"begin isolation level {level}")
+    assert status(ann.settle(ticket)) == "KR011"
+    ann.connection.execute("rollback")
+    assert status(ann.settle(ticket)) == "merged"
+
+
+def test_agents_may_submit_and_settle_and_readers_may_not(role_connection: Any) -> None:
+    ann, reader = Member(role_connection("kerai_agent"), "ann"), role_connection("kerai_reader")
+    document = ann.own(insert(str(uuid4())))
+    assert status(ann.settle(ann.submit(document))) == "merged"
+    for call in ("kerai.submit('{}', '')", "kerai.settle(gen_random_uuid())", "kerai_private.submissions"):
+        for connection in (reader, ann.connection)[: 1 if call.startswith("kerai.") else 2]:
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute(f"select * from {call}")
+
+
+def test_a_scope_holds_in_a_batch(connect: Any) -> None:
+    """What an earlier changeset of the batch brings or moves is in no tree yet when the batch is judged."""
+    connection = connect()
+    ann, bob, cleo = (Member(connection, name) for name in ("ann", "bob", "cleo"))
+    root, inside, outside, child = (str(uuid4()) for _ in range(4))
+    ann.send(ann.own(insert(root), insert(inside, root), insert(outside, root), insert(child, inside)))
+    task, swarm = launch(connection, None, scope=inside)
+    for each in (bob, cleo):
+        each.join(swarm)
+    new = str(uuid4())
+    stories = (
+        ("what was brought", insert(new, outside), update(new, content="x")),
+        ("what was moved", move(child, outside), update(child, content="x")),
+    )
+    seen = scalar(connection, "select kerai.version_vector()")
+    lamport = 1 + scalar(connection, "select max(last_lamport) from kerai.changesets")
+    for about, first, second in stories:
+        one = changeset.build(bob.author, 1, lamport, [first], base=seen)
+        both = seen | {bob.author: 1}
+        two = changeset.build(cleo.author, 1, lamport + 1, [second], base=both, task=task)
+        page = [
+            Parcel(text, changeset.sign(text, each.key), each.public_key)
+            for each, text in ((bob, one), (cleo, two))
+        ]
+        for take in (push_each, partial(receive_all, judge=True)):
+            with connection.transaction(force_rollback=True):
+                assert [status(each) for each in take(connection, page)] == ["merged", "KR007"], about
+
+
+@pytest.fixture
+def own_server() -> Iterator[PrivateServer]:
+    """A server that a test may kill, as durable as a real one."""
+    folder = Path(tempfile.mkdtemp(prefix="kerai-settle-"))
+    folder.chmod(0o755)
+    private = PrivateServer(folder / "server")
+    try:
+        private.up()
+        yield private
+    finally:
+        private.destroy()
+        shutil.rmtree(folder)
+
+
+def kill(server: PrivateServer) -> None:
+    """End the server at once, and start it again."""
+    postmaster = server.pid()
+    assert postmaster is not None
+    os.kill(postmaster, signal.SIGKILL)
+    start_again(server)
+
+
+def test_kill_9_between_submit_and_settle(own_server: PrivateServer) -> None:
+    with connect_to(own_server.dsn) as connection:
+        ann, bob = (Member(connection, name) for name in ("ann", "bob"))
+        done = ann.own(insert(str(uuid4())))
+        assert status(ann.settle(ann.submit(done))) == "merged"
+        waiting = bob.own(insert(str(uuid4())))
+        ticket = bob.submit(waiting)
+        kill(own_server)
+    with connect_to(own_server.dsn) as connection:
+        ann.connection = bob.connection = connection
+        assert bob.settle(ticket)["code"] == "KR006"
+        assert status(ann.settle(ann.submit(done))) == "duplicate"
+        assert status(bob.settle(bob.submit(waiting))) == "merged"
+        assert_fold(connection)
+
+
+def test_kill_9_while_many_settle(own_server: PrivateServer) -> None:
+    """What was answered is there; what was not is merged once, whether it was merged before or not."""
+    with connect_to(own_server.dsn) as setup:
+        _, swarm = launch(setup, 2)
+        crew = [Member(connect_to(own_server.dsn), f"member-{n}") for n in range(6)]
+        for each in crew:
+            each.join(swarm)
+    begun = threading.Semaphore(0)
+
+    def write(member: Member, *body: Body) -> str:
+        return member.draft(swarm, *body) if member in crew[:4] else member.own(*body)
+
+    def toil(member: Member) -> tuple[list[str], str]:
+        answered: list[str] = []
+        document = write(member, insert(str(uuid4())))
+        while True:
+            try:
+                result = member.settle(member.submit(document))
+            except psycopg.Error:
+                return answered, document
+            if "status" not in result:
+                assert member.connection.broken, result
+                return answered, document
+            assert result["status"] == "merged"
+            answered.append(document)
+            begun.release()
+            try:
+                document = write(member, insert(node := str(uuid4())), move(node, None, "b"))
+            except psycopg.Error:
+                return answered[:-1], document
+
+    with ThreadPoolExecutor(len(crew)) as pool:
+        futures = [pool.submit(toil, each) for each in crew]
+        for _ in range(20):
+            assert begun.acquire(timeout=60)
+        kill(own_server)
+        results = [future.result(timeout=60) for future in futures]
+    answers: Counter[str] = Counter()
+    with connect_to(own_server.dsn) as connection:
+        for each, (answered, unknown) in zip(crew, results, strict=True):
+            each.connection.close()
+            each.connection = connection
+            assert [status(each.send(document)) for document in answered] == ["duplicate"] * len(answered)
+            answers[status(each.settle(each.submit(unknown)))] += 1
+            assert status(each.send(write(each, insert(str(uuid4()))))) == "merged"
+        assert set(answers) <= {"merged", "duplicate"}
+        answered_count = sum(len(answered) for answered, _ in results)
+        assert answered_count >= 20
+        assert scalar(connection, "select count(*) from kerai.changesets") == answered_count + 2 * len(crew)
+        assert_written(connection)

@@ -1,0 +1,150 @@
+"""Moves that meet: each story in every causal order and in pages of every size, with the tree that it must end in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+from uuid import UUID
+
+from psycopg import Connection
+from tests.merge.batches import everything, in_pages, parcel
+from tests.merge.live import Body, insert, move
+from tests.merge.model import fold
+from tests.merge.observe import assert_state, scalar, tree
+from tests.merge.worlds import Author, Instance, Signed, World
+
+ROOT, A, B, C, D, E = (str(UUID(int=n)) for n in range(1, 7))
+
+
+class Story(World):
+    """A world that is told: who does what, having seen whom."""
+
+    def do(self, who: int, *operations: Body, seeing: Sequence[int] = ()) -> None:
+        """Let an author sign operations on all that he and those others have done."""
+        author: Author = self.authors[who]
+        for other in seeing:
+            for signed in self.authors[other].pushed[-1:]:
+                for name, seq in {**signed.base, signed.author: signed.last_seq}.items():
+                    author.seen[name] = max(author.seen.get(name, 0), seq)
+        author.open = list(operations)
+        self.close(author)
+
+    def orders(self) -> Iterator[list[Signed]]:
+        """Yield every causal order."""
+
+        def rest(order: list[Signed], waiting: list[Signed]) -> Iterator[list[Signed]]:
+            if not waiting:
+                yield order
+            have = {each.author: each.last_seq for each in order}
+            for each in waiting:
+                if have.get(each.author, 0) == each.seq - 1 and all(
+                    have.get(name, 0) >= seq for name, seq in each.base.items()
+                ):
+                    yield from rest([*order, each], [other for other in waiting if other is not each])
+
+        yield from rest([], list(self.changesets))
+
+
+def void(connection: Connection[Any]) -> int:
+    """Count the moves that do not count."""
+    return int(scalar(connection, "select count(*) from kerai_private.moves where void"))
+
+
+def assert_ends(instance: Instance, story: Story, parents: dict[str, str | None], voids: int) -> None:
+    """Check that every order and page size ends with these parents and so many void moves."""
+    final = fold(story.operations)
+    assert {node: final.nodes[node].parent for node in parents} == parents
+    states = []
+    orders = list(story.orders())
+    assert len(orders) > 1
+    for order in orders:
+        for size in (1, 2, 10_000):
+            with instance() as connection:
+                outcomes = in_pages(connection, [parcel(each) for each in order], size)
+                assert [each["status"] for each in outcomes] == ["merged"] * len(order)
+                assert_state(connection, final)
+                assert void(connection) == voids
+                states.append(everything(connection) | {"arrivals": None})
+    assert all(state == states[0] for state in states)
+
+
+def start(authors: int, *operations: Body) -> Story:
+    """Begin with a tree that all authors know."""
+    story = Story(authors)
+    story.do(0, *operations)
+    return story
+
+
+def test_three_moves_that_make_a_cycle_together(instance: Instance) -> None:
+    story = start(4, insert(A), insert(B), insert(C))
+    for who, (node, parent) in enumerate([(A, B), (B, C), (C, A)], start=1):
+        story.do(who, move(node, parent), seeing=[0])
+    # Equal clocks: the order is that of the authors' ids, Ann before ann-2 before éva.
+    assert [each.author[:3] for each in story.authors] == ["bob", "Ann", "éva", "ann"]
+    assert_ends(instance, story, {A: B, B: None, C: A}, voids=1)
+
+
+def test_a_void_move_is_freed_by_a_late_one_and_makes_another_void(instance: Instance) -> None:
+    """A goes below B, B below A (void); late and earlier, A becomes a move away: then B's counts and C's does not."""
+    story = start(4, insert(A), insert(B), insert(C, A), insert(D))
+    story.do(1, move(A, B), seeing=[0])
+    story.do(2, move(D, D), move(B, C), seeing=[0])
+    story.do(3, move(D, D), move(D, D), move(A, None, "z"), move(C, D), seeing=[0])
+    final = fold(story.operations)
+    assert final.nodes[A].parent is None
+    assert_ends(instance, story, {A: None, B: None, C: D}, voids=4)
+
+
+def test_a_late_move_frees_one_that_was_void(instance: Instance) -> None:
+    story = start(3, insert(A), insert(B, A), insert(C))
+    # Its clock is later, so that what is pushed last here comes before it in the fold.
+    story.do(1, move(C, C), move(C, C), move(A, B), seeing=[0])
+    story.do(2, move(B, None), seeing=[0])
+    assert_ends(instance, story, {A: B, B: None}, voids=2)
+
+
+def test_a_move_to_itself_and_below_itself(instance: Instance) -> None:
+    story = start(2, insert(A), insert(B, A))
+    story.do(1, move(A, A), move(A, B), move(B, B), seeing=[0])
+    story.do(0, move(B, A, "z"))
+    assert_ends(instance, story, {A: None, B: A}, voids=3)
+
+
+def test_a_late_insert_of_a_sibling(instance: Instance) -> None:
+    """Siblings with one position order by the stamp of what placed them, whenever that came."""
+    story = start(3, insert(ROOT), insert(A, ROOT))
+    story.do(1, insert(B, ROOT), seeing=[0])
+    story.do(2, insert(C, ROOT), move(A, ROOT), seeing=[0])
+    assert_ends(instance, story, {A: ROOT, B: ROOT, C: ROOT}, voids=0)
+    with instance() as connection:
+        in_pages(connection, [parcel(each) for each in story.changesets], 10)
+        # Ann's and éva's inserts have one clock; A's was placed after both.
+        assert [row.id for row in tree(connection, ROOT)] == [ROOT, B, C, A]
+
+
+def test_a_parent_is_deleted_while_its_child_moves_out(instance: Instance) -> None:
+    story = start(3, insert(ROOT), insert(A, ROOT), insert(B, A), insert(C, A))
+    story.do(1, {"op": "node_delete", "node": A}, seeing=[0])
+    story.do(2, move(B, ROOT), seeing=[0])
+    assert_ends(instance, story, {A: ROOT, B: ROOT, C: A}, voids=0)
+    with instance() as connection:
+        in_pages(connection, [parcel(each) for each in story.changesets], 10)
+        assert [row.id for row in tree(connection)] == [ROOT, B]
+
+
+def test_two_insert_one_node_and_move_it(instance: Instance) -> None:
+    """The earlier insert counts, also when it comes last: moves of before have then started from elsewhere."""
+    story = start(3, insert(A), insert(B), insert(C))
+    story.do(1, insert(D, A), insert(E, D), move(D, B), seeing=[0])
+    # Later clocks for the same node, and moves that are void only from one of the two places.
+    story.do(2, move(C, None, "c"), insert(D, C), move(C, D), move(A, D), seeing=[0])
+    story.do(1, move(B, E))
+    assert_ends(instance, story, {D: B, A: D, B: None, C: D, E: D}, voids=1)
+
+
+def test_an_earlier_insert_makes_a_void_move_count(instance: Instance) -> None:
+    story = start(3, insert(A), insert(B))
+    story.do(2, move(B, None, "q"), insert(C, A), move(A, C), seeing=[0])
+    story.do(1, insert(C, B), seeing=[0])
+    # With éva's own insert A would go below its own child; Ann's, which is earlier, has put C below B.
+    assert_ends(instance, story, {C: B, A: C, B: None}, voids=0)

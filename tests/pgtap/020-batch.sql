@@ -1,0 +1,88 @@
+-- Batches, submit and settle: what is refused at once, what is refused later, and that a result is given once.
+begin;
+\ir 010-helpers.psql
+select no_plan();
+
+-- 1 root / 2, 3 leaves, by ann
+select is(pg_temp.push('ann', pg_temp.ins(1), pg_temp.ins(2, 1), pg_temp.ins(3, 1)), 'merged', 'a tree');
+create function pg_temp.one(n int default 2) returns jsonb
+language sql as $$ select to_jsonb(array[pg_temp.upd(n, '{"content": "x"}')]) $$;
+
+create function pg_temp.submit(name text, document text) returns uuid
+language sql as $$ select kerai.submit(document::json, pg_temp.sign(document, name), pg_temp.key(name)) $$;
+
+create function pg_temp.settling(ticket uuid) returns text
+language sql as $$ select format('select kerai.settle(%L)', ticket) $$;
+
+create function pg_temp.page(variadic given text[]) returns kerai_private.incoming[]
+language sql as $$
+    select array_agg(row(d.text, pg_temp.sign(d.text, d.name), pg_temp.key(d.name))::kerai_private.incoming order by d.n)
+    from (select given[2 * n - 1] as name, given[2 * n] as text, n from generate_series(1, cardinality(given) / 2) as n) as d
+$$;
+
+-- submit refuses at once what is malformed or not signed
+select pg_temp.document('ann', pg_temp.one()) as document \gset
+select pg_temp.refuses(format('select kerai.submit(%L, %L)', :'document', bad), 'KR001', message, 'author: ann', 'Ed25519|kerai-changeset-v1',
+    message) from (values (null::bytea, 'a changeset must be signed'), ('\x00', 'the signature does not verify'),
+    (pg_temp.sign(:'document', 'bob'), 'the signature does not verify')) as v (bad, message);
+select pg_temp.refuses(format('select kerai.submit(%L, %L, %L)', :'document', pg_temp.sign(:'document', 'ann'), pg_temp.key('bob')),
+    'KR002', 'the author id does not match the public key', 'author: ann', 'sha256', 'the key of another');
+select pg_temp.refuses(format('select kerai.submit(%L, %L)', d, pg_temp.sign(d, 'new')), 'KR006', 'no such author', 'author: new',
+    'public_key', 'somebody new, not introduced') from pg_temp.document('new', pg_temp.one()) as d;
+select pg_temp.refuses(format('select kerai.submit(%L, %L, %L)', d, pg_temp.sign(d, 'ann'), pg_temp.key('ann')), 'KR005', message,
+    detail, hint, message)
+from (values
+    ('[]', 'a changeset is a JSON object', 'given: array', 'JSON object'),
+    (pg_temp.document('ann', '[]'), 'too few or too many operations', '0 operations', 'Split'),
+    (pg_temp.document('ann', pg_temp.one(), '{}', '{base}'), 'the changeset lacks a key', 'missing: base', 'It has'),
+    (pg_temp.document('ann', '[{"op": "x"}]'), 'an operation is malformed', 'operation 0', 'Correct'),
+    (pg_temp.document('ann', '[{"op": "node_delete", "node": "zzzzzzzz-0000-4000-8000-000000000001"}]'),
+        'an operation is malformed', 'operation 0', 'Correct')) as v (d, message, detail, hint);
+select pg_temp.refuses('select kerai.submit(null, null)', 'KR005', 'a changeset is needed', 'given: null', 'JSON', 'nothing');
+select is(count(*), 0::bigint, 'none of them waits') from kerai_private.submissions;
+
+-- settle
+select pg_temp.refuses(pg_temp.settling(ticket), 'KR006', 'no such ticket', 'ticket: ', 'Submit the changeset again', about)
+from (values (null::uuid, 'no ticket'), (gen_random_uuid(), 'an unknown ticket')) as v (ticket, about);
+
+select pg_temp.submit('ann', :'document') as ann, pg_temp.submit('bob', pg_temp.document('bob', pg_temp.one(3))) as bob,
+    pg_temp.submit('cleo', pg_temp.document('cleo', pg_temp.one(9))) as cleo,
+    pg_temp.submit('ann', :'document') as again \gset
+select is((r.status, r.applied, r.first_seq, r.last_seq)::text, '(merged,1,1,1)', 'the second is settled first')
+from kerai.settle(:'bob') as r;
+select is((r.status, r.applied, r.first_seq, r.last_seq, r.changeset_id)::text,
+    ('merged'::text, 1, 4, 4, sha256(convert_to(:'document', 'UTF8')))::text, 'the first was merged with it')
+from kerai.settle(:'ann') as r;
+select is((r.status, r.applied, r.first_seq, r.last_seq)::text, '(duplicate,0,4,4)', 'what came twice is a duplicate')
+from kerai.settle(:'again') as r;
+select pg_temp.refuses(pg_temp.settling(:'cleo'), 'KR006', 'no such node', 'operation 0 names node', 'kerai.nodes',
+    format('a refusal, for the %s time', n)) from generate_series(1, 2) as n;
+select pg_temp.refuses(pg_temp.settling(:'bob'), 'KR006', 'no such ticket', 'ticket: ', 'A result is given once', 'a result, twice');
+select is(array_agg((s.outcome).code), '{KR006}', 'only the refusal is kept') from kerai_private.submissions as s;
+select is(count(*), 0::bigint, 'a refused author is not introduced by it')
+from kerai.changesets as c where c.author = pg_temp.author('cleo');
+
+-- guards: judged when it is settled
+select pg_temp.document('ann', pg_temp.one(), jsonb_build_object('guard', pg_temp.node(1))) as guarded \gset
+select pg_temp.submit('bob', pg_temp.document('bob', pg_temp.one(3))) as bob, pg_temp.submit('ann', :'guarded') as ann \gset
+select is((kerai.settle(:'bob')).status, 'merged', 'one touches the subtree');
+select is((r.status, r.applied)::text, '(stale,0)', 'so the other is stale') from kerai.settle(:'ann') as r;
+
+-- receive_all: each its own outcome, in the order in which they are given
+select pg_temp.document('ann', pg_temp.one()) as good, pg_temp.document('ann', pg_temp.one(), '{"message": "fork"}') as fork,
+    pg_temp.document('dan', pg_temp.one()) as dan, pg_temp.document('eve', pg_temp.one(), '{"lamport": 1}') as eve \gset
+select results_eq($$
+    select o.n, coalesce(o.status, o.code), o.detail is not null, o.hint is not null
+    from kerai_private.receive_all(pg_temp.page('ann', $$ || quote_literal(:'good') || $$, 'ann', '[]', 'ann', $$ || quote_literal(:'fork')
+        || $$, 'eve', $$ || quote_literal(:'eve') || $$, 'dan', $$ || quote_literal(:'dan') || $$, 'ann', $$ || quote_literal(:'good')
+        || $$), judge => false) as o order by o.n$$,
+    $$values (1, 'merged', false, false), (2, 'KR005', true, true), (3, 'KR003', true, true), (4, 'KR005', true, true),
+        (5, 'merged', false, false), (6, 'duplicate', false, false)$$, 'outcomes of a page');
+select is(count(*), 0::bigint, 'an empty page') from kerai_private.receive_all('{}', judge => true);
+-- What comes from elsewhere was guarded there.
+select is((o.status, o.applied)::text, '(merged,1)', 'guards are not judged again')
+from kerai_private.receive_all(pg_temp.page('ann',
+    pg_temp.document('ann', pg_temp.one(), jsonb_build_object('guard', pg_temp.node(1), 'base', '{}'::jsonb))), judge => false) as o;
+
+select finish();
+rollback;
