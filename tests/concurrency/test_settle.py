@@ -22,7 +22,7 @@ from psycopg import Connection
 from tests.concurrency.test_push import NAMES, assert_fold, at_once
 from tests.merge.batches import Parcel, push_each, receive_all
 from tests.merge.crew import Member, launch, status
-from tests.merge.live import Body, insert, logged, move, update
+from tests.merge.live import Body, insert, move, update
 from tests.merge.model import Operation, fold
 from tests.merge.observe import assert_state, scalar
 from tests.swarm.test_swarm import start_again
@@ -87,9 +87,7 @@ def work(member: Member, swarm: str | None, nodes: list[str], shared: list[str],
             if swarm and chance.random() < 0.8
             else member.own(*body, guard=guard)
         )
-        answer = (
-            member.send(document) if chance.random() < 0.3 else member.settle(member.submit(document))
-        )
+        answer = member.send(document) if chance.random() < 0.3 else member.settle(member.submit(document))
         # What names a node that is not there is refused, and nothing else is.
         if answer.get("code") == "KR006" and wrong:
             answers["wrong"] += 1
@@ -148,7 +146,10 @@ def test_many_sessions_settle_push_and_read(connect: Any, members: Any, lanes: i
     assert answers["wrong"] > 5
     assert_written(setup)
     assert scalar(setup, "select count(*) from kerai.changesets") == answers["merged"] + 1
-    assert scalar(setup, "select count(*) from kerai_private.submissions where outcome is null") <= answers["wrong"]
+    assert (
+        scalar(setup, "select count(*) from kerai_private.submissions where outcome is null")
+        <= answers["wrong"]
+    )
     for each in crew:
         each.connection.close()
     # Told when a session ends, and not merely survived: nobody ever waited in a circle.
@@ -161,7 +162,9 @@ def test_whoever_settles_first_merges_what_waits(members: Any) -> None:
     assert status(crew[3].settle(tickets[3])) == "merged"
     assert scalar(crew[0].connection, "select count(*) from kerai.changesets") == 4
     results = [each.settle(ticket) for each, ticket in zip(crew[:3], tickets[:3], strict=True)]
-    assert [(each["status"], each["applied"], each["first_seq"]) for each in results] == [("merged", 1, 1)] * 3
+    assert [(each["status"], each["applied"], each["first_seq"]) for each in results] == [
+        ("merged", 1, 1)
+    ] * 3
     assert_fold(crew[0].connection)
 
 
@@ -190,7 +193,9 @@ def test_one_author_submits_several_and_settles_the_last_first(members: Any, mon
     ann.connection.execute("create or replace function kerai_private.most_at_once() returns int return 2")
     tickets = [ann.submit(each) for each in documents]
     results = [ann.settle(ticket) for ticket in reversed(tickets)]
-    assert [(each.get("status"), each.get("first_seq")) for each in results] == [("merged", n) for n in (5, 4, 3, 2)]
+    assert [(each.get("status"), each.get("first_seq")) for each in results] == [
+        ("merged", n) for n in (5, 4, 3, 2)
+    ]
 
 
 def test_a_result_is_given_once(members: Any) -> None:
@@ -235,7 +240,10 @@ def test_a_fork_among_what_waits_is_kept_as_evidence(members: Any) -> None:
 
 def test_results_that_nobody_came_for_are_removed(members: Any) -> None:
     ann, bob = members(2)
-    ticket, bad = ann.submit(ann.own(insert(str(uuid4())))), ann.submit(ann.own(update(str(uuid4()), content="")))
+    ticket, bad = (
+        ann.submit(ann.own(insert(str(uuid4())))),
+        ann.submit(ann.own(update(str(uuid4()), content=""))),
+    )
     bob.settle(bob.submit(bob.own(insert(str(uuid4())))))
     ann.connection.execute("update kerai_private.submissions set submitted_at = now() - interval '2 hours'")
     waiting = ann.submit(ann.own(insert(str(uuid4()))))

@@ -73,7 +73,9 @@ def everything(connection: Connection[Any]) -> dict[str, Any]:
 
 def receive_all(connection: Connection[Any], page: Sequence[Parcel], judge: bool = False) -> list[Outcome]:
     """Take a page in one batch."""
-    columns = [list(column) for column in zip(*((p.document, p.signature, p.public_key) for p in page), strict=True)]
+    columns = [
+        list(column) for column in zip(*((p.document, p.signature, p.public_key) for p in page), strict=True)
+    ]
     return connection.execute(RECEIVE, [*(columns or [[], [], []]), judge]).fetchall()
 
 
@@ -127,7 +129,9 @@ def spoiled(signed: Signed, chance: random.Random, world: World) -> Parcel:
         case 1:
             return Parcel(signed.document + " ", signed.signature, signed.public_key, "another text")
         case 2:
-            key = next(bytes(key.verify_key) for key in KEYS.values() if bytes(key.verify_key) != signed.public_key)
+            key = next(
+                bytes(key.verify_key) for key in KEYS.values() if bytes(key.verify_key) != signed.public_key
+            )
             return Parcel(signed.document, signed.signature, key, "another's key")
         case 3:
             return resigned(signed, "a gap", seq=whole["seq"] + chance.randint(1, 3))

@@ -86,9 +86,7 @@ def launch(
 ) -> tuple[str, str]:
     """Make a task and launch a swarm for it, grouped when it has lanes; return the ids of both."""
     named = "".join(f", {key} => %s" for key in task)
-    made = scalar(
-        connection, f"select (kerai.create_task('d', 'true'{named})).id::text", list(task.values())
-    )
+    made = scalar(connection, f"select (kerai.create_task('d', 'true'{named})).id::text", list(task.values()))
     swarm = scalar(
         connection,
         "select id::text from kerai.launch_swarm(%s, %s, grouped => %s, lanes => %s)",

@@ -28,7 +28,9 @@ from kerai.changesets where member is not null order by arrival"""
 def crew(connect: Any) -> Callable[..., tuple[Connection[Any], str, list[Member]]]:
     """Return a function that launches a grouped swarm: connection, swarm and its members."""
 
-    def make(members: int = 2, lanes: int | None = 1, **task: Any) -> tuple[Connection[Any], str, list[Member]]:
+    def make(
+        members: int = 2, lanes: int | None = 1, **task: Any
+    ) -> tuple[Connection[Any], str, list[Member]]:
         connection = connect()
         _, swarm = launch(connection, lanes, **task)
         joined = [Member(connection, f"member-{n}") for n in range(members)]
@@ -41,7 +43,9 @@ def crew(connect: Any) -> Callable[..., tuple[Connection[Any], str, list[Member]
 
 def told(connection: Connection[Any]) -> list[Parcel]:
     """Return everything that is merged here, as another instance gets it."""
-    rows = connection.execute("select changeset::text as c, signature, public_key from kerai.changesets_since('{}')")
+    rows = connection.execute(
+        "select changeset::text as c, signature, public_key from kerai.changesets_since('{}')"
+    )
     return [Parcel(row["c"], row["signature"], row["public_key"]) for row in rows]
 
 
@@ -96,7 +100,9 @@ def test_members_write_under_the_swarms_author_ids(
         assert (row["first_seq"], row["prev"]) == (seq + 1, prev)
         heads[row["author"]] = row["last_seq"], row["id"]
     assert sorted(texts[1:]) == sorted(draft for _, draft in drafts)
-    assert {row["member"]: row["author"] for row in rows}.items() == {(r["member"], r["author"]) for r in rows}
+    assert {row["member"]: row["author"] for row in rows}.items() == {
+        (r["member"], r["author"]) for r in rows
+    }
     assert_replicates(connection, second_database)
 
 
@@ -194,7 +200,7 @@ def test_a_draft_is_written_so_that_other_instances_read_the_same_text(
     connection, swarm, (ann, _) = crew()
     text = around.format(ann.draft(swarm, insert(str(uuid4()))))
     assert status(ann.send(text)) == "KR005"
-    spread = json.dumps(json.loads(ann.draft(swarm, insert(str(uuid4()), name="é \\ \"{}"))), indent=1)
+    spread = json.dumps(json.loads(ann.draft(swarm, insert(str(uuid4()), name='é \\ "{}'))), indent=1)
     assert status(ann.send(spread)) == "merged"
     assert_replicates(connection, second_database)
 
@@ -243,11 +249,11 @@ def test_what_was_changed_on_the_way_does_not_verify(second_database: Any) -> No
     key, member_key = bytes(instance.verify_key), bytes(member.verify_key)
     # The id of a swarm ends in its instance's fingerprint.
     swarm = str(UUID(hex="0" * 16 + changeset.author_id("", key).removeprefix(".")))
-    ops = [insert(str(uuid4()), name="é \\ \"{}")]
+    ops = [insert(str(uuid4()), name='é \\ "{}')]
     draft = changeset.draft(changeset.author_id("ann", member_key), swarm, ops, message="true")
     signature = changeset.sign(draft, member)
     lane = changeset.author_id("crew", key)
-    text = changeset.seal(lane, 1, 1, draft, member_key, signature, prev=None)
+    text = changeset.seal(lane, 1, 1, draft, member_key=member_key, member_signature=signature, prev=None)
     whole = json.loads(text)
 
     def seal(text: str) -> Parcel:
@@ -270,7 +276,13 @@ def test_what_was_changed_on_the_way_does_not_verify(second_database: Any) -> No
         ]
         + [seal(json.dumps(whole | {"ops": []})), seal(json.dumps(whole | {"base": {}}))]
         + [seal(json.dumps(whole | {"draft": changeset.build(whole["draft"]["author"], 1, 1, ops)}))]
-        + [seal(json.dumps(whole | {"draft": json.loads(changeset.build(whole["draft"]["author"], 1, 1, ops))}))]
+        + [
+            seal(
+                json.dumps(
+                    whole | {"draft": json.loads(changeset.build(whole["draft"]["author"], 1, 1, ops))}
+                )
+            )
+        ]
         + [seal(text.replace('"lamport":1', '"lamport":2')), seal(json.dumps(whole | {"member_key": None}))],
     }
     with connect_to(second_database.dsn) as second:
@@ -352,7 +364,9 @@ def test_budgets_and_rewards_are_the_members_own(connect: Any) -> None:
         each.submit(each.draft(swarm, *(insert(str(uuid4()), root) for _ in range(count)), task=task))
         for each, count in ((ann, 2), (bob, 1), (ann, 1), (bob, 3), (bob, 1))
     ]
-    results = [status(each.settle(ticket)) for each, ticket in zip([bob, ann, ann, bob, bob], tickets, strict=True)]
+    results = [
+        status(each.settle(ticket)) for each, ticket in zip([bob, ann, ann, bob, bob], tickets, strict=True)
+    ]
     assert results == ["KR008", "merged", "merged", "KR008", "merged"]
     vector = json.dumps(scalar(connection, "select kerai.version_vector()"))
     connection.execute("select kerai.record_test_result(%s, %s, %s::jsonb, true)", [task, ann.id, vector])
@@ -371,7 +385,10 @@ def test_grouped_and_ungrouped_agents_mix(crew: Any, second_database: Any) -> No
     assert status(bob.send(bob.own(move(x, y)))) == "merged"
     assert status(ann.settle(ann.submit(ann.draft(swarm, move(y, root))))) == "merged"
     assert status(bob.settle(bob.submit(bob.draft(swarm, move(root, x))))) == "merged"
-    assert scalar(connection, "select status from kerai.push_ops(%s::json)", [json.dumps([update(x, name="x")])]) == "merged"
+    assert (
+        scalar(connection, "select status from kerai.push_ops(%s::json)", [json.dumps([update(x, name="x")])])
+        == "merged"
+    )
     assert status(bob.settle(bob.submit(bob.own(update(x, content="bob"))))) == "merged"
     assert_replicates(connection, second_database)
 

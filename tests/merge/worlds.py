@@ -258,7 +258,7 @@ MOVES = (*("move",) * 10, *("push",) * 5, *("look",) * 2, "contend", "tombstone"
 
 @st.composite
 def worlds(draw: st.DrawFn, steps: int = 100, verbs: Sequence[str] = VERBS, nodes: int = 0) -> World:
-    """A strategy: worlds of two to four authors and up to so many steps, on nodes that all know from the start."""
+    """A strategy: worlds of two to four authors and so many steps, on nodes that all know from the start."""
     world = World(draw(st.integers(2, len(NAMES))))
     for n in range(nodes):
         # A comb: every second node lies below the one before it.

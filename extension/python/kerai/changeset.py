@@ -91,8 +91,8 @@ def draft(
 ) -> str:
     """Return the text of a draft: what a member of a swarm that groups its members signs and sends.
 
-    It has no place in a sequence: the swarm's instance gives it one, and keeps this text inside the changeset.
-    A draft is merged once; the same text again is a duplicate.
+    It has no place in a sequence: the swarm's instance gives it one, and keeps this text inside the
+    changeset. A draft is merged once; the same text again is a duplicate.
 
     :param member: the member's author id.
     :param swarm: the id of the swarm.
@@ -118,9 +118,9 @@ def seal(
     seq: int,
     lamport: int,
     draft_text: str,
+    *,
     member_key: bytes,
     member_signature: bytes,
-    *,
     prev: str | None,
 ) -> str:
     """Return the text of the changeset that holds a draft, for the swarm's instance to sign.

@@ -108,8 +108,8 @@ def seal_drafts(
             seq + 1,
             lamport + 1,
             text,
-            member_key,
-            member_signature,
+            member_key=member_key,
+            member_signature=member_signature,
             prev=prev.hex() if prev else None,
         )
         name = bytes.fromhex(changeset.changeset_id(document))

@@ -1,8 +1,8 @@
 -- 020 lanes: the author ids under which a swarm that groups its members writes. A member signs a draft; the instance
 -- gives it a place in a lane's sequence and signs the changeset that holds the draft's exact text.
 
--- The lane in which a draft is merged: always the same for one member, so that his own changes stay in order. One that is
--- merged already keeps its lane, whatever has become of the swarm: it is a duplicate.
+-- The lane in which a draft is merged: always the same for one member, so that his own changes stay in order. One that
+-- is merged already keeps its lane, whatever has become of the swarm: it is a duplicate.
 create or replace function kerai_private.lane_of(item kerai_private.checked) returns text
 language plpgsql stable
 set search_path = pg_catalog, pg_temp

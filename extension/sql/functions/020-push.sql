@@ -147,8 +147,8 @@ $$;
 
 -- Has an operation of another author, not covered by base, touched the subtree? Another member's counts, when the
 -- author is a swarm that groups its members. Counted as touching: a node that is below the guard now or was placed
--- below it by an earlier insert or move, and the deletion, restoration or move of the guard's ancestors. Too much rather
--- than too little: the price is one more test run.
+-- below it by an earlier insert or move, and the deletion, restoration or move of the guard's ancestors. Too much
+-- rather than too little: the price is one more test run.
 create or replace function kerai_private.touched_since(guard uuid, author text, member text, base jsonb) returns boolean
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
