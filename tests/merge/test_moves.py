@@ -133,7 +133,7 @@ def test_a_parent_is_deleted_while_its_child_moves_out(instance: Instance) -> No
 
 
 def test_two_insert_one_node_and_move_it(instance: Instance) -> None:
-    """The earlier insert counts, also when it comes last: moves of before have then started from elsewhere."""
+    """The earlier insert counts, also when it comes last: moves of before then started from elsewhere."""
     story = start(3, insert(A), insert(B), insert(C))
     story.do(1, insert(D, A), insert(E, D), move(D, B), seeing=[0])
     # Later clocks for the same node, and moves that are void only from one of the two places.
