@@ -65,10 +65,11 @@ begin
             created_position = case when n.placed_stamp is null then n.position else n.created_position end
         from place as p
         where n.id = p.id and n.placed_stamp is distinct from p.stamp
-        returning n.id
+        returning n.id, n.path::text <> kerai_private.path_below(coalesce(
+            (select a.path::text from kerai.nodes as a where a.id = n.parent_id), ''), n.name) as is_stale
     )
 
-    select array_agg(w.id) into changed from written as w;
+    select array_agg(w.id) into changed from written as w where w.is_stale;
     perform kerai_private.refresh_paths(changed);
 end
 $$;
