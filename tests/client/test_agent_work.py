@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 
 from kerai_client import session
 from kerai_client.database import Database, queries
+from kerai_client.database import connect as connect_to
 from kerai_client.session import WHOLE_STATE, Session, read_state, read_vector
 from kerai_client.source import ROOT_ID, new_id
 
@@ -196,3 +198,21 @@ def test_a_ticket_that_a_crash_has_lost_is_asked_for_again(
             session, "queries", lambda: {**known, "settle": next(settles)} if first._unsettled else known
         )
         assert first.push([root()], {}).vector == {first.author: 1}
+
+
+def test_withdrawing_waits_for_whoever_settles(database: Any) -> None:
+    with Database(database.dsn) as way, Session(way, "first") as first, ThreadPoolExecutor(1) as pool:
+        (page,) = first._changesets([root()], base={}, guard=None, task=None, message="")
+        submit = first._signed(page) | {"name": "first"}
+        (ticket,) = way.connection().execute(queries()["submit"], submit).fetchall()
+        with connect_to(database.dsn) as settler, connect_to(database.dsn) as other:
+            with settler.transaction():
+                settler.execute("select kerai.settle(%(ticket)s)", ticket)
+                waiting = pool.submit(
+                    lambda: other.execute("select kerai.withdraw(%s)", [first.agent_id]).fetchall()
+                )
+                blocked = "select from pg_locks where pid = %s and not granted"
+                while not way.connection().execute(blocked, [other.info.backend_pid]).rowcount:
+                    assert not waiting.done()
+            assert waiting.result(60) == [{"withdraw": 0}]
+        assert read_vector(way) == {first.author: 1}

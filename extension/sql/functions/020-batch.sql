@@ -430,13 +430,7 @@ declare
     withdrawn int;
 begin
     perform kerai_private.require_read_committed();
-    -- Whoever settles one of them now is waited for.
-    perform from kerai_private.queues as q
-    where q.queue in (
-        select s.queue from kerai_private.submissions as s
-        where s.outcome is null and coalesce((s.item).member, (s.item).author) = own)
-    order by q.queue
-    for update;
+    -- Who settles one of them now has locked it: this waits for him, and leaves it then.
     delete from kerai_private.submissions as s
     where s.outcome is null and coalesce((s.item).member, (s.item).author) = own;
     get diagnostics withdrawn = row_count;
