@@ -29,6 +29,7 @@ LAST_PUSH_SECONDS = 30.0
 # The guard of a change to all there is, whatever roots it has.
 WHOLE_STATE = UUID(int=2**128 - 1)
 MOST_SUBMISSIONS = 3
+NOT_PERMITTED = "KR013"
 
 Operation = Mapping[str, Any]
 Vector = dict[str, int]
@@ -166,7 +167,7 @@ class Session:
         self.name = name
         self._kind, self._model, self._capabilities = kind, model, capabilities
         self._stack = ExitStack()
-        self._unsettled = False
+        self._unsettled = self._may_submit = False
 
     def __enter__(self) -> Session:
         self._stack.enter_context(sole_use(self.name))
@@ -299,7 +300,7 @@ class Session:
 
     def _send(self, connection: Connection, pages: Sequence[Page]) -> str | None:
         """Push pages, all or none; return the id of the last changeset, None when they were stale."""
-        if len(pages) == 1:
+        if len(pages) == 1 and self._may_submit:
             return self._settle(connection, pages[0])
         result = None
         try:
@@ -344,7 +345,15 @@ class Session:
 
         It could be merged later, and fork the history of this agent, who signs something else meanwhile.
         """
-        connection.execute(queries()["withdraw"], {"agent": self.agent_id})
+        try:
+            connection.execute(queries()["withdraw"], {"agent": self.agent_id})
+        except psycopg.Error as error:
+            # Whoever has the key may push, but only the role that the agent belongs to may withdraw.
+            if error.sqlstate != NOT_PERMITTED:
+                raise
+            self._may_submit = False
+        else:
+            self._may_submit = True
         self._unsettled = False
 
     def _signed(self, page: Page) -> dict[str, Any]:

@@ -200,6 +200,19 @@ def test_a_ticket_that_a_crash_has_lost_is_asked_for_again(
         assert first.push([root()], {}).vector == {first.author: 1}
 
 
+def test_another_role_with_the_key_pushes_without_submitting(database: Any, role_connection: Any) -> None:
+    with Database(database.dsn) as way, Session(way, "shared") as shared:
+        base = shared.push([root()], {}).vector
+    role_connection("kerai_agent")
+    with Database(database.dsn_as("test_kerai_agent")) as way, Session(way, "shared") as again:
+        ops = [insert(str(ROOT_ID), "file", "a")]
+        assert again.push(ops, base, guard=WHOLE_STATE).vector == {again.author: 2}
+    with connect_to(database.dsn) as connection:
+        # the next of the identity column: one was taken by the first push
+        last = connection.execute("select last_value from kerai_private.submissions_arrival_seq").fetchone()
+        assert last == {"last_value": 1}
+
+
 def test_withdrawing_waits_for_whoever_settles(database: Any) -> None:
     with Database(database.dsn) as way, Session(way, "first") as first, ThreadPoolExecutor(1) as pool:
         (page,) = first._changesets([root()], base={}, guard=None, task=None, message="")

@@ -349,8 +349,8 @@ class Worker:
         }
 
     def _turn(self, kind: int) -> AbstractContextManager[None]:
-        """Wait for this swarm's turn of a kind among the agents of this machine."""
-        return self._workspace.turn(self.membership.assignment.swarm.int * 2 + kind, self._wait)
+        """Wait for this task's turn of a kind among the agents of this machine, of all its swarms."""
+        return self._workspace.turn(self.membership.assignment.task.int * 2 + kind, self._wait)
 
     def _wait(self) -> None:
         """Look out for the end now and then while waiting."""
