@@ -272,13 +272,15 @@ class Session:
             done += sum(page.operations for page in batch)
             if progress is not None:
                 progress(done)
+        assert changeset is not None
+        merged = bytes.fromhex(changeset)
         row = self.database.run(
             lambda connection: connection.execute(
-                queries()["vector_after"], {"changeset": changeset, "base": Jsonb(base)}
+                queries()["changeset_vectors"], {"changeset": merged}
             ).fetchone()
         )
         assert row is not None
-        return Pushed("merged", row["vector"], done, len(pages))
+        return Pushed("merged", row["after"], done, len(pages))
 
     def _drafts(self, ops: Sequence[Operation], swarm: UUID, **about: Any) -> Iterator[Page]:
         for part in paged(ops):

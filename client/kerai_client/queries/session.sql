@@ -56,49 +56,6 @@ from set_config('application_name', %(name)s, true), kerai.settle(%(ticket)s) as
 -- name: withdraw
 select kerai.withdraw(%(agent)s);
 
--- name: vector_after
--- A vector names all operations of an author up to one: of a swarm's lane also what other members have pushed between
--- the base and this changeset, which was made from what their bases name.
-with pushed as (
-    select
-        author,
-        first_seq,
-        last_seq
-    from kerai.changesets
-    where id = decode(%(changeset)s, 'hex')
-),
-
-entry as (
-    select
-        key as author,
-        value::bigint as seq
-    from jsonb_each_text(%(base)s)
-    union all
-    select
-        author,
-        last_seq
-    from pushed
-    union all
-    select
-        b.key,
-        b.value::bigint
-    from pushed as p
-    inner join kerai.changesets as c
-        on
-            c.author = p.author and c.first_seq < p.first_seq
-            and c.first_seq > coalesce((cast(%(base)s as jsonb) ->> p.author)::bigint, 0)
-    cross join lateral jsonb_each_text(c.base) as b
-)
-
-select jsonb_object_agg(e.author, e.seq) as vector
-from (
-    select
-        author,
-        max(seq) as seq
-    from entry
-    group by author
-) as e;
-
 -- name: name_this_push
 select set_config('application_name', %(name)s, true);
 
