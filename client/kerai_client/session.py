@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+import psycopg
 from nacl.signing import SigningKey
 from psycopg.types.json import Json, Jsonb
 
-from kerai.changeset import author_id, build, changeset_id, sign
+from kerai.changeset import author_id, build, changeset_id, draft, sign
 from kerai_client import keys
-from kerai_client.database import Connection, Database, queries
+from kerai_client.database import Connection, Database, is_transient, queries
 from kerai_client.errors import KeraiError
 from kerai_client.source import Tree
 
@@ -25,6 +26,10 @@ PAGE_OPS = 5_000
 PAGE_BYTES = 4 * 1024 * 1024
 # An earlier process of this agent may have died with its last push under way; the server ends that by itself.
 LAST_PUSH_SECONDS = 30.0
+# The guard of a change to all there is, whatever roots it has.
+WHOLE_STATE = UUID(int=2**128 - 1)
+MOST_SUBMISSIONS = 3
+NOT_PERMITTED = "KR013"
 
 Operation = Mapping[str, Any]
 Vector = dict[str, int]
@@ -40,21 +45,24 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
-    """What came of a push: ``merged`` or ``stale``; the author's vector entry after it; how much it was."""
+    """What came of a push: ``merged`` or ``stale``; how much it was.
+
+    ``vector`` names the state that the push was made from, and the push. In a swarm that groups its members
+    it also names what other members have pushed meanwhile, where the guard does not reach.
+    """
 
     status: str
-    last_seq: int
+    vector: Vector
     operations: int
     changesets: int
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A changeset that is ready to be sent."""
+    """A changeset, or a draft, that is ready to be sent."""
 
     document: str
     signature: bytes
-    last_seq: int
     operations: int
 
 
@@ -159,6 +167,7 @@ class Session:
         self.name = name
         self._kind, self._model, self._capabilities = kind, model, capabilities
         self._stack = ExitStack()
+        self._unsettled = self._may_submit = False
 
     def __enter__(self) -> Session:
         self._stack.enter_context(sole_use(self.name))
@@ -178,6 +187,7 @@ class Session:
                     self.database, self.name, self._kind, model=self._model, capabilities=self._capabilities
                 )
             self._wait_for_last_push()
+            self.database.run(self._withdraw)
         except BaseException:
             self._stack.close()
             raise
@@ -221,9 +231,9 @@ class Session:
         *,
         guard: UUID | None = None,
         task: UUID | None = None,
+        swarm: UUID | None = None,
         message: str = "",
         whole: bool = False,
-        exact: bool = False,
         progress: Callable[[int], None] | None = None,
     ) -> Pushed:
         """Sign operations and push them, in as many changesets as their size asks for.
@@ -231,32 +241,53 @@ class Session:
         A push that is cut off is sent again, byte for byte; what had been merged is a duplicate then.
 
         :param base: the vector of the state that the operations were made from.
-        :param guard: the subtree that must not have changed since ``base``; else the result is ``stale``.
+        :param guard: the subtree that must not have changed since ``base``, or ``WHOLE_STATE``; else the
+            result is ``stale``.
         :param task: the task that the change works on.
+        :param swarm: a swarm that groups its members: the instance signs the changesets, under the author id
+            of the swarm, and this agent signs the drafts inside them.
         :param whole: merge all changesets or none, in one transaction. A guarded push always is.
-        :param exact: with a guard: the result is also ``stale`` when anything at all that ``base`` does not
-            cover was merged, such as a second tree beside the one that the guard is the root of.
         :param progress: told the number of operations merged so far.
         """
         if not ops:
-            return Pushed("merged", base.get(self.author, 0), 0, 0)
-        pages = list(self._pages(ops, base, guard, task, message))
+            return Pushed("merged", base, 0, 0)
+        if self._unsettled:
+            self.database.run(self._withdraw)
+        about: dict[str, Any] = {
+            "base": base,
+            "guard": None if guard is None else str(guard),
+            "task": None if task is None else str(task),
+            "message": message,
+        }
+        pages = list(self._changesets(ops, **about) if swarm is None else self._drafts(ops, swarm, **about))
         done = 0
         batches = [pages] if whole or guard is not None else [[page] for page in pages]
+        changeset: str | None = None
         for batch in batches:
-            alone = {**base, self.author: batch[-1].last_seq} if exact else None
-            if not self.database.run(
-                lambda connection, batch=batch, alone=alone: self._send(connection, batch, alone)  # type: ignore[misc]
-            ):
-                return Pushed("stale", base.get(self.author, 0), 0, 0)
+            changeset = self.database.run(
+                lambda connection, batch=batch: self._send(connection, batch)  # type: ignore[misc]
+            )
+            if changeset is None:
+                return Pushed("stale", base, 0, 0)
             done += sum(page.operations for page in batch)
             if progress is not None:
                 progress(done)
-        return Pushed("merged", pages[-1].last_seq, done, len(pages))
+        assert changeset is not None
+        merged = bytes.fromhex(changeset)
+        row = self.database.run(
+            lambda connection: connection.execute(
+                queries()["changeset_vectors"], {"changeset": merged}
+            ).fetchone()
+        )
+        assert row is not None
+        return Pushed("merged", row["after"], done, len(pages))
 
-    def _pages(
-        self, ops: Sequence[Operation], base: Vector, guard: UUID | None, task: UUID | None, message: str
-    ) -> Iterator[Page]:
+    def _drafts(self, ops: Sequence[Operation], swarm: UUID, **about: Any) -> Iterator[Page]:
+        for part in paged(ops):
+            document = draft(self.author, str(swarm), part, **about)
+            yield Page(document, sign(document, self.key), len(part))
+
+    def _changesets(self, ops: Sequence[Operation], *, base: Vector, **about: Any) -> Iterator[Page]:
         following = self.database.run(
             lambda connection: connection.execute(
                 queries()["next_changeset"], {"author": self.author, "base": Jsonb(base)}
@@ -265,49 +296,74 @@ class Session:
         assert following is not None
         seq, lamport, prev = following["seq"], following["lamport"], following["prev"]
         for part in paged(ops):
-            document = build(
-                self.author,
-                seq,
-                lamport,
-                part,
-                prev=prev,
-                base=base,
-                guard=None if guard is None else str(guard),
-                task=None if task is None else str(task),
-                message=message,
-            )
+            document = build(self.author, seq, lamport, part, prev=prev, base=base, **about)
             seq, lamport, prev = seq + len(part), lamport + len(part), changeset_id(document)
-            yield Page(document, sign(document, self.key), seq - 1, len(part))
+            yield Page(document, sign(document, self.key), len(part))
 
-    def _send(self, connection: Connection, pages: Sequence[Page], alone: Vector | None = None) -> bool:
-        """Push pages in one transaction; say whether they are merged, False when they were stale.
-
-        :param alone: the version vector that they must lead to. A guarded push has the gate for itself until
-            its transaction ends, so nothing else can be merged between the look at the vector and the commit.
-        """
-        new = False
+    def _send(self, connection: Connection, pages: Sequence[Page]) -> str | None:
+        """Push pages, all or none; return the id of the last changeset, None when they were stale."""
+        if len(pages) == 1 and self._may_submit:
+            return self._settle(connection, pages[0])
+        result = None
         try:
             with connection.transaction():
                 connection.execute(queries()["name_this_push"], {"name": self._application_name})
                 for page in pages:
-                    result = connection.execute(
-                        queries()["push_ops"],
-                        {
-                            "document": Json(page.document, dumps=str),
-                            "signature": page.signature,
-                            "public_key": bytes(self.key.verify_key),
-                        },
-                    ).fetchone()
+                    result = connection.execute(queries()["push_ops"], self._signed(page)).fetchone()
                     assert result is not None
                     if result["status"] == "stale":
                         raise _Stale
-                    new = new or result["status"] == "merged"
-                # What is merged already (this is a second try) was alone then, and need not be now.
-                if new and alone is not None and _vector(connection) != alone:
-                    raise _Stale
         except _Stale:
-            return False
-        return True
+            return None
+        assert result is not None
+        found: str = result["changeset_id"]
+        return found
+
+    def _settle(self, connection: Connection, page: Page) -> str | None:
+        """Push one page together with what other agents push at the same time: in two transactions."""
+        name = {"name": self._application_name}
+        self._unsettled = True
+        for tries_left in reversed(range(MOST_SUBMISSIONS)):
+            submitted = connection.execute(queries()["submit"], self._signed(page) | name).fetchone()
+            assert submitted is not None
+            try:
+                result = connection.execute(queries()["settle"], submitted | name).fetchone()
+            except psycopg.Error as error:
+                # A server that has crashed, or was replaced, does not know the ticket.
+                if tries_left and error.diag.message_primary == "no such ticket":
+                    continue
+                if error.sqlstate is not None and error.sqlstate.startswith("KR") and not is_transient(error):
+                    self._withdraw(connection)
+                raise
+            else:
+                break
+        assert result is not None
+        self._unsettled = False
+        found: str = result["changeset_id"]
+        return None if result["status"] == "stale" else found
+
+    def _withdraw(self, connection: Connection) -> None:
+        """Take back what an earlier push has submitted, and then was cut off or refused.
+
+        It could be merged later, and fork the history of this agent, who signs something else meanwhile.
+        """
+        try:
+            connection.execute(queries()["withdraw"], {"agent": self.agent_id})
+        except psycopg.Error as error:
+            # Whoever has the key may push, but only the role that the agent belongs to may withdraw.
+            if error.sqlstate != NOT_PERMITTED:
+                raise
+            self._may_submit = False
+        else:
+            self._may_submit = True
+        self._unsettled = False
+
+    def _signed(self, page: Page) -> dict[str, Any]:
+        return {
+            "document": Json(page.document, dumps=str),
+            "signature": page.signature,
+            "public_key": bytes(self.key.verify_key),
+        }
 
 
 def paged(

@@ -59,7 +59,7 @@ def say(
             return {
                 "status": pushed.status,
                 "author": session.author,
-                "seq": pushed.last_seq,
+                "seq": pushed.vector[session.author],
                 **nodes,
                 **said,
             }

@@ -7,15 +7,18 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
-from kerai_client.database import Database
-from kerai_client.harness.worker import Worker
-from kerai_client.session import Session, read_state
-from kerai_client.source import ROOT_ID, Tree, new_id
+from kerai_client import session
+from kerai_client.database import Database, queries
+from kerai_client.database import connect as connect_to
+from kerai_client.session import WHOLE_STATE, Session, read_state, read_vector
+from kerai_client.source import ROOT_ID, new_id
 
 Result = subprocess.CompletedProcess[str]
 Run = Callable[..., Result]
@@ -108,44 +111,121 @@ def test_a_second_tree_that_comes_while_the_tests_run_makes_a_push_stale(
     assert rows("sql", "SELECT count(*) FROM kerai.changesets WHERE task_id IS NOT NULL")[0]["count"] == 0
 
 
-def test_the_guard_is_the_root_that_all_clients_share(database: Any) -> None:
-    class Everything:
-        """A membership of a swarm without a scope."""
-
-        class assignment:
-            scope = None
-
-    worker = Worker(None, Everything(), "", None, None, None)  # type: ignore[arg-type]
-
-    def tree(*ids: Any) -> Tree:
-        kinds = {"position": "a", "depth": 0, "kind": "directory", "name": None, "language": None}
-        rest = {"content": None, "path": None, "metadata": {}}
-        return Tree.from_rows([{"id": node, "parent_id": None, **kinds, **rest} for node in ids])
-
-    other = new_id()
-    assert worker._guard(tree(other, ROOT_ID)) == ROOT_ID
-    assert worker._guard(tree(other)) == other
-    assert worker._guard(Tree()) is None
+def root() -> dict[str, Any]:
+    """The directory that all clients share, as an operation."""
+    return {**insert(None, "directory", None), "node": str(ROOT_ID)}
 
 
-def test_an_exact_push_that_is_sent_again_is_merged_and_not_stale(database: Any) -> None:
+def test_a_push_that_is_sent_again_is_merged_and_not_stale(database: Any) -> None:
     with (
         Database(database.dsn) as way,
         Session(way, "first") as first,
         Session(way, "second") as second,
     ):
-        first.push([{**insert(None, "directory", None), "node": str(ROOT_ID)}], {})
-        state = read_state(way)
+        base = first.push([root()], {}).vector
         ops = [insert(str(ROOT_ID), "file", "a")]
-        pages = list(first._pages(ops, state.vector, ROOT_ID, None, ""))
-        alone = {**state.vector, first.author: pages[-1].last_seq}
-        assert first._send(way.connection(), pages, alone)
-        assert second.push([insert(None, "directory", "beside")], state.vector).status == "merged"
+        guarded = {"guard": str(WHOLE_STATE), "task": None, "message": ""}
+        pages = list(first._changesets(ops, base=base, **guarded))
+        merged = first._send(way.connection(), pages)
+        assert merged is not None
+        assert second.push([insert(None, "directory", "beside")], base).status == "merged"
         # the answer to the first push was lost, so it is sent again
-        assert first._send(way.connection(), pages, alone)
+        assert first._send(way.connection(), pages) == merged
         # what was made from a state without "beside" is stale, and leaves nothing behind
-        late = {**state.vector, first.author: pages[-1].last_seq}
+        late = {**base, first.author: 2}
         more = [insert(str(ROOT_ID), "file", "b")]
-        assert first.push(more, late, guard=ROOT_ID, exact=True).status == "stale"
+        stale = first.push(more, late, guard=WHOLE_STATE)
+        assert (stale.status, stale.vector) == ("stale", late)
         assert read_state(way).tree.find("b") is None
-        assert first.push(more, late, guard=ROOT_ID).status == "merged"
+        assert first.push(more, late, guard=ROOT_ID).vector == {**late, first.author: 3}
+
+
+def test_several_changesets_are_merged_whole_or_not_at_all(
+    database: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "paged", lambda ops: ([op] for op in ops))
+    with Database(database.dsn) as way, Session(way, "first") as first, Session(way, "second") as second:
+        base = first.push([root()], {}).vector
+        ops = [insert(str(ROOT_ID), "file", name) for name in "abc"]
+        pushed = first.push(ops, base, guard=WHOLE_STATE)
+        assert (pushed.changesets, pushed.vector) == (3, {**base, first.author: 4})
+        second.push([insert(str(ROOT_ID), "file", "other")], pushed.vector)
+        ops = [insert(str(ROOT_ID), "file", name) for name in "de"]
+        assert first.push(ops, pushed.vector, guard=ROOT_ID).status == "stale"
+        assert read_vector(way)[first.author] == 4
+
+
+# -- submit and settle ---------------------------------------------------------------------------
+
+
+def test_what_a_killed_agent_has_submitted_forks_nothing(database: Any) -> None:
+    with Database(database.dsn) as way, Session(way, "witness") as witness:
+        with Session(way, "killed") as killed:
+            base = killed.push([root()], {}).vector
+            ops = [insert(str(ROOT_ID), "file", "never asked after")]
+            (page,) = killed._changesets(ops, base=base, guard=None, task=None, message="")
+            # killed before it could settle
+            way.connection().execute(queries()["submit"], killed._signed(page) | {"name": "killed"})
+        with Session(way, "killed") as again:
+            assert witness.push([insert(str(ROOT_ID), "file", "a")], base).status == "merged"
+            assert again.push([insert(str(ROOT_ID), "file", "b")], base).vector == {again.author: 2}
+        assert {node.name for node in read_state(way).tree.subtree(ROOT_ID)} == {None, "a", "b"}
+
+
+def test_a_refused_push_does_not_wait_for_better_times(database: Any) -> None:
+    with Database(database.dsn) as way, Session(way, "first") as first, Session(way, "witness") as witness:
+        base = first.push([root()], {}).vector
+        made = "select id from kerai.create_task('green', 'true', budget_ops => 1)"
+        task = way.connection().execute(made).fetchone()
+        assert task is not None
+        ops = [insert(str(ROOT_ID), "file", name) for name in "ab"]
+        with pytest.raises(psycopg.Error, match="budget"):
+            first.push(ops, base, task=task["id"])
+        way.connection().execute("update kerai.tasks set budget_ops = null")
+        assert witness.push([insert(str(ROOT_ID), "file", "c")], base).status == "merged"
+        assert first.push([insert(str(ROOT_ID), "file", "d")], base).vector == {first.author: 2}
+        assert {node.name for node in read_state(way).tree.subtree(ROOT_ID)} == {None, "c", "d"}
+
+
+def test_a_ticket_that_a_crash_has_lost_is_asked_for_again(
+    database: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lose = "with lost as (delete from kerai_private.submissions) " + queries()["settle"]
+    with Database(database.dsn) as way, Session(way, "first") as first:
+        known = dict(queries())
+        settles = iter([lose, known["settle"]])
+        monkeypatch.setattr(
+            session, "queries", lambda: {**known, "settle": next(settles)} if first._unsettled else known
+        )
+        assert first.push([root()], {}).vector == {first.author: 1}
+
+
+def test_another_role_with_the_key_pushes_without_submitting(database: Any, role_connection: Any) -> None:
+    with Database(database.dsn) as way, Session(way, "shared") as shared:
+        base = shared.push([root()], {}).vector
+    role_connection("kerai_agent")
+    with Database(database.dsn_as("test_kerai_agent")) as way, Session(way, "shared") as again:
+        ops = [insert(str(ROOT_ID), "file", "a")]
+        assert again.push(ops, base, guard=WHOLE_STATE).vector == {again.author: 2}
+    with connect_to(database.dsn) as connection:
+        # the next of the identity column: one was taken by the first push
+        last = connection.execute("select last_value from kerai_private.submissions_arrival_seq").fetchone()
+        assert last == {"last_value": 1}
+
+
+def test_withdrawing_waits_for_whoever_settles(database: Any) -> None:
+    with Database(database.dsn) as way, Session(way, "first") as first, ThreadPoolExecutor(1) as pool:
+        (page,) = first._changesets([root()], base={}, guard=None, task=None, message="")
+        submit = first._signed(page) | {"name": "first"}
+        (ticket,) = way.connection().execute(queries()["submit"], submit).fetchall()
+        with connect_to(database.dsn) as settler, connect_to(database.dsn) as other:
+            with settler.transaction():
+                settler.execute("select kerai.settle(%(ticket)s)", ticket)
+                waiting = pool.submit(
+                    lambda: other.execute("select kerai.withdraw(%s)", [first.agent_id]).fetchall()
+                )
+                blocked = "select from pg_locks where pid = %s and not granted"
+                while not way.connection().execute(blocked, [other.info.backend_pid]).rowcount:
+                    assert not waiting.done()
+            assert waiting.result(60) == [{"withdraw": 0}]
+        assert read_vector(way) == {first.author: 1}

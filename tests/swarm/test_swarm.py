@@ -108,7 +108,7 @@ def wait(crew: Crew, condition: Callable[[], bool]) -> None:
         for name, code, words in crew.failures():
             pytest.fail(f"{name} ended with exit code {code}: {words}")
         if time.monotonic() > deadline:
-            pytest.fail("\n".join(f"{name}: {crew.log(name)[-1000:]}" for name in AGENTS))
+            pytest.fail("\n".join(f"{name}: {crew.log(name)[-1000:]}" for name in crew.processes))
         time.sleep(0.1)
 
 
@@ -183,9 +183,14 @@ def test_it_survives_kill_9(dsn: str, place: Path, own_server: PrivateServer) ->
         swarm, task = launch(database)
         failing = run_tests(database, place / "before").failed
         assert failing is not None
-        with Crew(dsn, swarm, AGENTS, solver=SOLVER) as crew:
-            wait(crew, lambda: merged(database, task) >= 2)
-            for name in AGENTS[:2]:
+        # Half of them in a swarm that groups its members.
+        many = one(database, "select id from kerai.launch_swarm(%s, 'many', 8, true)", task)
+        with (
+            Crew(dsn, swarm, AGENTS[::2], solver=SOLVER) as ungrouped,
+            Crew(dsn, many, AGENTS[1::2], solver=SOLVER) as grouped,
+        ):
+            wait(ungrouped, lambda: merged(database, task) >= 2)
+            for crew, name in ((ungrouped, AGENTS[0]), (grouped, AGENTS[1])):
                 crew.processes[name].send_signal(signal.SIGKILL)
                 crew.processes[name].wait()
             postmaster = own_server.pid()
@@ -193,11 +198,13 @@ def test_it_survives_kill_9(dsn: str, place: Path, own_server: PrivateServer) ->
             os.kill(postmaster, signal.SIGKILL)
             start_again(own_server)
             assert merged(database, task) >= 2
-            for name in AGENTS[:2]:
+            for crew, name in ((ungrouped, AGENTS[0]), (grouped, AGENTS[1])):
                 crew.start(name)
-            wait(crew, lambda: converged(database, swarm))
-            wait(crew, lambda: crew.running() == 0)
-            assert not list(crew.failures())
+            for crew in (ungrouped, grouped):
+                wait(crew, lambda: converged(database, swarm))
+                wait(crew, lambda crew=crew: crew.running() == 0)  # type: ignore[misc]
+                assert not list(crew.failures())
+        assert one(database, "select count(*) from kerai.forks") == 0
         check_the_end(database, task, failing, place / "after")
     check_nothing_is_left(place)
 

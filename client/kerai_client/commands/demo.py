@@ -175,7 +175,8 @@ class _Story:
             timeout=self._timeout,
         )
         swarm = connection.execute(
-            queries()["launch_swarm"], {"task": task["id"], "name": "demo", "max_agents": self._agents}
+            queries()["launch_swarm"],
+            {"task": task["id"], "name": "demo", "max_agents": self._agents, "grouped": False, "lanes": 1},
         ).fetchone()
         assert swarm is not None
         self._say(f"a swarm of {self._agents} agents, each running `{SOLVER}`")

@@ -15,6 +15,7 @@ from kerai_client.main import Client
 from kerai_client.options import AMOUNT, COUNT, DURATION
 from kerai_client.output import console, emit, emit_record, format_nkoi
 
+MOST_LANES = 64
 NKOI = dict.fromkeys(("rewards_nkoi", "nkoi", "budget_nkoi", "spent_nkoi"), format_nkoi)
 
 
@@ -41,6 +42,15 @@ def swarm() -> None:
 @click.option("--scope", metavar="PATH", help="The directory or file that agents may change (default: all).")
 @click.option("--sponsor", metavar="AGENT", help="The agent whose wallet pays.")
 @click.option("--name", help="The swarm's name (default: made from its id).")
+@click.option(
+    "--grouped", is_flag=True, help="Let the agents push in the swarm's name: for hundreds of them."
+)
+@click.option(
+    "--lanes",
+    type=click.IntRange(1, MOST_LANES),
+    metavar="N",
+    help=f"With --grouped: in so many sequences, 1 to {MOST_LANES} (default: 1).",
+)
 @click.option("--solver", metavar="CMD", help="What edits the working tree; agents with it are started here.")
 @click.option(
     "--start", type=click.IntRange(0), metavar="N", help="How many to start here (default: one a core)."
@@ -57,6 +67,8 @@ def launch(
     agents: int,
     model: str | None,
     name: str | None,
+    grouped: bool,
+    lanes: int | None,
     solver: str | None,
     start: int | None,
     agent_prefix: str,
@@ -67,15 +79,25 @@ def launch(
     Agents started here work in the foreground until the task has succeeded; Ctrl-C stops them, and
     the swarm stays open for others. Agents elsewhere join with `kerai agent work`.
 
+    Each agent's changes make an entry in every version vector. In a --grouped swarm they enter under the
+    swarm's own author id instead, one entry for all its agents, or one a lane; each change still names its
+    agent and carries his signature, and rewards are his. More lanes than one only help agents that push so
+    much that they wait for each other.
+
     \b
     Example:
       kerai swarm launch --task "make all tests in pkg/auth pass" --agents 100 \\
           --model claude-opus-4-6 --timeout 1h --budget 500000
       kerai swarm launch --task 3f2a --solver "kerai solve mutate" --start 4
+      kerai swarm launch --task 3f2a --agents 500 --grouped
     """
     from kerai_client.database import Connection, queries  # noqa: PLC0415 -- drivers are slow to import
     from kerai_client.keys import key_file  # noqa: PLC0415
 
+    if lanes is not None and not grouped:
+        raise KeraiError(
+            "only a swarm that groups its agents has lanes", hint="say --grouped too, or leave --lanes out"
+        )
     config = client.config
     solver = solver or config.solvers.get(model or "")
     if start and solver is None:
@@ -94,7 +116,8 @@ def launch(
         with connection.transaction():
             found = _task_for(connection, task, options)
             row = connection.execute(
-                queries()["launch_swarm"], {"task": found, "name": name, "max_agents": agents}
+                queries()["launch_swarm"],
+                {"task": found, "name": name, "max_agents": agents, "grouped": grouped, "lanes": lanes or 1},
             ).fetchone()
         assert row is not None
         return row

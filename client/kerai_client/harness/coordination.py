@@ -55,7 +55,7 @@ class PatientDatabase(Database):
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """What a swarm is for."""
+    """What a swarm is for; ``grouped``: whether its members push drafts."""
 
     swarm: UUID
     swarm_name: str
@@ -63,6 +63,7 @@ class Assignment:
     description: str
     success_command: str
     scope: UUID | None
+    grouped: bool
 
 
 class Membership:
@@ -79,6 +80,7 @@ class Membership:
             row["description"],
             row["success_command"],
             row["scope_node_id"],
+            row["grouped"],
         )
 
     def join(self) -> None:

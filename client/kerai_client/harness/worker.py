@@ -1,9 +1,9 @@
 """An agent at work: read the state, let the solver change it, test, push what got better, again.
 
 Whatever is pushed has been tested exactly as it is merged: the tests run on a fresh working tree that
-holds the state and the operations, nothing else, and the push is guarded by the scope; without a scope
-nothing else at all may have been merged meanwhile. When somebody else was faster, the push is stale;
-then the agent's operations are put onto the new state and tested there again.
+holds the state and the operations, nothing else, and the push is guarded by the scope; without a scope,
+by the whole state: nothing else at all may have been merged meanwhile. When somebody else was faster,
+the push is stale; then the agent's operations are put onto the new state and tested there again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
-from uuid import UUID
 
 import psycopg
 
@@ -25,9 +24,8 @@ from kerai_client.harness.process import clean_environment, run
 from kerai_client.harness.rebase import rebase
 from kerai_client.harness.results import Outcome, judge, tail
 from kerai_client.harness.workspace import Workspace
-from kerai_client.session import Session, State, Vector, read_state, read_vector
+from kerai_client.session import WHOLE_STATE, Session, State, Vector, read_state, read_vector
 from kerai_client.source import (
-    ROOT_ID,
     Snapshot,
     SourceError,
     Tree,
@@ -134,14 +132,6 @@ class Worker:
 
     def _state(self) -> State:
         return read_state(self.session.database)
-
-    def _guard(self, tree: Tree) -> UUID | None:
-        """Return the subtree that the task is about: nobody else may have changed it when a push merges."""
-        scope = self.membership.assignment.scope
-        if scope is None and tree.root is not None:
-            # Anybody may insert a node without a parent that comes before the root.
-            return ROOT_ID if ROOT_ID in tree else tree.root.id
-        return scope
 
     def _result_of(self, state: State) -> tuple[Outcome, str]:
         """Return what the tests say of a state: what is known, or else by running them."""
@@ -270,13 +260,14 @@ class Worker:
     def _push(self, candidate: Candidate) -> bool:
         before, _ = self._result_of(candidate.state)
         message = f"{_failing(before)} -> {_failing(candidate.outcome)}"
+        assignment = self.membership.assignment
         try:
             pushed = self.session.push(
                 candidate.ops,
                 candidate.state.vector,
-                guard=self._guard(candidate.state.tree),
-                exact=self.membership.assignment.scope is None,
-                task=self.membership.assignment.task,
+                guard=assignment.scope or WHOLE_STATE,
+                task=assignment.task,
+                swarm=assignment.swarm if assignment.grouped else None,
                 message=message,
             )
         except psycopg.Error as error:
@@ -286,8 +277,8 @@ class Worker:
             raise _Refused(candidate, reason) from error
         if pushed.status == "stale":
             return False
-        # Exactly what was tested: the state as it was read, and this agent's operations.
-        vector = {**candidate.state.vector, self.session.author: pushed.last_seq}
+        # As far as the guard reaches exactly what was tested: the state as it was read, and these operations.
+        vector = pushed.vector
         output = tail(candidate.output, candidate.outcome)
         self._results = {_key(vector): (candidate.outcome, output)}
         self.tally.merged += 1
@@ -358,8 +349,8 @@ class Worker:
         }
 
     def _turn(self, kind: int) -> AbstractContextManager[None]:
-        """Wait for this swarm's turn of a kind among the agents of this machine."""
-        return self._workspace.turn(self.membership.assignment.swarm.int * 2 + kind, self._wait)
+        """Wait for this task's turn of a kind among the agents of this machine, of all its swarms."""
+        return self._workspace.turn(self.membership.assignment.task.int * 2 + kind, self._wait)
 
     def _wait(self) -> None:
         """Look out for the end now and then while waiting."""

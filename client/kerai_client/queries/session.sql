@@ -42,14 +42,25 @@ select
     prev
 from kerai.next_changeset(%(author)s, %(base)s);
 
+-- name: submit
+-- application_name tells an agent's next process that this one is still under way.
+select kerai.submit(%(document)s, %(signature)s, %(public_key)s) as ticket
+from set_config('application_name', %(name)s, true);
+
+-- name: settle
+select
+    encode(s.changeset_id, 'hex') as changeset_id,
+    s.status
+from set_config('application_name', %(name)s, true), kerai.settle(%(ticket)s) as s;
+
+-- name: withdraw
+select kerai.withdraw(%(agent)s);
+
 -- name: name_this_push
 select set_config('application_name', %(name)s, true);
 
 -- name: push_ops
 select
     encode(changeset_id, 'hex') as changeset_id,
-    status,
-    applied,
-    first_seq,
-    last_seq
+    status
 from kerai.push_ops(%(document)s, %(signature)s, %(public_key)s);

@@ -55,7 +55,7 @@ where id::text like %(prefix)s || '%%' or %(name)s in (name, author)
 order by name;
 
 -- name: launch_swarm
-select * from kerai.launch_swarm(%(task)s, %(name)s, %(max_agents)s::int);
+select * from kerai.launch_swarm(%(task)s, %(name)s, %(max_agents)s::int, %(grouped)s, %(lanes)s::int);
 
 -- name: stop_swarm
 select * from kerai.stop_swarm(%(swarm)s);
@@ -66,6 +66,7 @@ select
     s.name,
     s.status,
     s.task_id,
+    s.lanes is not null as grouped,
     t.status as task_status,
     t.description,
     t.success_command,

@@ -419,6 +419,30 @@ $$;
 comment on function kerai.settle(uuid) is
 'What became of a submitted changeset, or its refusal. The first to ask merges all that wait, each with its own result; a result is given once. Submit and settle are two transactions: what is not committed nobody else can merge.';
 
+create or replace function kerai.withdraw(agent uuid) returns int
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '30s'
+as $$
+#variable_conflict use_variable
+declare
+    own constant text := (kerai_private.require_agent(agent)).author;
+    withdrawn int;
+begin
+    perform kerai_private.require_read_committed();
+    -- Who settles one of them now has locked it: this waits for him, and leaves it then.
+    delete from kerai_private.submissions as s
+    where s.outcome is null and coalesce((s.item).member, (s.item).author) = own;
+    get diagnostics withdrawn = row_count;
+    return withdrawn;
+exception when lock_not_available or deadlock_detected then
+    perform kerai_private.refuse('KR009', 'other pushes are in the way', sqlerrm, 'Call it again in a second.');
+end
+$$;
+
+comment on function kerai.withdraw(uuid) is
+'Takes back what your agent has submitted and what is not settled, and returns how many changesets that were. After a crash or a refusal something may still wait and be merged by somebody''s settle: withdraw before the agent signs its next changeset, and ask kerai.next_changeset after that.';
+
 -- Merges what waits in a queue, and returns the outcome of the caller's own. When that is a refusal nothing else may be
 -- merged, since raising it undoes everything: so the caller's own, and what it may depend on, come first.
 create or replace function kerai_private.settle_queue(mine kerai_private.submissions) returns kerai_private.outcome

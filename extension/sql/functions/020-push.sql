@@ -196,6 +196,30 @@ begin
 end
 $$;
 
+-- The guard of a change that was made from, and tested on, the whole state: a second tree beside the first counts too.
+create or replace function kerai_private.whole_state() returns uuid
+language sql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+return uuid 'ffffffff-ffff-ffff-ffff-ffffffffffff';
+
+-- Is there any operation of another author, or of another member, that base does not cover?
+create or replace function kerai_private.merged_since(author text, member text, base jsonb) returns boolean
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return exists (
+        select from kerai_private.authors as a
+        left join kerai_private.vector_entries(merged_since.base) as e on e.author = a.author
+        where a.seq > coalesce(e.seq, 0) and (
+            a.author <> merged_since.author
+            or exists (
+                select from kerai.operations as o
+                inner join kerai.changesets as c on c.id = o.changeset_id
+                where o.author = a.author and o.author_seq > coalesce(e.seq, 0) and c.member <> merged_since.member)));
+end
+$$;
+
 -- Refuses KR006 or KR004 unless every node that an operation names was inserted by an operation that its author had
 -- seen: earlier in this changeset, earlier by the same author, or covered by base. Only so do all instances, in
 -- whatever order they receive the changesets, take and refuse the same ones.
@@ -391,6 +415,7 @@ as $$
 declare
     head kerai_private.authors;
     agent kerai.agents;
+    overtaken boolean;
 begin
     if item.first_seq = 1 then
         perform kerai_private.introduce_author(item.author, item.public_key);
@@ -401,8 +426,13 @@ begin
         end if;
     end if;
     if judge and item.guard is not null then
-        perform kerai_private.require_node(item.guard);
-        if kerai_private.touched_since(item.guard, item.author, item.member, item.base) then
+        if item.guard <> kerai_private.whole_state() then
+            perform kerai_private.require_node(item.guard);
+            overtaken := kerai_private.touched_since(item.guard, item.author, item.member, item.base);
+        else
+            overtaken := kerai_private.merged_since(item.author, item.member, item.base);
+        end if;
+        if overtaken then
             return (item.id, 'stale'::text, 0, item.first_seq, item.last_seq);
         end if;
     end if;
@@ -532,7 +562,7 @@ end
 $$;
 
 comment on function kerai.push_ops(json, bytea, bytea) is
-'Merges one signed changeset, all or nothing, and says what became of it: merged, duplicate (it was here already) or stale (its guard was touched; nothing was merged). signature: Ed25519 over kerai-changeset-v1, a newline and the exact text; public_key introduces an author. A JSON array of operations without a signature acts for your hosted agent: SELECT kerai.push_ops(''[{"op": "node_update", …}]''). So does an object of ops and, as wanted, base, guard, task and message.';
+'Merges one signed changeset, all or nothing, and says what became of it: merged, duplicate (it was here already) or stale (its guard was touched; nothing was merged). signature: Ed25519 over kerai-changeset-v1, a newline and the exact text; public_key introduces an author. A JSON array of operations without a signature acts for your hosted agent: SELECT kerai.push_ops(''[{"op": "node_update", …}]''). So does an object of ops and, as wanted, base, guard, task and message. A guard is a node''s id, or ffffffff-ffff-ffff-ffff-ffffffffffff for the whole state.';
 
 comment on type kerai.push_result is
 'What kerai.push_ops answers. status: merged, duplicate or stale; applied: how many operations were merged now; first_seq and last_seq: the author''s sequence numbers of the changeset.';

@@ -170,16 +170,32 @@ create or replace function kerai.changeset_vectors(changeset bytea, out before j
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    item kerai.changesets;
+    seen jsonb;
 begin
-    select kerai.vector_merge(c.base, jsonb_build_object(c.author, c.first_seq - 1)),
-        kerai.vector_merge(c.base, jsonb_build_object(c.author, c.last_seq))
-    into changeset_vectors.before, changeset_vectors.after
-    from kerai.changesets as c
-    where c.id = changeset;
-    if not found then
+    select c.* into item from kerai.changesets as c where c.id = changeset;
+    if item.id is null then
         perform kerai_private.refuse('KR006', 'no such changeset',
             format('changeset: %s', coalesce(encode(changeset, 'hex'), 'null')), 'SELECT * FROM kerai.log() shows them.');
     end if;
+
+    seen := item.base;
+    -- Of a swarm's lane a vector also names what other members have pushed between the base and this changeset, which
+    -- was made from what their bases name.
+    if item.member is not null then
+        select coalesce(jsonb_object_agg(b.author, b.seq), '{}') into seen
+        from (
+            select e.author, max(e.seq) as seq
+            from kerai.changesets as c
+            cross join lateral kerai_private.vector_entries(c.base) as e
+            where c.author = item.author and c.first_seq <= item.first_seq
+                and (c.id = item.id or c.first_seq > coalesce((item.base ->> item.author)::bigint, 0))
+            group by e.author
+        ) as b;
+    end if;
+    before := kerai.vector_merge(seen, jsonb_build_object(item.author, item.first_seq - 1));
+    after := kerai.vector_merge(seen, jsonb_build_object(item.author, item.last_seq));
 end
 $$;
 

@@ -145,4 +145,4 @@ end
 $$;
 
 comment on function kerai.lineage(uuid) is
-'The operations on a node and on all below it, in the order of the fold, each with the passing test results whose vector includes it: how many there are, and the first of them.';
+'The operations on a node and on all below it, in the order of the fold, each with the passing test results whose vector includes it: how many there are, and the first of them. agent is who wrote it, also where author is that of a swarm that groups its members.';

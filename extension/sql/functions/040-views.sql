@@ -24,7 +24,7 @@ as $$
         select g.id as agent_id, count(*) as pushed, sum(s.last_seq - s.first_seq + 1) as operations,
             max(s.received_at) as last_at
         from kerai.changesets as s
-        inner join kerai.agents as g on g.author = s.author
+        inner join kerai.agents as g on g.author = coalesce(s.member, s.author)
         where s.task_id = task_work.task and s.received_at between task_work.since and task_work.until
         group by g.id
     ) as c on c.agent_id = r.agent_id
