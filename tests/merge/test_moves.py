@@ -84,7 +84,7 @@ def test_three_moves_that_make_a_cycle_together(instance: Instance) -> None:
     assert_ends(instance, story, {A: B, B: None, C: A}, voids=1)
 
 
-def test_a_void_move_is_freed_by_a_late_one_and_makes_another_void(instance: Instance) -> None:
+    """G goes below B, B below A (void); late and earlier A moves away: then B counts and C does not."""
     """A goes below B, B below A (void); late and earlier, A becomes a move away: then B's counts and C's does not."""
     story = start(4, insert(A), insert(B), insert(C, A), insert(D))
     story.do(1, move(A, B), seeing=[0])
