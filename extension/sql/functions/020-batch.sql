@@ -38,7 +38,7 @@ begin
             if sqlstate not like 'KR%' then
                 raise;
             end if;
-            refused := (place, sha256(convert_to(one.document::text, 'UTF8')), 'refused', 0, null, null, sqlstate, sqlerrm, null,
+            refused := (place, sha256(convert_to(one.document::text, 'UTF8')), null, null, null, null, sqlstate, sqlerrm, null,
                 null);
             get stacked diagnostics refused.detail = pg_exception_detail, refused.hint = pg_exception_hint;
             return next refused;
@@ -128,12 +128,12 @@ begin
                 if sqlstate not like 'KR%' or sqlstate = 'KR000' then
                     raise;
                 end if;
-                outcome := (done, coalesce((items[done]).id, (items[done]).draft_id), 'refused', 0, null, null, sqlstate, sqlerrm,
+                outcome := (done, coalesce((items[done]).id, (items[done]).draft_id), null, null, null, null, sqlstate, sqlerrm,
                     null, null);
                 get stacked diagnostics outcome.detail = pg_exception_detail, outcome.hint = pg_exception_hint;
             end;
             return next outcome;
-            exit when done = decisive and outcome.status = 'refused';
+            exit when done = decisive and outcome.code is not null;
         end if;
     end loop;
 end
@@ -229,7 +229,7 @@ begin
             i.first_seq = 1 + coalesce(lag(i.last_seq) over w, i.head_seq)
             and i.prev is not distinct from coalesce(lag(i.id) over w, i.head_id)
             and not exists (select from kerai.changesets as k where k.id = i.id)
-            and not exists (select from kerai.forks as k where k.author = i.author)
+            and not kerai_private.is_frozen(i.author)
             and (horizon is null or not exists (select from kerai.vector_missing(i.base, horizon)))
             and (i.draft_id is null or row_number() over d = 1
                 and not exists (
@@ -389,8 +389,14 @@ declare
     mine kerai_private.submissions;
 begin
     perform kerai_private.require_read_committed();
-    -- Who settles has locked the rows that he takes: this waits for him, and for nobody else.
-    select s.* into mine from kerai_private.submissions as s where s.ticket = ticket for update;
+    -- Who settles has locked the rows that he takes: this waits for him, and for nobody else. Undoing it gives the row
+    -- free again: who waits for the queue must hold nothing that the one who has it needs.
+    begin
+        perform from kerai_private.submissions as s where s.ticket = ticket for update;
+        raise exception using errcode = 'KR000';
+    exception when sqlstate 'KR000' then
+        select s.* into mine from kerai_private.submissions as s where s.ticket = ticket;
+    end;
     if mine.outcome is null and mine.ticket is not null then
         insert into kerai_private.queues (queue) values (mine.queue) on conflict do nothing;
         perform from kerai_private.queues as q where q.queue = mine.queue for update;
@@ -481,10 +487,8 @@ begin
     where s.ticket = tickets[o.n];
 
     -- Results that nobody came for.
-    if mine.arrival % 256 = 0 then
-        delete from kerai_private.submissions as s
-        where (s.outcome).n is not null and s.submitted_at < now() - interval '1 hour';
-    end if;
+    delete from kerai_private.submissions as s
+    where s.submitted_at < now() - interval '1 hour' and (s.outcome).n is not null;
     select (s.outcome).* into result from kerai_private.submissions as s where s.ticket = mine.ticket;
     return result;
 end

@@ -7,7 +7,7 @@ create or replace function kerai_private.is_frozen(author text) returns boolean
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-    select exists (select from kerai.forks as f where f.author = is_frozen.author)
+    select exists (select from kerai.forks as f where f.author = is_frozen.author and f.merged_elsewhere)
 $$;
 
 -- Refuses KR003 a changeset of an author who has forked, unless it is of the branch that is followed here.
@@ -37,7 +37,7 @@ as $$
 declare
     frozen constant text[] := array(
         select e.author from kerai_private.vector_entries(base) as e
-        where e.author in (select f.author from kerai.forks as f));
+        where e.author in (select f.author from kerai.forks as f where f.merged_elsewhere));
     least_lamport constant bigint := kerai_private.next_lamport(base - frozen, own_lamport);
     most_lamport bigint := least_lamport;
 begin
@@ -118,11 +118,14 @@ begin
     end if;
 
     perform kerai_private.introduce_author(author, key);
+    update kerai.forks as f set merged_elsewhere = true
+    where not f.merged_elsewhere
+        and ((f.first_id, f.second_id) = (first_id, second_id) or (f.first_id, f.second_id) = (second_id, first_id));
     insert into kerai.forks (author, seq, public_key, first_id, first_changeset, first_signature,
-        second_id, second_changeset, second_signature)
+        second_id, second_changeset, second_signature, merged_elsewhere)
     select author, (b ->> 'seq')::bigint, key, first_id, first_changeset, first_signature,
-        second_id, second_changeset, second_signature
-    where (select count(*) from kerai.forks as f where f.author = author) < 16
+        second_id, second_changeset, second_signature, true
+    where (select count(*) from kerai.forks as f where f.author = author and f.merged_elsewhere) < 16
         and not exists (
             select from kerai.forks as f where f.first_id = second_id and f.second_id = first_id)
     on conflict do nothing;

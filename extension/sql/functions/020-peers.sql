@@ -214,7 +214,9 @@ begin
     loop
         author := null;
         last_seq := null;
-        if status = 'refused' then
+        if code is not null then
+            status := 'refused';
+            applied := 0;
             select c.author, c.last_seq into author, last_seq from kerai_private.claim_of(changesets[place]) as c;
             if code = 'KR003' then
                 perform kerai_private.keep_evidence(changesets[place], signatures[place]);

@@ -20,10 +20,10 @@ declare
         select n.nspname from pg_extension as e inner join pg_namespace as n on n.oid = e.extnamespace
         where e.extname = 'dblink'));
     proofs constant text := 'select public_key, first_changeset, first_signature, second_changeset, second_signature '
-        || 'from kerai.forks where author = %L order by id limit 1';
+        || 'from kerai.forks where author = %L and merged_elsewhere order by id limit 1';
     changesets constant text := 'select document, signature from kerai.changesets where author = %L and first_seq = %s';
     reporting constant text := 'select kerai.report_fork(%L::bytea, %L::json, %L::bytea, %L::json, %L::bytea, %L::bigint)';
-    frozen_here constant text[] := array(select distinct f.author from kerai.forks as f);
+    frozen_here constant text[] := array(select distinct f.author from kerai.forks as f where f.merged_elsewhere);
     frozen_there text[];
     frozen text[];
     differing text[];
@@ -40,7 +40,7 @@ begin
     -- A copy that is no longer compressed: it is looked into once an author.
     checked := checked || '{}';
     execute 'select coalesce(array_agg(t.author), ''{}'') from (' || asking || '(author text) limit 1000) as t'
-    into frozen_there using link, 'select distinct author from kerai.forks order by author limit 1000';
+    into frozen_there using link, 'select distinct author from kerai.forks where merged_elsewhere order by author limit 1000';
     frozen := array(select f from unnest(frozen_here || frozen_there) as f group by f);
 
     select coalesce(jsonb_object_agg(v.author, v.seq), '{}'),
@@ -67,7 +67,7 @@ begin
         their_seq := coalesce((theirs ->> who)::bigint, 0);
         begin
             if who = any(frozen_here) then
-                select f.* into proof from kerai.forks as f where f.author = who order by f.id limit 1;
+                select f.* into proof from kerai.forks as f where f.author = who and f.merged_elsewhere order by f.id limit 1;
             else
                 execute asking || '(public_key bytea, first_changeset json, first_signature bytea, '
                     || 'second_changeset json, second_signature bytea)'

@@ -220,7 +220,7 @@ begin
     from kerai_private.vector_entries(vector) as e
     left join kerai_private.authors as a on a.author = e.author
     where e.seq > coalesce(a.seq, 0) and (
-        e.author not in (select f.author from kerai.forks as f)
+        e.author not in (select f.author from kerai.forks as f where f.merged_elsewhere)
         or e.seq > coalesce(a.seq, 0) + kerai_private.setting('max_fork_ops'));
 
     if missing is not null then

@@ -185,10 +185,12 @@ create table kerai.forks (
     second_changeset json not null,
     second_signature bytea not null,
     detected_at timestamptz not null default now(),
+    merged_elsewhere boolean not null default false,
     unique (first_id, second_id)
 );
 
 comment on table kerai.forks is 'Evidence: two changesets of one author that cannot both be in one history, each with its signature.';
+comment on column kerai.forks.merged_elsewhere is 'Another instance has merged the second one: the author is frozen, nothing new of it is merged. False: it was refused here.';
 
 -- A changeset whose text was looked at and whose signature was verified. A draft of a grouped swarm's member has no
 -- author, sequence and document until it gets its envelope.
@@ -283,6 +285,7 @@ create unlogged table kerai_private.submissions (
 
 alter table kerai_private.submissions alter column item set compression lz4;
 create index submissions_queue on kerai_private.submissions (queue, arrival);
+create index submissions_submitted on kerai_private.submissions (submitted_at);
 
 -- A row's lock is the right to settle what waits in that queue. Unlogged: who only fetches a result writes no WAL.
 create unlogged table kerai_private.queues (queue text collate "C" primary key);
