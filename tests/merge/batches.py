@@ -123,7 +123,8 @@ def spoiled(signed: Signed, chance: random.Random, world: World) -> Parcel:
     nodes = [somewhere[key] for key in ("node", "source") if key in somewhere]
     stranger = "00000000-0000-4000-8000-00000000dead"
     lost = {"op": "node_update", "node": stranger, "set": {"content": "lost"}}
-    match chance.randrange(12):
+    inserted = chance.choice([o.body["node"] for o in world.operations if o.body["op"] == "node_insert"])
+    match chance.randrange(16):
         case 0:
             return Parcel(signed.document, bytes(64), signed.public_key, "not his signature")
         case 1:
@@ -151,6 +152,10 @@ def spoiled(signed: Signed, chance: random.Random, world: World) -> Parcel:
             return resigned(signed, "guarded", guard=chance.choice([stranger, *nodes]))
         case 10:
             return resigned(signed, "a base that has seen nothing", base={})
+        case 11 | 12 | 13 | 14:
+            # All else is right: only who has seen the node says whether it may be named.
+            unseen = {"op": "node_update", "node": inserted, "set": {"content": "unseen"}}
+            return resigned(signed, "a node that he may not have seen", ops=[unseen])
         case _:
             malformed = [{"op": "node_delete", "node": "0" * 36}, {"op": "x"}, {}, None]
             return resigned(signed, "malformed", ops=[*whole["ops"], chance.choice(malformed)])
@@ -171,4 +176,6 @@ def with_wrong_ones(world: World, seed: int) -> list[Parcel]:
             parcels.append(spoiled(signed, chance, world))
         if chance.random() < 0.1:
             parcels.append(parcel(chance.choice(order[: n + 1])))
+        if len(parcels) > 1 and chance.random() < 0.15:
+            parcels[-2:] = parcels[:-3:-1]
     return parcels

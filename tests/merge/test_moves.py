@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -11,38 +10,10 @@ from tests.merge.batches import everything, in_pages, parcel
 from tests.merge.live import Body, insert, move
 from tests.merge.model import fold
 from tests.merge.observe import assert_state, scalar, tree
-from tests.merge.worlds import Author, Instance, Signed, World
+from tests.merge.stories import Story
+from tests.merge.worlds import Instance
 
 ROOT, A, B, C, D, E = (str(UUID(int=n)) for n in range(1, 7))
-
-
-class Story(World):
-    """A world that is told: who does what, having seen whom."""
-
-    def do(self, who: int, *operations: Body, seeing: Sequence[int] = ()) -> None:
-        """Let an author sign operations on all that he and those others have done."""
-        author: Author = self.authors[who]
-        for other in seeing:
-            for signed in self.authors[other].pushed[-1:]:
-                for name, seq in {**signed.base, signed.author: signed.last_seq}.items():
-                    author.seen[name] = max(author.seen.get(name, 0), seq)
-        author.open = list(operations)
-        self.close(author)
-
-    def orders(self) -> Iterator[list[Signed]]:
-        """Yield every causal order."""
-
-        def rest(order: list[Signed], waiting: list[Signed]) -> Iterator[list[Signed]]:
-            if not waiting:
-                yield order
-            have = {each.author: each.last_seq for each in order}
-            for each in waiting:
-                if have.get(each.author, 0) == each.seq - 1 and all(
-                    have.get(name, 0) >= seq for name, seq in each.base.items()
-                ):
-                    yield from rest([*order, each], [other for other in waiting if other is not each])
-
-        yield from rest([], list(self.changesets))
 
 
 def void(connection: Connection[Any]) -> int:
