@@ -1,4 +1,4 @@
-"""Many sessions submit and settle: whoever settles first merges for all, and nobody's work or answer is lost."""
+"""Many sessions submit and settle: whoever is first merges for all, and nobody's work or answer is lost."""
 
 from __future__ import annotations
 
@@ -223,8 +223,10 @@ def test_a_fork_among_what_waits_is_kept_as_evidence(members: Any) -> None:
     assert status(ann.settle(first)) == "merged"
     assert ann.settle(second)["code"] == "KR003"
     rows = ann.connection.execute(
-        """select author, seq, first_changeset::text as first, second_changeset::text as second, first_signature,
-            second_signature from kerai.forks"""
+        """
+        select author, seq, first_changeset::text as first, second_changeset::text as second,
+            first_signature, second_signature
+        from kerai.forks"""
     ).fetchall()
     assert rows == [
         {

@@ -20,7 +20,8 @@ select
     (select json_agg(m order by m.stamp) from kerai_private.moves as m) as moves,
     (select json_agg(o order by o.author, o.author_seq) from kerai.operations as o) as operations,
     (select json_agg(e order by e.source, e.target, e.relation) from kerai.edges as e) as edges,
-    (select json_agg(p order by p.node_id, p.author, p.context_id) from kerai.perspectives as p) as perspectives,
+    (select json_agg(p order by p.node_id, p.author, p.context_id) from kerai.perspectives as p)
+        as perspectives,
     (select json_agg(a order by a.source, a.target, a.relation, a.author) from kerai.associations as a)
         as associations,
     (select json_agg(a order by a.author) from kerai_private.authors as a where a.seq > 0) as authors,
@@ -31,7 +32,8 @@ select o.status, o.applied, o.first_seq, o.last_seq, encode(o.changeset_id, 'hex
     o.code, o.message, o.detail, o.hint
 from kerai_private.receive_all(array(
     select row(u.document, u.signature, u.key)::kerai_private.incoming
-    from unnest(%s::text[]::json[], %s::bytea[], %s::bytea[]) with ordinality as u (document, signature, key, n)
+    from unnest(%s::text[]::json[], %s::bytea[], %s::bytea[]) with ordinality
+        as u (document, signature, key, n)
     order by u.n
 ), %s) as o
 order by o.n"""
@@ -119,41 +121,40 @@ def resigned(signed: Signed, why: str, **changes: Any) -> Parcel:
 def spoiled(signed: Signed, chance: random.Random, world: World) -> Parcel:
     """Return something that looks like a changeset of a world and is not."""
     whole = json.loads(signed.document)
-    somewhere = chance.choice(world.operations).body
-    nodes = [somewhere[key] for key in ("node", "source") if key in somewhere]
+    ops, seq, base = whole["ops"], whole["seq"], whole["base"]
+    named = chance.choice([o.body["node"] for o in world.operations if o.body["op"] == "node_insert"])
     stranger = "00000000-0000-4000-8000-00000000dead"
-    lost = {"op": "node_update", "node": stranger, "set": {"content": "lost"}}
-    match chance.randrange(12):
-        case 0:
-            return Parcel(signed.document, bytes(64), signed.public_key, "not his signature")
-        case 1:
-            return Parcel(signed.document + " ", signed.signature, signed.public_key, "another text")
-        case 2:
-            key = next(
-                bytes(key.verify_key) for key in KEYS.values() if bytes(key.verify_key) != signed.public_key
-            )
-            return Parcel(signed.document, signed.signature, key, "another's key")
-        case 3:
-            return resigned(signed, "a gap", seq=whole["seq"] + chance.randint(1, 3))
-        case 4:
-            return resigned(signed, "a fork", message="fork")
-        case 5:
-            return resigned(signed, "a prev that is not here", prev="0" * 64)
-        case 6:
-            return resigned(signed, "a clock", lamport=whole["lamport"] + chance.choice([-1, 1, 2**40]) or 1)
-        case 7:
-            return resigned(signed, "an unknown node", ops=[*whole["ops"], lost])
-        case 8:
-            other = chance.choice(world.authors).author
-            seq = whole["base"].get(other, 0) + chance.randint(1, 99)
-            return resigned(signed, "a base too far", base=whole["base"] | {other: seq})
-        case 9:
-            return resigned(signed, "guarded", guard=chance.choice([stranger, *nodes]))
-        case 10:
-            return resigned(signed, "a base that has seen nothing", base={})
-        case _:
-            malformed = [{"op": "node_delete", "node": "0" * 36}, {"op": "x"}, {}, None]
-            return resigned(signed, "malformed", ops=[*whole["ops"], chance.choice(malformed)])
+    other = chance.choice(world.authors).author
+    keys = [bytes(key.verify_key) for key in KEYS.values()]
+    broken = [{"op": "node_delete", "node": "0" * 36}, {"op": "x"}, {}, None]
+
+    def writing(node: str) -> dict[str, Any]:
+        return {"op": "node_update", "node": node, "set": {"content": "wrong"}}
+
+    forged = [
+        ("not his signature", signed.document, bytes(64), signed.public_key),
+        ("another text", signed.document + " ", signed.signature, signed.public_key),
+        ("another's key", signed.document, signed.signature, chance.choice(keys)),
+    ]
+    changes: list[tuple[str, dict[str, Any]]] = [
+        ("a gap", {"seq": seq + chance.randint(1, 3)}),
+        ("a fork", {"message": "fork"}),
+        ("a prev that is not here", {"prev": "0" * 64}),
+        ("a clock", {"lamport": whole["lamport"] + chance.choice([-1, 1, 2**40]) or 1}),
+        ("an unknown node", {"ops": [*ops, writing(stranger)]}),
+        ("a base too far", {"base": base | {other: base.get(other, 0) + chance.randint(1, 99)}}),
+        ("a guard", {"guard": chance.choice([stranger, named])}),
+        ("a base that has seen nothing", {"base": {}}),
+        ("malformed", {"ops": [*ops, chance.choice(broken)]}),
+        # All else is right: only who has seen the node says whether it may be named.
+        *[("a node that he may not have seen", {"ops": [writing(named)]})] * 4,
+    ]
+    n = chance.randrange(len(forged) + len(changes))
+    if n < len(forged):
+        why, *rest = forged[n]
+        return Parcel(*rest, why)
+    why, changed = changes[n - len(forged)]
+    return resigned(signed, why, **changed)
 
 
 def with_wrong_ones(world: World, seed: int) -> list[Parcel]:
@@ -171,4 +172,6 @@ def with_wrong_ones(world: World, seed: int) -> list[Parcel]:
             parcels.append(spoiled(signed, chance, world))
         if chance.random() < 0.1:
             parcels.append(parcel(chance.choice(order[: n + 1])))
+        if len(parcels) > 1 and chance.random() < 0.15:
+            parcels[-2:] = parcels[:-3:-1]
     return parcels

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.merge.batches import everything, in_pages, parcel, push_each, receive_all, with_wrong_ones
+from tests.merge.live import insert, update
 from tests.merge.observe import assert_state, digest
+from tests.merge.stories import Story
 from tests.merge.worlds import MOVES, SEEDS, Instance, World, many, worlds
 
+A, B = (str(UUID(int=n)) for n in (1, 2))
 PAGES = st.sampled_from([1, 2, 3, 5, 10, 100, 10_000])
 
 
@@ -76,3 +81,28 @@ def test_an_empty_page(instance: Instance) -> None:
         before = digest(connection)
         assert receive_all(connection, []) == []
         assert digest(connection) == before
+
+
+def test_what_comes_before_its_past_is_refused_in_a_batch_too(instance: Instance) -> None:
+    story = Story(2)
+    story.do(0, insert(A))
+    story.do(1, insert(B), seeing=[0])
+    first, second = (parcel(each) for each in story.changesets)
+    with instance() as connection:
+        outcomes = receive_all(connection, [second, first, second])
+        assert [each["status"] or each["code"] for each in outcomes] == ["KR004", "merged", "merged"]
+
+
+def test_a_node_of_the_batch_that_its_author_had_not_seen(instance: Instance) -> None:
+    story = Story(3)
+    story.do(0, insert(A))
+    story.do(1, update(A, content="unseen"))
+    story.do(2, update(A, content="seen"), seeing=[0])
+    story.do(2, update(B, content="later"))
+    story.do(0, insert(B))
+    with instance() as connection:
+        outcomes = receive_all(connection, [parcel(each) for each in story.changesets])
+        codes = [each["status"] or each["code"] for each in outcomes]
+        assert codes == ["merged", "KR004", "merged", "KR006", "merged"]
+        author = story.authors[0].author
+        assert outcomes[1]["detail"] == f"operation 0 names node {A}; missing in base: {author} 1"

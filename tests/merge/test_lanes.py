@@ -50,7 +50,7 @@ def told(connection: Connection[Any]) -> list[Parcel]:
 
 
 def assert_replicates(connection: Connection[Any], second: Any) -> None:
-    """Check that another instance takes everything byte for byte, one by one and in a batch, to the same state."""
+    """Check that another instance takes everything byte for byte, one by one and in a batch."""
     parcels = told(connection)
     with connect_to(second.dsn) as other:
         for take in (push_each, receive_all):
@@ -296,7 +296,7 @@ def test_what_was_changed_on_the_way_does_not_verify(second_database: Any) -> No
 
 
 def test_a_stolen_draft_does_not_cut_its_lane_off(crew: Any, second_database: Any) -> None:
-    """Whoever wraps a draft in a changeset of his own must not keep the lane's from being merged elsewhere."""
+    """Whoever wraps a draft in a changeset of his own must not keep the lane's from being merged."""
     connection, swarm, (ann, _) = crew()
     node = str(uuid4())
     ann.send(ann.draft(swarm, insert(node)))
@@ -398,8 +398,8 @@ def test_a_restored_key_is_named_when_it_is_missing(crew: Any) -> None:
     connection.execute("begin")
     fake = SigningKey.generate()
     connection.execute(
-        "update kerai_private.authors set public_key = %s where author in (select author from kerai_private.lanes)",
-        [bytes(fake.verify_key)],
+        "update kerai_private.authors set public_key = %s where author = any(%s)",
+        [bytes(fake.verify_key), lane_authors(connection, swarm)],
     )
     result = ann.send(ann.draft(swarm, insert(str(uuid4()))))
     connection.execute("rollback")

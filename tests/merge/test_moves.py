@@ -1,8 +1,7 @@
-"""Moves that meet: each story in every causal order and in pages of every size, with the tree that it must end in."""
+"""Moves that meet: each story in every causal order and in pages of every size, with the tree at its end."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -11,38 +10,10 @@ from tests.merge.batches import everything, in_pages, parcel
 from tests.merge.live import Body, insert, move
 from tests.merge.model import fold
 from tests.merge.observe import assert_state, scalar, tree
-from tests.merge.worlds import Author, Instance, Signed, World
+from tests.merge.stories import Story
+from tests.merge.worlds import Instance
 
 ROOT, A, B, C, D, E = (str(UUID(int=n)) for n in range(1, 7))
-
-
-class Story(World):
-    """A world that is told: who does what, having seen whom."""
-
-    def do(self, who: int, *operations: Body, seeing: Sequence[int] = ()) -> None:
-        """Let an author sign operations on all that he and those others have done."""
-        author: Author = self.authors[who]
-        for other in seeing:
-            for signed in self.authors[other].pushed[-1:]:
-                for name, seq in {**signed.base, signed.author: signed.last_seq}.items():
-                    author.seen[name] = max(author.seen.get(name, 0), seq)
-        author.open = list(operations)
-        self.close(author)
-
-    def orders(self) -> Iterator[list[Signed]]:
-        """Yield every causal order."""
-
-        def rest(order: list[Signed], waiting: list[Signed]) -> Iterator[list[Signed]]:
-            if not waiting:
-                yield order
-            have = {each.author: each.last_seq for each in order}
-            for each in waiting:
-                if have.get(each.author, 0) == each.seq - 1 and all(
-                    have.get(name, 0) >= seq for name, seq in each.base.items()
-                ):
-                    yield from rest([*order, each], [other for other in waiting if other is not each])
-
-        yield from rest([], list(self.changesets))
 
 
 def void(connection: Connection[Any]) -> int:
@@ -84,15 +55,14 @@ def test_three_moves_that_make_a_cycle_together(instance: Instance) -> None:
     assert_ends(instance, story, {A: B, B: None, C: A}, voids=1)
 
 
-    """G goes below B, B below A (void); late and earlier A moves away: then B counts and C does not."""
-    """A goes below B, B below A (void); late and earlier, A becomes a move away: then B's counts and C's does not."""
-    story = start(4, insert(A), insert(B), insert(C, A), insert(D))
-    story.do(1, move(A, B), seeing=[0])
-    story.do(2, move(D, D), move(B, C), seeing=[0])
-    story.do(3, move(D, D), move(D, D), move(A, None, "z"), move(C, D), seeing=[0])
-    final = fold(story.operations)
-    assert final.nodes[A].parent is None
-    assert_ends(instance, story, {A: None, B: None, C: D}, voids=4)
+def test_a_void_move_is_freed_by_a_late_one_and_makes_another_void(instance: Instance) -> None:
+    """A below B is void while B is below A; a late move of B frees it, and then B below A again is void."""
+    story = start(4, insert(A), insert(B, A), insert(C))
+    # Moves that do nothing but let the clock go on.
+    story.do(1, *[move(C, C)] * 2, move(A, B), seeing=[0])
+    story.do(2, *[move(C, C)] * 3, move(B, A, "z"), seeing=[0])
+    story.do(3, move(B, None), seeing=[0])
+    assert_ends(instance, story, {A: B, B: None}, voids=6)
 
 
 def test_a_late_move_frees_one_that_was_void(instance: Instance) -> None:
@@ -133,7 +103,7 @@ def test_a_parent_is_deleted_while_its_child_moves_out(instance: Instance) -> No
 
 
 def test_two_insert_one_node_and_move_it(instance: Instance) -> None:
-    """The earlier insert counts, also when it comes last: moves of before then started from elsewhere."""
+    """The earlier insert counts, also when it comes last: moves have then started from elsewhere."""
     story = start(3, insert(A), insert(B), insert(C))
     story.do(1, insert(D, A), insert(E, D), move(D, B), seeing=[0])
     # Later clocks for the same node, and moves that are void only from one of the two places.
