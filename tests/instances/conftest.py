@@ -26,8 +26,8 @@ create table kerai.said (vector text not null default '{}');
 insert into kerai.said default values;
 create table kerai.pages (page int, n int, changeset text, signature bytea, public_key bytea);
 create table kerai.lies (page int, statement text);
-create table kerai.forks (id int, author text, public_key bytea, first_changeset text, first_signature bytea, merged_elsewhere boolean default true,
-    second_changeset text, second_signature bytea);
+create table kerai.forks (id int, author text, public_key bytea, first_changeset text, first_signature bytea,
+    second_changeset text, second_signature bytea, merged_elsewhere boolean default true);
 create table kerai.changesets (author text, first_seq bigint, last_seq bigint, id bytea, document text,
     signature bytea);
 create sequence kerai.asked;

@@ -84,7 +84,7 @@ def test_a_late_insert_of_a_sibling(instance: Instance) -> None:
     """Siblings with one position order by the stamp of what placed them, whenever that came."""
     story = start(3, insert(ROOT), insert(A, ROOT))
     story.do(1, insert(B, ROOT), seeing=[0])
-    """G goes below B, B below A (void); late and earlier A moves away: then B counts and C does not."""
+    story.do(2, insert(C, ROOT), move(A, ROOT), seeing=[0])
     assert_ends(instance, story, {A: ROOT, B: ROOT, C: ROOT}, voids=0)
     with instance() as connection:
         in_pages(connection, [parcel(each) for each in story.changesets], 10)
