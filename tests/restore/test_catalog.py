@@ -19,7 +19,7 @@ from kerai_client.database import connect as connect_to
 SNAPSHOT = Path(__file__).with_name("privileges.txt")
 ROLES = ["kerai_reader", "kerai_agent", "kerai_peer", "kerai_operator"]
 NOT_DUMPED = {
-    "kerai_private.queues",
+    "kerai_private.waiting_places",
     "kerai_private.submissions",
     "kerai_private.submissions_arrival_seq",
     "kerai.errors",  # constants of the version, which CREATE EXTENSION makes

@@ -368,9 +368,10 @@ declare
     ticket uuid;
 begin
     perform kerai_private.require_castable(item.ops);
-    insert into kerai_private.submissions (queue, item)
-    values (case when item.author is null then kerai_private.lane_of(item) else '' end, item)
-    returning submissions.ticket into ticket;
+    if item.author is null then
+        perform kerai_private.lane_of(item);
+    end if;
+    insert into kerai_private.submissions (item) values (item) returning submissions.ticket into ticket;
     return ticket;
 end
 $$;
@@ -389,22 +390,36 @@ declare
     mine kerai_private.submissions;
 begin
     perform kerai_private.require_read_committed();
-    -- Who settles has locked the rows that he takes: this waits for him, and for nobody else. Undoing it gives the row
-    -- free again: who waits for the queue must hold nothing that the one who has it needs.
-    begin
-        perform from kerai_private.submissions as s where s.ticket = ticket for update;
-        raise exception using errcode = 'KR000';
-    exception when sqlstate 'KR000' then
+    loop
         select s.* into mine from kerai_private.submissions as s where s.ticket = ticket;
-    end;
-    if mine.outcome is null and mine.ticket is not null then
-        insert into kerai_private.queues (queue) values (mine.queue) on conflict do nothing;
-        perform from kerai_private.queues as q where q.queue = mine.queue for update;
-        select s.* into mine from kerai_private.submissions as s where s.ticket = ticket;
-        if mine.outcome is null and mine.ticket is not null then
-            mine.outcome := kerai_private.settle_queue(mine);
+        exit when mine.ticket is null or (mine.outcome).n is not null;
+
+        perform from kerai_private.waiting_places as w where w.place = 0 for update skip locked;
+        if found then
+            -- Somebody may have settled it just before.
+            select s.* into mine from kerai_private.submissions as s where s.ticket = ticket;
+            if mine.ticket is not null and (mine.outcome).n is null then
+                mine.outcome := kerai_private.settle_waiting(mine);
+            end if;
+            exit;
         end if;
-    end if;
+
+        begin
+            perform from kerai_private.waiting_places as w
+            where w.place = 1 + pg_backend_pid() % (select count(*) - 1 from kerai_private.waiting_places)
+            for update;
+            if not found then
+                -- The first time, and after a crash.
+                insert into kerai_private.waiting_places (place) select * from generate_series(0, 256) on conflict do nothing;
+            else
+                -- The place is needed no more: undoing it is what gives it free.
+                raise exception using errcode = 'KR000';
+            end if;
+        exception when sqlstate 'KR000' then
+            null;
+        end;
+    end loop;
+
     -- Raising undoes the delete too: a refusal is given as often as it is asked for.
     delete from kerai_private.submissions as s where s.ticket = ticket;
     if not found then
@@ -449,9 +464,9 @@ $$;
 comment on function kerai.withdraw(uuid) is
 'Takes back what your agent has submitted and what is not settled, and returns how many changesets that were. After a crash or a refusal something may still wait and be merged by somebody''s settle: withdraw before the agent signs its next changeset, and ask kerai.next_changeset after that.';
 
--- Merges what waits in a queue, and returns the outcome of the caller's own. When that is a refusal nothing else may be
--- merged, since raising it undoes everything: so the caller's own, and what it may depend on, come first.
-create or replace function kerai_private.settle_queue(mine kerai_private.submissions) returns kerai_private.outcome
+-- Merges what waits, and returns the outcome of the caller's own. When that is a refusal nothing else may be merged,
+-- since raising it undoes everything: so the caller's own, and what it may depend on, come first.
+create or replace function kerai_private.settle_waiting(mine kerai_private.submissions) returns kerai_private.outcome
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
@@ -462,11 +477,13 @@ declare
     own_count int;
     result kerai_private.outcome;
 begin
+    perform from kerai_private.waiting_places as w order by w.place for update;
+
     with waiting as materialized (
         select s.ticket, s.arrival, s.item,
             s.arrival <= mine.arrival and coalesce((s.item).member, (s.item).author) = own as is_own
         from kerai_private.submissions as s
-        where s.queue = mine.queue and s.outcome is null
+        where s.outcome is null
         order by s.arrival
         for update
     )

@@ -277,18 +277,18 @@ create type kerai_private.outcome as (
 create unlogged table kerai_private.submissions (
     ticket uuid primary key default gen_random_uuid(),
     arrival bigint not null generated always as identity,
-    queue text collate "C" not null,
     item kerai_private.checked,
     outcome kerai_private.outcome,
     submitted_at timestamptz not null default now()
 ) with (fillfactor = 50, toast_tuple_target = 8160);
 
 alter table kerai_private.submissions alter column item set compression lz4;
-create index submissions_queue on kerai_private.submissions (queue, arrival);
+create index submissions_arrival on kerai_private.submissions (arrival);
 create index submissions_submitted on kerai_private.submissions (submitted_at);
 
--- A row's lock is the right to settle what waits in that queue. Unlogged: who only fetches a result writes no WAL.
-create unlogged table kerai_private.queues (queue text collate "C" primary key);
+-- Only the rows' locks are used: that of place 0 is the right to settle; whoever has it locks the other places too, and
+-- the others wait for it, each at a place of his own, so that all wake at once. Unlogged: who only waits writes no WAL.
+create unlogged table kerai_private.waiting_places (place int primary key);
 
 select pg_extension_config_dump('kerai.changesets', '');
 select pg_extension_config_dump(pg_get_serial_sequence('kerai.changesets', 'arrival')::regclass, '');
