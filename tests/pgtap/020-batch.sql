@@ -69,9 +69,9 @@ select is((kerai.settle(:'bob')).status, 'merged', 'one touches the subtree');
 select is((r.status, r.applied)::text, '(stale,0)', 'so the other is stale') from kerai.settle(:'ann') as r;
 
 -- What comes from elsewhere was guarded there.
-select is((o.status, o.applied)::text, '(merged,1)', 'guards are not judged again')
+select is((o.status, o.applied, o.code)::text, '(merged,1,)', 'guards are not judged again')
 from kerai_private.receive_all(pg_temp.page('ann',
-    pg_temp.document('ann', pg_temp.one(), jsonb_build_object('guard', pg_temp.node(1), 'base', '{}'::jsonb))), judge => false) as o;
+    pg_temp.document('ann', pg_temp.one(), jsonb_build_object('guard', pg_temp.node(1), 'base', '{}'::jsonb, 'lamport', 5))), judge => false) as o;
 
 -- receive_all: each its own outcome, in the order in which they are given
 select pg_temp.document('ann', pg_temp.one()) as good, pg_temp.document('ann', pg_temp.one(), '{"message": "fork"}') as fork,
