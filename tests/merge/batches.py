@@ -28,7 +28,8 @@ select
     (select json_agg(encode(c.id, 'hex') order by c.arrival) from kerai.changesets as c) as arrivals,
     kerai.version_vector() as vector, kerai.state_digest() as digest"""
 RECEIVE = """
-select o.status, o.applied, o.first_seq, o.last_seq, encode(o.changeset_id, 'hex') as id,
+select nullif(o.status, 'refused') as status, case when o.code is null then o.applied end as applied,
+    o.first_seq, o.last_seq, case when o.code is null then encode(o.changeset_id, 'hex') end as id,
     o.code, o.message, o.detail, o.hint
 from kerai_private.receive_all(array(
     select row(u.document, u.signature, u.key)::kerai_private.incoming

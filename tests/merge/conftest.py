@@ -23,6 +23,8 @@ def instance(module_database: Any) -> Iterator[Instance]:
         def empty() -> Iterator[Connection[Any]]:
             nonlocal uses
             uses += 1
+            # Evidence outlives the transaction, and a forked author is frozen.
+            connection.execute("delete from kerai.forks")
             if uses % 25 == 0:
                 connection.execute(
                     "vacuum kerai.nodes, kerai.operations, kerai.changesets, kerai_private.moves"

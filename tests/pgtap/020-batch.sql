@@ -68,21 +68,21 @@ select pg_temp.submit('bob', pg_temp.document('bob', pg_temp.one(3))) as bob, pg
 select is((kerai.settle(:'bob')).status, 'merged', 'one touches the subtree');
 select is((r.status, r.applied)::text, '(stale,0)', 'so the other is stale') from kerai.settle(:'ann') as r;
 
+-- What comes from elsewhere was guarded there.
+select is((o.status, o.applied, o.code)::text, '(merged,1,)', 'guards are not judged again')
+from kerai_private.receive_all(pg_temp.page('ann',
+    pg_temp.document('ann', pg_temp.one(), jsonb_build_object('guard', pg_temp.node(1), 'base', '{}'::jsonb, 'lamport', 5))), judge => false) as o;
+
 -- receive_all: each its own outcome, in the order in which they are given
 select pg_temp.document('ann', pg_temp.one()) as good, pg_temp.document('ann', pg_temp.one(), '{"message": "fork"}') as fork,
     pg_temp.document('dan', pg_temp.one()) as dan, pg_temp.document('eve', pg_temp.one(), '{"lamport": 1}') as eve \gset
 select results_eq($$
-    select o.n, coalesce(o.status, o.code), o.detail is not null, o.hint is not null
+    select o.n, coalesce(o.code, o.status), o.detail is not null, o.hint is not null
     from kerai_private.receive_all(pg_temp.page('ann', $$ || quote_literal(:'good') || $$, 'ann', '[]', 'ann', $$ || quote_literal(:'fork')
         || $$, 'eve', $$ || quote_literal(:'eve') || $$, 'dan', $$ || quote_literal(:'dan') || $$, 'ann', $$ || quote_literal(:'good')
         || $$), judge => false) as o order by o.n$$,
     $$values (1, 'merged', false, false), (2, 'KR005', true, true), (3, 'KR003', true, true), (4, 'KR005', true, true),
         (5, 'merged', false, false), (6, 'duplicate', false, false)$$, 'outcomes of a page');
 select is(count(*), 0::bigint, 'an empty page') from kerai_private.receive_all('{}', judge => true);
--- What comes from elsewhere was guarded there.
-select is((o.status, o.applied)::text, '(merged,1)', 'guards are not judged again')
-from kerai_private.receive_all(pg_temp.page('ann',
-    pg_temp.document('ann', pg_temp.one(), jsonb_build_object('guard', pg_temp.node(1), 'base', '{}'::jsonb))), judge => false) as o;
-
 select finish();
 rollback;
