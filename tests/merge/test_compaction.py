@@ -13,10 +13,8 @@ from psycopg import Connection
 from tests.merge.live import LiveAuthor, insert, logged, move, update
 from tests.merge.model import fold
 from tests.merge.observe import assert_reads, assert_state, digest, scalar
-from tests.merge.test_convergence import SEEDS, Instance, deliver, instance, many
-from tests.merge.worlds import KEYS, World, worlds
-
-__all__ = ["instance"]
+from tests.merge.test_convergence import SEEDS, deliver, many
+from tests.merge.worlds import KEYS, Instance, World, worlds
 
 # Within one transaction all times are the same.
 SPREAD = """

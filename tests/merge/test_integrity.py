@@ -14,13 +14,11 @@ from hypothesis import given
 from psycopg import Connection
 from tests.merge.live import LiveAuthor, insert, move, update
 from tests.merge.observe import assert_state, digest, scalar
-from tests.merge.test_convergence import SEEDS, Instance, deliver, instance, many
-from tests.merge.worlds import KEYS, World, worlds
+from tests.merge.test_convergence import SEEDS, deliver, many
+from tests.merge.worlds import KEYS, Instance, World, worlds
 
 from kerai import changeset
 from kerai_client.database import connect
-
-__all__ = ["instance"]
 
 
 def problems(connection: Connection[Any], deep: bool = True) -> list[tuple[str, ...]]:

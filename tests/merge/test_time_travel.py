@@ -13,10 +13,8 @@ from hypothesis import strategies as st
 from psycopg import Connection
 from tests.merge.model import Row, State, Vector, fold_any, restrict
 from tests.merge.observe import checkout, scalar, tree
-from tests.merge.test_convergence import SEEDS, Instance, deliver, instance, many
-from tests.merge.worlds import World, worlds
-
-__all__ = ["instance"]  # the fixture
+from tests.merge.test_convergence import SEEDS, deliver, many
+from tests.merge.worlds import Instance, World, worlds
 
 STATE = """
 select s.id, s.parent_id, s.position, s.kind, s.name, s.language, s.content, s.metadata, s.place

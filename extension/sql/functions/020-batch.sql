@@ -326,7 +326,7 @@ begin
     -- Budgets are counted from what is merged: an agent's second changeset of a task waits for the first.
     begin
         for item in
-            select u.task, a as agent, u.c,
+            select u.task, a as agent, u.c, g.ops,
                 row_number() over (partition by u.task, a.id order by u.c) > 1
                 or (u.c > moved or u.c = any(unsure))
                 and (select t.scope_node_id is not null from kerai.tasks as t where t.id = u.task) as again
@@ -334,6 +334,9 @@ begin
                 select row_number() over () as c, r.task, coalesce(r.member, r.author) as author from unnest(run) as r
             ) as u
             inner join kerai.agents as a on a.author = u.author
+            inner join (
+                select o.c, array_agg(o order by o.n) as ops from unnest(ops) as o group by o.c
+            ) as g on g.c = u.c
             where u.task is not null and u.c <= good
             order by u.c
         loop
@@ -341,8 +344,7 @@ begin
             if item.again then
                 return place - 1;
             end if;
-            perform kerai_private.check_task(item.task, item.agent, array(
-                select o from unnest(ops) as o where o.c = place));
+            perform kerai_private.check_task(item.task, item.agent, item.ops);
         end loop;
     exception when others then
         -- Named exactly when it is looked at alone.
@@ -388,6 +390,7 @@ as $$
 #variable_conflict use_variable
 declare
     mine kerai_private.submissions;
+    asked_at timestamptz;
 begin
     perform kerai_private.require_read_committed();
     loop
@@ -404,13 +407,12 @@ begin
             exit;
         end if;
 
+        asked_at := clock_timestamp();
         begin
-            perform from kerai_private.waiting_places as w
-            where w.place = 1 + pg_backend_pid() % (select count(*) - 1 from kerai_private.waiting_places)
-            for update;
+            perform from kerai_private.waiting_places as w where w.place = 1 + pg_backend_pid() % 64 for update;
             if not found then
                 -- The first time, and after a crash.
-                insert into kerai_private.waiting_places (place) select * from generate_series(0, 256) on conflict do nothing;
+                insert into kerai_private.waiting_places (place) select * from generate_series(0, 64) on conflict do nothing;
             else
                 -- The place is needed no more: undoing it is what gives it free.
                 raise exception using errcode = 'KR000';
@@ -418,6 +420,10 @@ begin
         exception when sqlstate 'KR000' then
             null;
         end;
+        -- He who has just got the right has not locked the places yet: a moment, or all would go round until he has.
+        if clock_timestamp() < asked_at + interval '1 millisecond' then
+            perform pg_sleep(0.002);
+        end if;
     end loop;
 
     -- Raising undoes the delete too: a refusal is given as often as it is asked for.
@@ -503,9 +509,8 @@ begin
     from kerai_private.receive_checked(items, judge => true, decisive => own_count) as o
     where s.ticket = tickets[o.n];
 
-    -- Results that nobody came for.
-    delete from kerai_private.submissions as s
-    where s.submitted_at < now() - interval '1 hour' and (s.outcome).n is not null;
+    -- What nobody came for.
+    delete from kerai_private.submissions as s where s.submitted_at < now() - interval '1 hour';
     select (s.outcome).* into result from kerai_private.submissions as s where s.ticket = mine.ticket;
     return result;
 end
