@@ -180,6 +180,7 @@ returns table (
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set jit = off
+set plan_cache_mode = force_generic_plan
 set lock_timeout = '30s'
 as $$
 #variable_conflict use_column

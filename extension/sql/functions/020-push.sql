@@ -536,6 +536,7 @@ returns kerai.push_result
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set jit = off
+set plan_cache_mode = force_generic_plan
 set lock_timeout = '30s'
 as $$
 declare
