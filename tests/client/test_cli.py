@@ -265,7 +265,8 @@ def test_completion_knows_the_commands() -> None:
     code = "import kerai_client.main as m; m.main()"
     command = [sys.executable, "-c", code]
     run = subprocess.run(command, env=os.environ | asked, capture_output=True, text=True, check=False)
-    assert run.stdout.split() == [f"plain,{name}" for name in ("status", "swarm", "solve", "sql")]
+    names = ("status", "swarm", "solve", "sync", "sql")
+    assert run.stdout.split() == [f"plain,{name}" for name in names]
 
 
 class TestOutput:
