@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from nacl.signing import SigningKey
@@ -118,36 +118,94 @@ def seal_drafts(
     return envelopes
 
 
-def cyclic_nodes(nodes: Sequence[str], parents: Sequence[str]) -> list[str]:
-    """Say which nodes lie on a cycle of a directed graph, in the order in which they are found.
+def judge_moves(
+    nodes: Sequence[str],
+    parents: Sequence[str | None],
+    voids: Sequence[bool],
+    *,
+    fresh: Iterable[str],
+    starts: Iterable[str],
+    parents_of: Callable[[list[str]], tuple[list[str], list[str | None]]],
+) -> tuple[list[str], list[int]]:
+    """Say which moves of the tail become void, or are void no longer, now that some of them are new.
+
+    In the graph of the edges before the tail and of all its moves, a move can be void only when it lies on
+    a cycle: so only strongly connected components are replayed, in order. What was decided before stays,
+    except in components that a new edge makes, and in those with a void move that lose a node's edge to a new
+    one. So the search goes upwards from the new moves and from the void ones.
+
+    :param nodes: the nodes that the tail moves, in the order of the moves' stamps; the new ones among them.
+    :param parents: the new parent of each, None for a root.
+    :param voids: how each was judged before; the new ones False.
+    :param fresh: the nodes that the new moves move.
+    :param starts: the parents that they ask for.
+    :param parents_of: gives of nodes those that there are, and the parent of each before the tail.
+    :returns: the nodes that lie on a cycle, and the places in the tail, from 1, that are judged otherwise.
+    """
+    edges: dict[str, list[str]] = {}
+    base: dict[str, str | None] = {}
+    for node, parent in zip(nodes, parents, strict=True):
+        if parent is not None:
+            edges.setdefault(node, []).append(parent)
+    frontier = set(starts).union(
+        parent for parent, void in zip(parents, voids, strict=True) if void and parent is not None
+    )
+    while frontier:
+        # In the order of the index that finds them.
+        found, above = parents_of(sorted(frontier))
+        base.update(zip(found, above, strict=True))
+        frontier = {parent for parent in above if parent is not None}
+        for node in found:
+            if node in edges:
+                frontier.update(edges[node])
+        frontier -= base.keys()
+    reached = [node for node in fresh if node in base]
+    if not reached:
+        return [], []
+
+    graph = {
+        node: [*edges.get(node, ()), parent] if parent is not None else edges.get(node, [])
+        for node, parent in base.items()
+    }
+    cyclic = cyclic_nodes(graph, reached)
+    parent_of = {node: base[node] for node in cyclic}
+    judged = [place for place, node in enumerate(nodes) if node in parent_of]
+    flags = void_moves(
+        cyclic,
+        list(parent_of.values()),
+        [nodes[place] for place in judged],
+        [parents[place] for place in judged],
+    )
+    return cyclic, [place + 1 for place, void in zip(judged, flags, strict=True) if void != voids[place]]
+
+
+def cyclic_nodes(graph: Mapping[str, Sequence[str]], starts: Iterable[str]) -> list[str]:
+    """Say which of the nodes that can be reached from some lie on a cycle of a directed graph.
 
     Tarjan, "Depth-first search and linear graph algorithms" (SIAM J. Comput. 1972), without recursion: the
     members of strongly connected components of more than one node, and the nodes with an edge to themselves.
 
-    :param nodes: where each edge starts.
-    :param parents: where each edge ends.
+    :param graph: of each node, where its edges end; one that only ends edges need not be in it.
+    :param starts: where to start.
     """
-    ends: dict[str, list[str]] = {}
-    for node, parent in zip(nodes, parents, strict=True):
-        ends.setdefault(node, []).append(parent)
     order: dict[str, int] = {}
     low: dict[str, int] = {}
     open_nodes: list[str] = []
     closed: set[str] = set()
     cyclic: list[str] = []
-    for start, first_ends in ends.items():
+    for start in starts:
         if start in order:
             continue
         order[start] = low[start] = len(order)
         open_nodes.append(start)
-        path = [(start, iter(first_ends))]
+        path = [(start, iter(graph.get(start, ())))]
         while path:
             node, rest = path[-1]
             for end in rest:
                 if end not in order:
                     order[end] = low[end] = len(order)
                     open_nodes.append(end)
-                    path.append((end, iter(ends.get(end, ()))))
+                    path.append((end, iter(graph.get(end, ()))))
                     break
                 if end not in closed:
                     low[node] = min(low[node], order[end])
@@ -160,7 +218,7 @@ def cyclic_nodes(nodes: Sequence[str], parents: Sequence[str]) -> list[str]:
                     while component[-1] != node:
                         component.append(open_nodes.pop())
                     closed.update(component)
-                    if len(component) > 1 or node in ends.get(node, ()):
+                    if len(component) > 1 or node in graph.get(node, ()):
                         cyclic += component
     return cyclic
 
@@ -186,15 +244,16 @@ def void_moves(
     :raises ValueError: when the base is no forest. Nothing cancels a loop in PL/Python: it ends by itself.
     """
     parent_of = dict(zip(base_children, base_parents, strict=True))
+    parent_above = parent_of.get
     flags = []
     for node, parent in zip(nodes, parents, strict=True):
         ancestor = parent
-        steps = len(parent_of) + 1
-        while ancestor is not None and ancestor != node:
-            ancestor = parent_of.get(ancestor)
-            steps -= 1
-            if steps < 0:
-                raise ValueError(f"the tree has a cycle above node {parent}")
+        for _ in range(len(parent_of) + 1):
+            if ancestor is None or ancestor == node:
+                break
+            ancestor = parent_above(ancestor)
+        else:
+            raise ValueError(f"the tree has a cycle above node {parent}")
         void = ancestor is not None
         if not void:
             parent_of[node] = parent

@@ -4,15 +4,6 @@
 -- matters: in the graph of the edges before the batch's first stamp and of all moves since, a move can be void only
 -- when it lies on a cycle. So only strongly connected components are replayed; every other node takes its last move.
 
-create or replace function kerai_private.cyclic_nodes(nodes uuid[], parents uuid[]) returns uuid[]
-language plpython3u immutable
-set search_path = pg_catalog, pg_temp
-as $$
-if "kerai @version@" not in GD:
-    plpy.execute("select kerai_private.load_python()")
-return GD["kerai @version@"].server.cyclic_nodes(nodes, parents)
-$$;
-
 create or replace function kerai_private.void_moves(
     base_children uuid[], base_parents uuid[], nodes uuid[], parents uuid[]
 ) returns boolean[]
@@ -24,37 +15,81 @@ if "kerai @version@" not in GD:
 return GD["kerai @version@"].server.void_moves(base_children, base_parents, nodes, parents)
 $$;
 
+-- Which nodes lie on a cycle of the edges before `since` and of the moves from then on, and the places of the moves
+-- that are judged otherwise than before; starts are the parents that the new moves, those of the fresh nodes, ask for.
+-- A node is looked up by its id, and where it stood only when it was moved since: the setting and OFFSET 0 leave no
+-- other plan.
+create or replace function kerai_private.judge_moves(
+    since text, nodes uuid[], parents uuid[], voids boolean[], fresh uuid[], starts uuid[],
+    out cyclic uuid[], out changed int[]
+)
+language plpython3u stable
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+as $$
+if "kerai @version@" not in GD:
+    plpy.execute("select kerai_private.load_python()")
+if "parents" not in SD:
+    SD["parents"] = plpy.prepare("""
+        select array_agg(n.id) as nodes, array_agg(n.parent_id) as parents
+        from unnest($1) as u (id)
+        cross join lateral (
+            select x.id, case
+                when x.placed_stamp is null or x.placed_stamp < $2 then array[x.parent_id]
+                else coalesce((
+                    select array[m.parent_id] from kerai_private.moves as m
+                    where m.node_id = x.id and m.stamp < $2 and not m.void
+                    order by m.stamp desc
+                    limit 1), array[x.created_parent_id])
+                end as parents
+            from kerai.nodes as x
+            where x.id = u.id
+            offset 0
+        ) as x
+        cross join lateral (select x.id, x.parents[1] as parent_id) as n""", ["uuid[]", "text"])
+
+def parents_of(nodes):
+    row = plpy.execute(SD["parents"], [nodes, since])[0]
+    return row["nodes"] or [], row["parents"] or []
+
+return GD["kerai @version@"].server.judge_moves(
+    nodes, parents, voids, fresh=fresh, starts=starts, parents_of=parents_of)
+$$;
+
 -- The moves of a batch are in kerai_private.moves already: (nodes, parents), the earliest at `since`. Decides which
--- moves from `since` on are void, and puts the nodes where they belong. The caller is alone in the gate. What was
--- decided before stays, except in components that a new edge makes, and in those with a void move that lose a node's
--- edge to a new one: so the search starts from the new moves and from the void ones.
+-- moves from `since` on are void, and puts the nodes where they belong. The caller is alone in the gate.
 create or replace function kerai_private.replay_moves(since text, nodes uuid[], parents uuid[]) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    edge_nodes uuid[];
-    edge_parents uuid[];
-    cyclic uuid[] := '{}';
+    tail record;
+    judged record;
     changed uuid[];
 begin
-    select e.nodes, e.parents into edge_nodes, edge_parents from kerai_private.edges_above(since, replay_moves.parents) as e;
-
-    -- No moved node is on a cycle unless the search has come to it.
-    if exists (select e.id from unnest(edge_nodes) as e (id) intersect select u.id from unnest(nodes) as u (id)) then
-        cyclic := kerai_private.cyclic_nodes(edge_nodes, edge_parents);
+    select array_agg(m.stamp) as stamps, array_agg(m.node_id) as nodes, array_agg(m.parent_id) as parents,
+        array_agg(m.void) as voids
+    into tail
+    from (select t.* from kerai_private.moves as t where t.stamp >= since order by t.stamp) as m;
+    if tail.nodes is null then
+        return;
     end if;
-    if cyclic <> '{}' then
-        perform kerai_private.judge_moves(since, cyclic);
+
+    judged := kerai_private.judge_moves(
+        since, tail.nodes, tail.parents, tail.voids, nodes, array_remove(replay_moves.parents, null));
+    if judged.changed <> '{}' then
+        update kerai_private.moves as m
+        set void = not m.void
+        where m.stamp in (select tail.stamps[u.place] from unnest(judged.changed) as u (place));
     end if;
 
     with place as materialized (
-        select p.id, p.parent_id, p.position, p.stamp from kerai_private.places_before(cyclic, null) as p
+        select p.id, p.parent_id, p.position, p.stamp from kerai_private.places_before(judged.cyclic, null) as p
         union all
         (select distinct on (m.node_id) m.node_id, m.parent_id, m.position, m.stamp
         from kerai_private.moves as m
         where m.stamp >= since and not m.void and m.node_id in (select u.id from unnest(nodes) as u (id))
-            and m.node_id not in (select u.id from unnest(cyclic) as u (id))
+            and m.node_id not in (select u.id from unnest(judged.cyclic) as u (id))
         order by m.node_id, m.stamp desc)
     ),
 
@@ -71,88 +106,6 @@ begin
 
     select array_agg(w.id) into changed from written as w where w.is_stale;
     perform kerai_private.refresh_paths(changed);
-end
-$$;
-
--- All edges that there are from `since` on, those before it and those of moves, upwards from these nodes and from the
--- parents that void moves have asked for. A node is looked up by its id, and its moves only when it has any since then:
--- OFFSET 0, CASE and the hashed IN leave the planner no other way, whatever the statistics say.
-create or replace function kerai_private.edges_above(
-    since text, starts uuid[], out nodes uuid[], out parents uuid[]
-)
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan
-as $$
-declare
-    moved uuid[];
-    void_parents uuid[];
-begin
-    select array_agg(distinct m.node_id), array_agg(m.parent_id) filter (where m.void) into moved, void_parents
-    from kerai_private.moves as m
-    where m.stamp >= since;
-
-    with recursive climb (id, parents) as (
-        select null::uuid, starts || void_parents
-        union
-        select n.id, n.parents
-        from (select distinct u.id from climb as c cross join lateral unnest(c.parents) as u (id)) as f
-        cross join lateral (
-            select x.id, case
-                when x.id in (select u.id from unnest(moved) as u (id)) then array(
-                    select e.parent_id from kerai_private.moves as e
-                    where e.node_id = x.id and e.stamp >= since and e.parent_id is not null)
-                end || case
-                when x.placed_stamp is null or x.placed_stamp < since then array[x.parent_id]
-                else coalesce((
-                    select array[e.parent_id] from kerai_private.moves as e
-                    where e.node_id = x.id and e.stamp < since and not e.void
-                    order by e.stamp desc
-                    limit 1), array[x.created_parent_id])
-                end as parents
-            from kerai.nodes as x
-            where x.id = f.id
-            offset 0
-        ) as n
-    )
-
-    select array_agg(c.id), array_agg(u.parent) into edges_above.nodes, edges_above.parents
-    from climb as c
-    cross join lateral unnest(c.parents) as u (parent)
-    where c.id is not null and u.parent is not null;
-end
-$$;
-
--- Decides anew which moves of these nodes, from `since` on, are void.
-create or replace function kerai_private.judge_moves(since text, judged uuid[]) returns void
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-    base_parents uuid[];
-    stamps text[];
-    nodes uuid[];
-    parents uuid[];
-    were_void boolean[];
-    are_void boolean[];
-begin
-    -- Before its insert nothing can be below a node, so the insert counts from the beginning.
-    select array_agg(p.parent_id order by p.n) into base_parents from kerai_private.places_before(judged, since) as p;
-
-    select array_agg(m.stamp), array_agg(m.node_id), array_agg(m.parent_id), array_agg(m.void)
-    into stamps, nodes, parents, were_void
-    from (
-        select t.* from kerai_private.moves as t
-        where t.stamp >= since and t.node_id in (select u.id from unnest(judged) as u (id))
-        order by t.stamp
-    ) as m;
-
-    are_void := kerai_private.void_moves(judged, base_parents, nodes, parents);
-
-    update kerai_private.moves as m
-    set void = t.is_void
-    from unnest(stamps, were_void, are_void) as t (stamp, was_void, is_void)
-    where m.stamp = t.stamp and t.was_void <> t.is_void;
 end
 $$;
 

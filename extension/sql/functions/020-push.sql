@@ -242,6 +242,7 @@ begin
         group by r.node
         -- An insert that comes no earlier than the first mention is not the one that was meant.
         having min(o.n) filter (where not r.born) <= coalesce(min(o.n) filter (where r.born), 2147483647)
+        order by r.node -- as in the index that finds them
     )
 
     select e.node, e.n, x.created_stamp is not null as known,
