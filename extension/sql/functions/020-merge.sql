@@ -44,8 +44,8 @@ begin
     end if;
     if kinds && '{node_update,node_delete,node_restore}' then
         perform from kerai.nodes as n
-        where n.id = any(array(
-            select o.node from unnest(ops) as o where o.op in ('node_update', 'node_delete', 'node_restore')))
+        where n.id in (
+            select o.node from unnest(ops) as o where o.op in ('node_update', 'node_delete', 'node_restore'))
         order by n.id
         for no key update;
     end if;
@@ -90,7 +90,8 @@ declare
     rebased_nodes uuid[];
 begin
     if alone then
-        known := array(select n.id from kerai.nodes as n where n.id = any(nodes));
+        -- Not = ANY: where the plan was made while the table was small, each row would be held against the whole array.
+        known := array(select n.id from kerai.nodes as n where n.id in (select u.id from unnest(nodes) as u (id)));
     end if;
 
     with recursive fresh as materialized (

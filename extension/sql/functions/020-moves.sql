@@ -150,7 +150,7 @@ begin
     with recursive stale as materialized (
         select n.id, n.parent_id from kerai.nodes as n
         left join kerai.nodes as p on p.id = n.parent_id
-        where n.id = any(changed)
+        where n.id in (select u.id from unnest(changed) as u (id))
             and n.path::text <> kerai_private.path_below(coalesce(p.path::text, ''), n.name)
     ),
 
