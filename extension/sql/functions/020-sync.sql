@@ -263,10 +263,13 @@ begin
                     execute 'select count(*) as changesets, sum(octet_length(t.changeset::text)) as bytes,
                         array_agg(t.changeset) as documents, array_agg(t.signature) as signatures,
                         array_agg(t.public_key) as public_keys
-                        from (select * from ' || asking || '(changeset json, signature bytea, public_key bytea) limit $3) as t'
+                        from (select * from ' || asking || '(changeset json, signature bytea, public_key bytea) limit $3) as t
+                        -- What the peer has merged since the locks were taken comes with the next pull.
+                        where case when t.changeset ->> ''seq'' ~ ''^[0-9]{1,18}$''
+                            then (t.changeset ->> ''seq'')::bigint <= coalesce(($4 ->> (t.changeset ->> ''author''))::bigint, 0) end is not false'
                     into page
                     using link, format('select changeset, signature, public_key from kerai.changesets_since(%L::jsonb, %s)',
-                        position, least(page_ops, max_ops - result.pulled_operations)), most_changesets + 1;
+                        position, least(page_ops, max_ops - result.pulled_operations)), most_changesets + 1, theirs;
 
                     if page.changesets = 0 then
                         pulled := true;
@@ -341,17 +344,35 @@ comment on function kerai.exchange(text, boolean, boolean, int) is
 'What kerai.pull, kerai.push and kerai.sync do: one conversation with a peer, in the directions that are wanted.';
 
 -- The pages of a pull are one transaction: it takes what locks any of them may need at its beginning, in the one order.
+-- An author who was introduced while this waited for the gate may be waiting for it himself by now: then all over again.
 create or replace function kerai.begin_pull(theirs jsonb) returns void
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set lock_timeout = '30s'
 as $$
+declare
+    locked text[];
 begin
-    perform from kerai_private.authors as a
-    where a.author in (select m.author from kerai.vector_missing(kerai.version_vector(), theirs) as m)
-    order by a.author
-    for update;
-    perform kerai_private.enter_gate(alone => true);
+    loop
+        begin
+            with held as (
+                select a.author from kerai_private.authors as a
+                where a.author in (select e.author from kerai_private.vector_entries(theirs) as e)
+                order by a.author
+                for update
+            )
+
+            select coalesce(array_agg(h.author), '{}') into locked from held as h;
+            perform kerai_private.enter_gate(alone => true);
+            exit when not exists (
+                select from kerai_private.authors as a
+                where a.author in (select e.author from kerai_private.vector_entries(theirs) as e)
+                    and a.author not in (select u.author from unnest(locked) as u (author)));
+            raise exception using errcode = 'KR000';
+        exception when sqlstate 'KR000' then
+            null;
+        end;
+    end loop;
 end
 $$;
 
