@@ -343,7 +343,8 @@ $$;
 comment on function kerai.exchange(text, boolean, boolean, int) is
 'What kerai.pull, kerai.push and kerai.sync do: one conversation with a peer, in the directions that are wanted.';
 
--- The pages of a pull are one transaction: it takes what locks any of them may need at its beginning, in the one order.
+-- The pages of a pull are one transaction: it takes the locks that any of them may need at its beginning, in the order
+-- that all keep.
 -- An author who was introduced while this waited for the gate may be waiting for it himself by now: then all over again.
 create or replace function kerai.begin_pull(theirs jsonb) returns void
 language plpgsql volatile security definer
