@@ -345,7 +345,7 @@ comment on function kerai.exchange(text, boolean, boolean, int) is
 
 -- The pages of a pull are one transaction: it takes the locks that any of them may need at its beginning, in the order
 -- that all keep.
--- An author who was introduced while this waited for the gate may be waiting for it himself by now: then all over again.
+-- An author who was introduced while this waited for the gate may wait for it himself by now: then all over again.
 create or replace function kerai.begin_pull(theirs jsonb) returns void
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
