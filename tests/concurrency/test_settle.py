@@ -251,9 +251,6 @@ def test_results_that_nobody_came_for_are_removed(members: Any) -> None:
     bob.settle(bob.submit(bob.own(insert(str(uuid4())))))
     ann.connection.execute("update kerai_private.submissions set submitted_at = now() - interval '2 hours'")
     waiting = ann.submit(ann.own(insert(str(uuid4()))))
-    # They are looked for now and then.
-    sequence = "pg_get_serial_sequence('kerai_private.submissions', 'arrival')"
-    ann.connection.execute(f"select setval({sequence}, 255)")
     bob.settle(bob.submit(bob.own(insert(str(uuid4())))))
     assert [ann.settle(each)["code"] for each in (ticket, bad)] == ["KR006"] * 2
     assert status(ann.settle(waiting)) == "merged"

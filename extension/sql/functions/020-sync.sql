@@ -260,17 +260,30 @@ begin
 
             when 'pull' then
                 if not pulled and result.pulled_operations < coalesce(max_ops, beyond_all) then
-                    execute 'select count(*) as changesets, sum(octet_length(t.changeset::text)) as bytes,
-                        array_agg(t.changeset) as documents, array_agg(t.signature) as signatures,
-                        array_agg(t.public_key) as public_keys
-                        from (select * from ' || asking || '(changeset json, signature bytea, public_key bytea) limit $3) as t
-                        -- What the peer has merged since the locks were taken comes with the next pull.
-                        where case when t.changeset ->> ''seq'' ~ ''^[0-9]{1,18}$''
-                            then (t.changeset ->> ''seq'')::bigint <= coalesce(($4 ->> (t.changeset ->> ''author''))::bigint, 0) end is not false'
+                    -- What the peer has merged since the locks were taken comes with the next pull.
+                    execute 'select count(*) as sent, count(*) filter (where t.named) as changesets,
+                        sum(octet_length(t.changeset::text)) filter (where t.named) as bytes,
+                        array_agg(t.changeset) filter (where t.named) as documents,
+                        array_agg(t.signature) filter (where t.named) as signatures,
+                        array_agg(t.public_key) filter (where t.named) as public_keys
+                        from (
+                            select p.*, case when p.changeset ->> ''seq'' ~ ''^[0-9]{1,18}$'' then (p.changeset ->> ''seq'')::bigint
+                                <= coalesce(($4 ->> (p.changeset ->> ''author''))::bigint, 0) end is not false as named
+                            from (select * from ' || asking || '(changeset json, signature bytea, public_key bytea) limit $3) as p
+                        ) as t'
                     into page
                     using link, format('select changeset, signature, public_key from kerai.changesets_since(%L::jsonb, %s)',
                         position, least(page_ops, max_ops - result.pulled_operations)), most_changesets + 1, theirs;
 
+                    if page.changesets = 0 and page.sent > 0 then
+                        execute 'select left(t.vector, $3) as vector from ' || asking || '(vector text)' into answer
+                        using link, 'select kerai.version_vector()::text', most_vector_bytes;
+                        if kerai.vector_compare(kerai.vector_merge(theirs, answer.vector::jsonb), theirs) = 'equal' then
+                            problem := 'the peer sends what its own vector does not name';
+                            step := 'end';
+                            continue;
+                        end if;
+                    end if;
                     if page.changesets = 0 then
                         pulled := true;
                         skipped := skipped - 'pull';
