@@ -38,7 +38,7 @@ demo: packages $(CLIENT) install ## everything needed, then the main job on the 
 	@.venv/bin/kerai demo
 
 test: packages test-packages $(DEV) install lint ## everything needed, then all checks and tests
-	@.venv/bin/python -m pytest
+	@.venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 bench: packages $(DEV) install ## the benchmarks, a table of ratios
 	@.venv/bin/python tests/bench/run.py

@@ -40,7 +40,7 @@ METADATA: tuple[dict[str, Any], ...] = (
 )
 RELATIONS = ("calls", "tests")
 SEEDS = st.integers(0, 2**32)
-WORLDS = int(os.environ.get("KERAI_WORLDS", "60"))
+WORLDS = int(os.environ.get("KERAI_WORLDS", "100"))
 # A context manager: an empty instance, whose content is gone afterwards.
 Instance = Callable[[], AbstractContextManager[Connection[Any]]]
 CONTENDED = tuple(str(UUID(int=n << 64)) for n in range(1, 4))
