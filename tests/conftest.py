@@ -46,7 +46,16 @@ def pytest_configure() -> None:
 @pytest.fixture(autouse=True)
 def _own_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Keep the user's settings, keys and environment out of the tests."""
-    for name in ("KERAI_DSN", "KERAI_DIR", "PGSERVICE", "PGHOST", "PGUSER", "PGDATABASE", "PGPORT", "COLUMNS"):
+    for name in (
+        "KERAI_DSN",
+        "KERAI_DIR",
+        "PGSERVICE",
+        "PGHOST",
+        "PGUSER",
+        "PGDATABASE",
+        "PGPORT",
+        "COLUMNS",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))

@@ -250,6 +250,14 @@ def test_undoing_the_latest_changeset_brings_back_the_tree(
 def content(rows: list[Row]) -> list[tuple[Any, ...]]:
     """Return the rows without their order among siblings of one position: a move back is a later move."""
     return sorted(
-        (row.id, row.parent_id or "", row.position, row.depth, row.kind, row.path, json.dumps(row.metadata, sort_keys=True))
+        (
+            row.id,
+            row.parent_id or "",
+            row.position,
+            row.depth,
+            row.kind,
+            row.path,
+            json.dumps(row.metadata, sort_keys=True),
+        )
         for row in rows
     )

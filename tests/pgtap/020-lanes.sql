@@ -101,7 +101,7 @@ select status from kerai.stop_swarm(:'swarm') \g /dev/null
 select is((kerai.push_ops(:'draft', pg_temp.sign(:'draft', 'ann'))).status, 'duplicate', 'of a stopped swarm too');
 select pg_temp.refuses(pg_temp.sending(pg_temp.draft('ann', :'swarm', pg_temp.one()), 'ann'), 'KR011', 'the swarm does not run',
     'crew.*stopped', 'Stop working', 'a new one of a stopped swarm');
-select pg_temp.refuses(replace(pg_temp.sending(d, 'ann'), 'push_ops', 'submit'), 'KR011', 'the swarm does not run', 'stopped',
+select pg_temp.refuses(format('select kerai.settle(%L)', kerai.submit(d::json, pg_temp.sign(d, 'ann'), pg_temp.key('ann'))), 'KR011', 'the swarm does not run', 'stopped',
     'Stop working', 'submitted, too') from pg_temp.draft('ann', :'swarm', pg_temp.one()) as d;
 
 select finish();

@@ -153,8 +153,10 @@ def sign(document: str, key: SigningKey) -> bytes:
     return bytes(key.sign(signed_bytes(document)).signature)
 
 
-def verify(document: str, signature: bytes, public_key: bytes) -> bool:
-    """Say whether a signature of a changeset verifies. Malformed keys and signatures do not."""
+def verify(document: str | None, signature: bytes | None, public_key: bytes | None) -> bool:
+    """Say whether a signature of a changeset verifies. What is missing or malformed does not."""
+    if document is None or signature is None or public_key is None:
+        return False
     if len(signature) != SIGNATURE_BYTES or len(public_key) != PUBLIC_KEY_BYTES:
         return False
     try:

@@ -67,6 +67,18 @@ if "kerai @version@" not in GD:
 return GD["kerai @version@"].changeset.verify(document, signature, public_key)
 $$;
 
+-- Of each text, whether its signature verifies; a missing signature or key does not.
+create or replace function kerai_private.verify_signatures(documents text[], signatures bytea[], public_keys bytea[])
+returns boolean[]
+language plpython3u volatile
+set search_path = pg_catalog, pg_temp
+as $$
+if "kerai @version@" not in GD:
+    plpy.execute("select kerai_private.load_python()")
+verify = GD["kerai @version@"].changeset.verify
+return [verify(*each) for each in zip(documents, signatures, public_keys)]
+$$;
+
 create or replace function kerai_private.create_instance_key(data_directory text) returns bytea
 language plpython3u volatile
 set search_path = pg_catalog, pg_temp

@@ -7,52 +7,85 @@ language sql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 return 20000;
 
--- Takes changesets as they come from elsewhere, in a causal order. Whether judge: see kerai_private.receive.
-create or replace function kerai_private.receive_all(given kerai_private.incoming[], judge boolean)
+-- Takes changesets as they come, in a causal order. Whether judge: see kerai_private.receive. decisive: when this one
+-- is refused, nothing after it is looked at.
+create or replace function kerai_private.receive_all(
+    given kerai_private.incoming[], judge boolean, decisive int default null
+)
 returns setof kerai_private.outcome
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    items kerai_private.checked[] := '{}';
-    places int[] := '{}';
-    place int := 0;
-    one kerai_private.incoming;
-    item kerai_private.checked;
+    items kerai_private.checked[];
+    places int[];
     refused kerai_private.outcome;
 begin
-    foreach one in array given loop
-        place := place + 1;
-        begin
-            item := kerai_private.check_changeset(
-                one.document, kerai_private.parse_changeset(one.document), one.signature, one.public_key);
-            if item.id is null and not judge then
-                perform kerai_private.refuse('KR005', 'a draft is not passed on', format('author: %s', item.member),
-                    'Push it where the swarm is; the changeset that is made of it goes everywhere.');
-            end if;
-            perform kerai_private.require_castable(item.ops);
-            items := items || item;
-            places := places || place;
-        exception when others then
-            -- What is not a refusal of kerai's is no changeset's fault.
-            if sqlstate not like 'KR%' then
-                raise;
-            end if;
-            refused := (place, sha256(convert_to(one.document::text, 'UTF8')), null, null, null, null, sqlstate, sqlerrm, null,
-                null);
-            get stacked diagnostics refused.detail = pg_exception_detail, refused.hint = pg_exception_hint;
-            return next refused;
-        end;
-    end loop;
+    if cardinality(given) = 0 then
+        return;
+    end if;
+    begin
+        items := kerai_private.look_at(given, judge);
+        places := array(select generate_series(1, cardinality(given)));
+    exception when others then
+        -- What is not a refusal of kerai's is no changeset's fault.
+        if sqlstate not like 'KR%' then
+            raise;
+        end if;
+    end;
+    if items is null then
+        for place in 1 .. cardinality(given) loop
+            begin
+                items := items || kerai_private.look_at(given[place:place], judge);
+                places := places || place;
+            exception when others then
+                if sqlstate not like 'KR%' then
+                    raise;
+                end if;
+                refused := (place, sha256(convert_to((given[place]).document::text, 'UTF8')), null, null, null, null, sqlstate,
+                    sqlerrm, null, null);
+                get stacked diagnostics refused.detail = pg_exception_detail, refused.hint = pg_exception_hint;
+                return next refused;
+                if place = decisive then
+                    return;
+                end if;
+            end;
+        end loop;
+    end if;
     return query
     select places[o.n], o.changeset_id, o.status, o.applied, o.first_seq, o.last_seq, o.code, o.message, o.detail, o.hint
-    from kerai_private.receive_checked(items, judge) as o;
+    from kerai_private.receive_checked(coalesce(items, '{}'), judge, array_position(places, decisive)) as o;
 end
 $$;
 
--- decisive: when this one is refused, nothing after it is looked at.
+-- Refuses for the first thing that is wrong with any of them.
+create or replace function kerai_private.look_at(given kerai_private.incoming[], judge boolean)
+returns kerai_private.checked[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    items kerai_private.checked[];
+    member text;
+begin
+    items := kerai_private.check_changesets(given, array(
+        select kerai_private.parse_changeset(g.document)
+        from unnest(given) with ordinality as g (document, signature, public_key, n)
+        order by g.n));
+    if not judge then
+        select i.member into member from unnest(items) as i where i.id is null limit 1;
+        if found then
+            perform kerai_private.refuse('KR005', 'a draft is not passed on', format('author: %s', member),
+                'Push it where the swarm is; the changeset that is made of it goes everywhere.');
+        end if;
+    end if;
+    perform kerai_private.require_castable(items);
+    return items;
+end
+$$;
+
 create or replace function kerai_private.receive_checked(
-    items kerai_private.checked[], judge boolean, decisive int default null
+    items kerai_private.checked[], judge boolean, decisive int
 ) returns setof kerai_private.outcome
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -357,94 +390,94 @@ begin
 end
 $$;
 
--- Many small pushes combine: kerai.submit stores a changeset, and whoever settles first merges all that wait.
+-- Many small pushes combine: kerai.submit stores a changeset, and whoever settles first looks at all that wait and
+-- merges them.
 create or replace function kerai.submit(changeset json, signature bytea, public_key bytea default null) returns uuid
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
-set jit = off
-set plan_cache_mode = force_generic_plan
 as $$
-#variable_conflict use_column
+#variable_conflict use_variable
 declare
-    item constant kerai_private.checked := kerai_private.check_changeset(
-        $1, kerai_private.parse_changeset($1), $2, $3);
     ticket uuid;
 begin
-    perform kerai_private.require_castable(item.ops);
-    if item.author is null then
-        perform kerai_private.lane_of(item);
-    end if;
-    insert into kerai_private.submissions (item) values (item) returning submissions.ticket into ticket;
+    perform kerai_private.require_size(changeset);
+    insert into kerai_private.submissions as s (author, document, signature, public_key)
+    values (kerai_private.author_in(changeset), changeset, signature, public_key)
+    returning s.ticket into ticket;
     return ticket;
 end
 $$;
 
 comment on function kerai.submit(json, bytea, bytea) is
-'Stores a signed changeset, or the draft of a grouped swarm''s member, to be merged together with others, and returns a ticket. Commit, then ask kerai.settle(ticket) for the result. Refuses at once what is malformed or not signed.';
+'Stores a signed changeset, or the draft of a grouped swarm''s member, to be merged together with others, and returns a ticket. Commit, then ask kerai.settle(ticket) for the result. Nothing but its size is looked at before that.';
+
+-- Who says that he wrote it; NULL when it does not say.
+create or replace function kerai_private.author_in(document json) returns text
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return document ->> 'author';
+exception when data_exception or statement_too_complex or program_limit_exceeded then
+    return null;
+end
+$$;
 
 create or replace function kerai.settle(ticket uuid) returns kerai.push_result
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set jit = off
 set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
 set lock_timeout = '30s'
 as $$
 #variable_conflict use_variable
 declare
-    mine kerai_private.submissions;
+    known record;
+    result kerai_private.outcome;
+    -- A session's first time takes long, since it has no plans yet: it lets others go first.
+    patience int := case when current_setting('kerai.practised', true) = 'yes' then 1 else 5 end;
     asked_at timestamptz;
-    -- A session that has settled before has its plans made: it comes first, the others give it a moment.
-    practised boolean := current_setting('kerai.practised', true) = 'yes';
 begin
     perform kerai_private.require_read_committed();
     loop
-        select s.* into mine from kerai_private.submissions as s where s.ticket = ticket;
-        exit when mine.ticket is null or (mine.outcome).n is not null;
+        select t.* into known from kerai_private.ticket_state(ticket) as t;
+        exit when not known.waits;
 
-        if practised then
-            perform from kerai_private.waiting_places as w where w.place = 0 for update skip locked;
-        end if;
-        if practised and found then
+        perform from kerai_private.right_to_settle as r
+        where r.last_pid = pg_backend_pid() or patience = 0
+        for update skip locked;
+        if found then
             perform set_config('kerai.practised', 'yes', false);
-            -- Somebody may have settled it just before.
-            select s.* into mine from kerai_private.submissions as s where s.ticket = ticket;
-            if mine.ticket is not null and (mine.outcome).n is null then
-                mine.outcome := kerai_private.settle_waiting(mine);
-            end if;
-            exit;
+            perform kerai_private.settle_waiting(ticket);
+            continue;
         end if;
 
         asked_at := clock_timestamp();
         begin
-            perform from kerai_private.waiting_places as w where w.place = 1 + pg_backend_pid() % 64 for update;
-            if not found then
-                -- The first time, and after a crash.
-                insert into kerai_private.waiting_places (place) select * from generate_series(0, 64) on conflict do nothing;
-            else
-                -- The place is needed no more: undoing it is what gives it free.
-                raise exception using errcode = 'KR000';
-            end if;
+            perform kerai_private.lock_turn(known.turn + 1, alone => false);
+            -- The lock is needed no more: undoing it is what gives it free.
+            raise exception using errcode = 'KR000';
         exception when sqlstate 'KR000' then
             null;
         end;
-        -- Nobody has locked the places: he who has just got the right is about to, or it is free.
+        -- Nobody has it locked: he who has just got the right is about to, or it is free.
         if clock_timestamp() < asked_at + interval '1 millisecond' then
             perform pg_sleep(0.002);
-            practised := true;
+            patience := greatest(patience - 1, 0);
         end if;
     end loop;
 
-    -- Raising undoes the delete too: a refusal is given as often as it is asked for.
-    delete from kerai_private.submissions as s where s.ticket = ticket;
-    if not found then
+    result := known.outcome;
+    if result.n is null then
         perform kerai_private.refuse('KR006', 'no such ticket', format('ticket: %s', coalesce(ticket::text, 'null')),
-            'A result is given once. Submit the changeset again: it is a duplicate when it was merged.');
+            'A result is kept for ten minutes. Submit the changeset again: it is a duplicate when it was merged.');
     end if;
-    if (mine.outcome).code is not null then
-        perform kerai_private.refuse((mine.outcome).code, (mine.outcome).message, (mine.outcome).detail, (mine.outcome).hint);
+    -- Raising undoes what was merged with it: a refusal is found as often as it is asked for.
+    if result.code is not null then
+        perform kerai_private.refuse(result.code, result.message, result.detail, result.hint);
     end if;
-    return ((mine.outcome).changeset_id, (mine.outcome).status, (mine.outcome).applied, (mine.outcome).first_seq,
-        (mine.outcome).last_seq);
+    return (result.changeset_id, result.status, result.applied, result.first_seq, result.last_seq);
 exception when lock_not_available or deadlock_detected then
     perform kerai_private.refuse('KR009', 'other pushes are in the way', sqlerrm,
         'Nothing was merged. Settle the same ticket again in a second.');
@@ -452,7 +485,7 @@ end
 $$;
 
 comment on function kerai.settle(uuid) is
-'What became of a submitted changeset, or its refusal. The first to ask merges all that wait, each with its own result; a result is given once. Submit and settle are two transactions: what is not committed nobody else can merge.';
+'What became of a submitted changeset, or its refusal. The first to ask merges all that wait, each with its own result, which is kept for ten minutes. Submit and settle are two transactions: what is not committed nobody else can merge.';
 
 create or replace function kerai.withdraw(agent uuid) returns int
 language plpgsql volatile security definer
@@ -467,7 +500,7 @@ begin
     perform kerai_private.require_read_committed();
     -- Who settles one of them now has locked it: this waits for him, and leaves it then.
     delete from kerai_private.submissions as s
-    where s.outcome is null and coalesce((s.item).member, (s.item).author) = own;
+    where s.author = own;
     get diagnostics withdrawn = row_count;
     return withdrawn;
 exception when lock_not_available or deadlock_detected then
@@ -478,48 +511,117 @@ $$;
 comment on function kerai.withdraw(uuid) is
 'Takes back what your agent has submitted and what is not settled, and returns how many changesets that were. After a crash or a refusal something may still wait and be merged by somebody''s settle: withdraw before the agent signs its next changeset, and ask kerai.next_changeset after that.';
 
--- Merges what waits, and returns the outcome of the caller's own. When that is a refusal nothing else may be merged,
--- since raising it undoes everything: so the caller's own, and what it may depend on, come first.
-create or replace function kerai_private.settle_waiting(mine kerai_private.submissions) returns kerai_private.outcome
+-- What became of a submission, whether it still waits, and whose turn it was last: as of one moment. The setting: both
+-- tables are empty when the plan is made.
+create or replace function kerai_private.ticket_state(ticket uuid)
+returns table (outcome kerai_private.outcome, waits boolean, turn bigint)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+begin
+    return query
+    select (select s.outcome from kerai_private.settled as s where s.ticket = ticket_state.ticket),
+        exists (select from kerai_private.submissions as s where s.ticket = ticket_state.ticket), r.turn
+    from kerai_private.right_to_settle as r;
+end
+$$;
+
+create or replace function kerai_private.lock_turn(turn bigint, alone boolean) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-    own constant text := coalesce((mine.item).member, (mine.item).author);
-    tickets uuid[];
-    items kerai_private.checked[];
-    own_count int;
-    result kerai_private.outcome;
 begin
-    perform from kerai_private.waiting_places as w order by w.place for update;
+    if turn % 2 = 0 then
+        if alone then
+            lock table kerai_private.settling_even in exclusive mode;
+        else
+            lock table kerai_private.settling_even in row share mode;
+        end if;
+    elsif alone then
+        lock table kerai_private.settling_odd in exclusive mode;
+    else
+        lock table kerai_private.settling_odd in row share mode;
+    end if;
+end
+$$;
+
+-- Merges what waits. When the ticket's own is refused nothing else may be merged, since raising that undoes everything:
+-- so it comes first, after what it may depend on.
+create or replace function kerai_private.settle_waiting(ticket uuid) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    own_turn bigint;
+    taken record;
+begin
+    update kerai_private.right_to_settle as r set turn = r.turn + 1, last_pid = pg_backend_pid()
+    returning r.turn into own_turn;
+    perform kerai_private.lock_turn(own_turn, alone => true);
+    -- Whoever withdraws waits for this, or was first.
+    perform from kerai_private.submissions as s where s.ticket = ticket for update;
+    if not found then
+        return;
+    end if;
+    perform kerai_private.renew_plans();
+    taken := kerai_private.take_waiting(ticket);
+    insert into kerai_private.settled (ticket, outcome)
+    select taken.tickets[o.n], o
+    from kerai_private.receive_all(taken.given, judge => true, decisive => taken.own) as o;
+    -- What nobody came for.
+    delete from kerai_private.settled as s where s.settled_at < now() - interval '10 minutes';
+end
+$$;
+
+-- Takes out what waits, no more than is looked at together: first, `own` of them, up to the ticket's, what its author
+-- has submitted. The settings: what comes and goes this fast leaves more dead rows than live ones, and only the index
+-- passes over them.
+create or replace function kerai_private.take_waiting(
+    ticket uuid, out tickets uuid[], out given kerai_private.incoming[], out own int
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+#variable_conflict use_variable
+declare
+    most_bytes constant bigint := kerai_private.setting('max_page_bytes');
+    mine record;
+begin
+    select s.arrival, s.author into mine from kerai_private.submissions as s where s.ticket = ticket;
 
     with waiting as materialized (
-        select s.ticket, s.arrival, s.item,
-            s.arrival <= mine.arrival and coalesce((s.item).member, (s.item).author) = own as is_own
+        select s.ticket, s.arrival, octet_length(s.document::text) as size,
+            s.ticket = ticket or coalesce(s.arrival < mine.arrival and s.author = mine.author, false) as is_own
         from kerai_private.submissions as s
-        where s.outcome is null
         order by s.arrival
-        for update
+    ),
+
+    chosen as (
+        select w.ticket, w.is_own
+        from (
+            select u.*, sum(u.size) over (order by u.is_own desc, u.arrival) as running from waiting as u
+        ) as w
+        -- All of one's own: one that is left out would be a gap in the sequence.
+        where w.is_own or w.running <= most_bytes
+    ),
+
+    gone as (
+        delete from kerai_private.submissions as s
+        using chosen as c
+        where s.ticket = c.ticket
+        returning s.*, c.is_own
     )
 
-    select array_agg(w.ticket order by w.is_own desc, w.arrival), array_agg(w.item order by w.is_own desc, w.arrival),
-        count(*) filter (where w.is_own)
-    into tickets, items, own_count
-    from (
-        select u.*, sum(jsonb_array_length((u.item).ops)) over (order by u.is_own desc, u.arrival) as running
-        from waiting as u
-    ) as w
-    -- All of one's own: one that is left out would be a gap in the sequence.
-    where w.is_own or w.running <= kerai_private.most_at_once();
-
-    update kerai_private.submissions as s
-    set outcome = o, item = null
-    from kerai_private.receive_checked(items, judge => true, decisive => own_count) as o
-    where s.ticket = tickets[o.n];
-
-    -- What nobody came for.
-    delete from kerai_private.submissions as s where s.submitted_at < now() - interval '1 hour';
-    select (s.outcome).* into result from kerai_private.submissions as s where s.ticket = mine.ticket;
-    return result;
+    select array_agg(g.ticket order by g.is_own desc, g.arrival),
+        array_agg(row(g.document, g.signature, g.public_key)::kerai_private.incoming order by g.is_own desc, g.arrival),
+        count(*) filter (where g.is_own)
+    into tickets, given, own
+    from gone as g;
 end
 $$;

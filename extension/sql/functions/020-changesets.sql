@@ -113,9 +113,9 @@ begin
 end
 $$;
 
--- The first thing that is wrong with the operations, NULL when nothing is. The set-based test is strict about
--- the three kinds that make up nearly all operations and hands everything else to operation_problem.
-create or replace function kerai_private.operations_problem(ops jsonb, max_nesting int) returns text
+-- The first thing that is wrong with the operations of a batch, NULL when nothing is. The set-based test is strict
+-- about the three kinds that make up nearly all operations and hands everything else to operation_problem.
+create or replace function kerai_private.operations_problem(ops jsonb[], max_nesting int) returns text
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -123,10 +123,11 @@ declare
     bad record;
     -- Whether the rest are digits is for the cast to uuid to say.
     hyphens constant text := '________-____-____-____-____________';
-    too_deep jsonpath := format('$.*.**{%s}', max_nesting + 1);
+    too_deep constant jsonpath := format('$.*.**{%s}', max_nesting + 1);
 begin
     select u.n, kerai_private.operation_problem(u.op) as problem into bad
-    from jsonb_array_elements(ops) with ordinality as u (op, n)
+    from unnest(ops) with ordinality as g (ops, c)
+    cross join lateral jsonb_array_elements(g.ops) with ordinality as u (op, n)
     where not coalesce(case u.op ->> 'op'
         when 'node_insert' then
             u.op - '{op,node,parent,position,kind,name,language,content}'::text[] = '{}'
@@ -156,16 +157,22 @@ begin
         else false
     end, false)
     and kerai_private.operation_problem(u.op) is not null
-    order by u.n
+    order by g.c, u.n
     limit 1;
     if found then
         return format('operation %s %s', bad.n - 1, bad.problem);
     end if;
+    if not exists (
+        select from unnest(ops) as g (ops) cross join lateral jsonb_array_elements(g.ops) as u (op)
+        where u.op ? 'metadata') then
+        return null;
+    end if;
 
     select u.n into bad
-    from jsonb_array_elements(ops) with ordinality as u (op, n)
+    from unnest(ops) with ordinality as g (ops, c)
+    cross join lateral jsonb_array_elements(g.ops) with ordinality as u (op, n)
     where u.op ? 'metadata' and jsonb_path_exists(u.op, too_deep)
-    order by u.n
+    order by g.c, u.n
     limit 1;
     if found then
         return format('operation %s has metadata nested deeper than %s', bad.n - 1, max_nesting);
@@ -173,10 +180,11 @@ begin
 
     -- A few characters such as 1e99999 become as many digits wherever the value is written out.
     select u.n, left(m.value::text, 40) as value into bad
-    from jsonb_array_elements(ops) with ordinality as u (op, n)
+    from unnest(ops) with ordinality as g (ops, c)
+    cross join lateral jsonb_array_elements(g.ops) with ordinality as u (op, n)
     cross join lateral jsonb_path_query(u.op -> 'metadata', 'strict $.** ? (@.type() == "number")') as m (value)
     where u.op ? 'metadata' and (abs(m.value::numeric) > 1e308 or scale(m.value::numeric) > 400)
-    order by u.n
+    order by g.c, u.n
     limit 1;
     if found then
         return format('operation %s has a number in its metadata with too many digits: %s', bad.n - 1, bad.value);
@@ -245,22 +253,18 @@ begin
                 context, weight, reasoning, payload, place)
         ) as s);
 exception when data_exception then
-    perform kerai_private.require_castable((items[1]).ops);
+    perform kerai_private.require_castable(items);
     raise;
 end
 $$;
 
--- A changeset as jsonb. What PostgreSQL cannot take into jsonb (NUL, lone surrogates, endless nesting) is malformed.
-create or replace function kerai_private.parse_changeset(document json) returns jsonb
+create or replace function kerai_private.require_size(document json) returns void
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    size bigint := octet_length(document::text);
-    max_size bigint := kerai_private.setting('max_changeset_bytes');
-    problem text;
-    problem_detail text;
-    problem_state text;
+    size constant bigint := octet_length(document::text);
+    max_size constant bigint := kerai_private.setting('max_changeset_bytes');
 begin
     if document is null then
         perform kerai_private.refuse('KR005', 'a changeset is needed', 'given: null',
@@ -271,6 +275,20 @@ begin
             format('%s bytes, at most %s are taken', size, max_size),
             'Split it into several changesets, or have an operator raise max_changeset_bytes in kerai.settings.');
     end if;
+end
+$$;
+
+-- A changeset as jsonb. What PostgreSQL cannot take into jsonb (NUL, lone surrogates, endless nesting) is malformed.
+create or replace function kerai_private.parse_changeset(document json) returns jsonb
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    problem text;
+    problem_detail text;
+    problem_state text;
+begin
+    perform kerai_private.require_size(document);
     begin
         return document::jsonb;
     exception when data_exception or statement_too_complex or program_limit_exceeded then
@@ -368,17 +386,21 @@ begin
 end
 $$;
 
--- Refuses KR005 unless the operations are few enough, at least one, and well-formed.
-create or replace function kerai_private.require_operations(ops jsonb) returns void
+-- Refuses KR005 unless the operations of each changeset are few enough, at least one, and well-formed.
+create or replace function kerai_private.require_operations(variadic ops jsonb[]) returns void
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    given bigint := jsonb_array_length(ops);
-    most bigint := kerai_private.setting('max_changeset_ops');
+    most constant bigint := kerai_private.setting('max_changeset_ops');
+    given int;
     problem text;
 begin
-    if given not between 1 and most then
+    select jsonb_array_length(o.ops) into given
+    from unnest(ops) as o (ops)
+    where jsonb_array_length(o.ops) not between 1 and most
+    limit 1;
+    if found then
         perform kerai_private.refuse('KR005', 'too few or too many operations',
             format('%s operations, 1 to %s are taken', given, most),
             'Split the change into several changesets, or have an operator raise max_changeset_ops in kerai.settings.');
@@ -392,93 +414,145 @@ end
 $$;
 
 -- Refuses KR005 unless the operations' values have their types: what the test of their shape leaves to the casts.
-create or replace function kerai_private.require_castable(ops jsonb) returns void
+create or replace function kerai_private.require_castable(items kerai_private.checked[]) returns void
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform count(r.node), count(r.parent), count(r.source), count(r.target), count(r.context), count(r.weight)
-    from jsonb_to_recordset(ops) as r (
+    from unnest(items) as i
+    cross join lateral jsonb_to_recordset(i.ops) as r (
         node uuid, parent uuid, source uuid, target uuid, context uuid, weight double precision);
 exception when data_exception then
     perform kerai_private.refuse('KR005', 'an operation is malformed',
         (select format('operation %s %s', u.n - 1, kerai_private.operation_problem(u.op))
-        from jsonb_array_elements(ops) with ordinality as u (op, n)
-        where kerai_private.operation_problem(u.op) is not null order by u.n limit 1),
+        from unnest(items) with ordinality as i (
+            id, author, first_seq, last_seq, first_lamport, last_lamport, prev, base, guard, task, message, ops, document,
+            signature, public_key, swarm, member, member_signature, member_key, draft_id, c)
+        cross join lateral jsonb_array_elements(i.ops) with ordinality as u (op, n)
+        where kerai_private.operation_problem(u.op) is not null order by i.c, u.n limit 1),
         'Operations count from 0. Correct the operation, sign the document anew, and push it again.');
 end
 $$;
 
--- Looks at a changeset or a draft without regard to what is merged here, and at who has signed it.
-create or replace function kerai_private.check_changeset(
-    document json, changeset jsonb, signature bytea, public_key bytea
-) returns kerai_private.checked
+-- Refuses unless a draft can be put into a changeset, and a changeset that holds one is of the swarm that it names.
+create or replace function kerai_private.require_draft(document json, changeset jsonb) returns void
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    item kerai_private.checked;
-    content jsonb := changeset;
-    draft_text text;
     -- What kerai_private.seal puts around a draft has to pass elsewhere too.
     max_draft constant bigint := kerai_private.setting('max_changeset_bytes') - 2000;
+    swarm constant text := changeset #>> '{draft,swarm}';
 begin
-    perform kerai_private.require_envelope(changeset);
-    if changeset ? 'swarm' then
-        if document::text !~ '^\{.*\}$' then
-            perform kerai_private.refuse('KR005', 'the changeset has a malformed value',
-                'a draft starts with { and ends with }: white space around it is no part of what others verify',
-                'Strip it, sign the document anew, and push it again.');
-        end if;
-        if octet_length(document::text) > max_draft then
-            perform kerai_private.refuse('KR005', 'the changeset is too large',
-                format('%s bytes, a draft has at most %s', octet_length(document::text), max_draft),
-                'Split it into several drafts, or have an operator raise max_changeset_bytes in kerai.settings.');
-        end if;
+    -- Drafts are read by everybody: in a changeset of his own anyone could say again what a member once said.
+    if right(changeset ->> 'author', 16) <> right(replace(lower(swarm), '-', ''), 16) then
+        perform kerai_private.refuse('KR013', 'the draft is not for this author to merge',
+            format('author: %s, swarm: %s', changeset ->> 'author', swarm),
+            'The id of a swarm that groups its members ends in the fingerprint of its instance''s key.');
     end if;
-    item.document := document;
-    item.signature := signature;
-    item.author := changeset ->> 'author';
-    item.public_key := kerai_private.require_signature(document::text, item.author, signature, public_key);
-    if changeset ? 'swarm' then
-        item.member := item.author;
-        item.author := null;
-        item.member_key := item.public_key;
-        item.member_signature := signature;
-        item.signature := null;
-        item.public_key := null;
-        item.draft_id := sha256(convert_to(document::text, 'UTF8'));
-    else
-        item.id := sha256(convert_to(document::text, 'UTF8'));
-        item.first_seq := changeset ->> 'seq';
-        item.first_lamport := changeset ->> 'lamport';
-        item.prev := decode(changeset ->> 'prev', 'hex');
-        if changeset ? 'draft' then
-            content := changeset -> 'draft';
-            -- Drafts are read by everybody: in a changeset of his own anyone could say again what a member once said.
-            if right(item.author, 16) <> right(replace(lower(content ->> 'swarm'), '-', ''), 16) then
-                perform kerai_private.refuse('KR013', 'the draft is not for this author to merge',
-                    format('author: %s, swarm: %s', item.author, content ->> 'swarm'),
-                    'The id of a swarm that groups its members ends in the fingerprint of its instance''s key.');
-            end if;
-            draft_text := (document -> 'draft')::text;
-            item.member := content ->> 'author';
-            item.member_signature := decode(changeset ->> 'member_signature', 'hex');
-            item.member_key := kerai_private.require_signature(
-                draft_text, item.member, item.member_signature, decode(changeset ->> 'member_key', 'hex'));
-            item.draft_id := sha256(convert_to(draft_text, 'UTF8'));
-        end if;
+    if changeset ? 'swarm' and document::text !~ '^\{.*\}$' then
+        perform kerai_private.refuse('KR005', 'the changeset has a malformed value',
+            'a draft starts with { and ends with }: white space around it is no part of what others verify',
+            'Strip it, sign the document anew, and push it again.');
     end if;
-    item.base := content -> 'base';
-    item.guard := content ->> 'guard';
-    item.task := content ->> 'task';
-    item.message := content ->> 'message';
-    item.swarm := content ->> 'swarm';
-    item.ops := content -> 'ops';
-    perform kerai_private.require_operations(item.ops);
-    item.last_seq := item.first_seq + jsonb_array_length(item.ops) - 1;
-    item.last_lamport := item.first_lamport + jsonb_array_length(item.ops) - 1;
-    return item;
+    if changeset ? 'swarm' and octet_length(document::text) > max_draft then
+        perform kerai_private.refuse('KR005', 'the changeset is too large',
+            format('%s bytes, a draft has at most %s', octet_length(document::text), max_draft),
+            'Split it into several drafts, or have an operator raise max_changeset_bytes in kerai.settings.');
+    end if;
+end
+$$;
+
+-- Looks at changesets and drafts without regard to what is merged here, and at who has signed them. Refuses for the
+-- first thing that is wrong with any of them.
+create or replace function kerai_private.check_changesets(given kerai_private.incoming[], parsed jsonb[])
+returns kerai_private.checked[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    keys bytea[];
+    member_keys bytea[] := '{}';
+    items kerai_private.checked[];
+begin
+    perform kerai_private.require_envelope(p.changeset) from unnest(parsed) as p (changeset);
+
+    keys := kerai_private.require_signatures(
+        array_agg(g.document::text order by g.n), array_agg(g.changeset ->> 'author' order by g.n),
+        array_agg(g.signature order by g.n), array_agg(g.public_key order by g.n))
+    from rows from (unnest(given), unnest(parsed)) with ordinality as g (document, signature, public_key, changeset, n);
+
+    if exists (select from unnest(parsed) as p (changeset) where p.changeset ?| '{swarm,draft}') then
+        perform kerai_private.require_draft(g.document, g.changeset)
+        from rows from (unnest(given), unnest(parsed)) as g (document, signature, public_key, changeset)
+        where g.changeset ?| '{swarm,draft}';
+
+        member_keys := kerai_private.require_signatures(
+            array_agg((g.document -> 'draft')::text order by g.n), array_agg(g.changeset #>> '{draft,author}' order by g.n),
+            array_agg(decode(g.changeset ->> 'member_signature', 'hex') order by g.n),
+            array_agg(decode(g.changeset ->> 'member_key', 'hex') order by g.n))
+        from rows from (unnest(given), unnest(parsed)) with ordinality as g (document, signature, public_key, changeset, n);
+    end if;
+
+    items := array(
+        select row(
+            case when not g.is_draft then sha256(convert_to(g.document::text, 'UTF8')) end,
+            case when not g.is_draft then g.changeset ->> 'author' end,
+            (g.changeset ->> 'seq')::bigint, (g.changeset ->> 'seq')::bigint + g.count - 1,
+            (g.changeset ->> 'lamport')::bigint, (g.changeset ->> 'lamport')::bigint + g.count - 1,
+            decode(g.changeset ->> 'prev', 'hex'), g.content -> 'base', (g.content ->> 'guard')::uuid,
+            (g.content ->> 'task')::uuid, g.content ->> 'message', g.content -> 'ops', g.document,
+            case when not g.is_draft then g.signature end, case when not g.is_draft then g.key end,
+            (g.content ->> 'swarm')::uuid, case when g.content ? 'swarm' then g.content ->> 'author' end,
+            case when g.is_draft then g.signature else decode(g.changeset ->> 'member_signature', 'hex') end,
+            case when g.is_draft then g.key else g.member_key end,
+            case when g.is_draft then sha256(convert_to(g.document::text, 'UTF8'))
+                when g.content ? 'swarm' then sha256(convert_to((g.document -> 'draft')::text, 'UTF8')) end
+        )::kerai_private.checked
+        from (
+            select r.*, coalesce(r.changeset -> 'draft', r.changeset) as content, r.changeset ? 'swarm' as is_draft,
+                jsonb_array_length(coalesce(r.changeset #> '{draft,ops}', r.changeset -> 'ops')) as count
+            from rows from (unnest(given), unnest(parsed), unnest(keys), unnest(member_keys)) with ordinality
+                as r (document, signature, public_key, changeset, key, member_key, n)
+        ) as g
+        order by g.n);
+    perform kerai_private.require_operations(variadic array(select i.ops from unnest(items) as i));
+    return items;
+end
+$$;
+
+-- Refuses KR001, KR002 or KR006 unless each text is signed by its author, and returns their keys. Where there is no
+-- text there is nothing to sign.
+create or replace function kerai_private.require_signatures(
+    documents text[], authors text[], signatures bytea[], public_keys bytea[]
+) returns bytea[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    keys bytea[];
+    fits boolean[];
+    bad int;
+begin
+    select array_agg(coalesce(a.public_key, s.public_key) order by s.n),
+        array_agg(s.public_key is null or a.public_key = s.public_key
+            or a.public_key is null and right(s.author, 16) = left(encode(sha256(s.public_key), 'hex'), 16) order by s.n)
+    into keys, fits
+    from unnest(authors, public_keys) with ordinality as s (author, public_key, n)
+    left join kerai_private.authors as a on a.author = s.author;
+
+    select v.n into bad
+    from rows from (
+        unnest(kerai_private.verify_signatures(documents, signatures, keys)), unnest(fits), unnest(documents)
+    ) with ordinality as v (verifies, fits, document, n)
+    where v.document is not null and not coalesce(v.verifies and v.fits, false)
+    order by v.n
+    limit 1;
+    if found then
+        perform kerai_private.require_signature(documents[bad], authors[bad], signatures[bad], public_keys[bad]);
+    end if;
+    return keys;
 end
 $$;
 

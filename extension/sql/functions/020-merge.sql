@@ -4,6 +4,27 @@
 -- (020-moves.sql). Locks are taken in one order everywhere: the authors' rows by author, the gate, new rows by id,
 -- existing rows by id; so pushes wait for each other but never deadlock.
 
+-- A session keeps its plans, and one that was made while a table was empty reads all of it when it no longer is. So
+-- plans are made anew whenever a table has become four times as large. Who merges has sequential scans switched off
+-- besides: how much a batch will look up is not known when its plan is made.
+create or replace function kerai_private.renew_plans() returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    sizes constant text := (
+        select string_agg(floor(ln(1 + pg_relation_size(t.relation)) / ln(4))::text, ' ')
+        from (values
+            ('kerai.nodes'::regclass), ('kerai.changesets'), ('kerai_private.moves'), ('kerai_private.authors'),
+            ('kerai.edges'), ('kerai.perspectives'), ('kerai.associations')) as t (relation));
+begin
+    if sizes is distinct from current_setting('kerai.planned_for', true) then
+        discard plans;
+        perform set_config('kerai.planned_for', sizes, false);
+    end if;
+end
+$$;
+
 create or replace function kerai_private.enter_gate(alone boolean) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp

@@ -181,6 +181,7 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set jit = off
 set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
 set lock_timeout = '30s'
 as $$
 #variable_conflict use_column
@@ -205,6 +206,7 @@ begin
             'Send fewer changesets at once, or have an operator raise max_page_bytes in kerai.settings.');
     end if;
 
+    perform kerai_private.renew_plans();
     for changeset_id, status, applied, code, message, detail, hint, place in
         select r.changeset_id, r.status, r.applied, r.code, r.message, r.detail, r.hint, r.n
         from kerai_private.receive_all(array(

@@ -515,8 +515,8 @@ begin
     if signature is null then
         perform kerai_private.refuse_lost_key(agent.name, agent.public_key);
     end if;
-    return kerai_private.receive(
-        kerai_private.check_changeset(document, changeset, signature, null), judge => true);
+    return kerai_private.receive((kerai_private.check_changesets(
+        array[row(document, signature, null)::kerai_private.incoming], array[changeset]))[1], judge => true);
 end
 $$;
 
@@ -538,6 +538,7 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set jit = off
 set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
 set lock_timeout = '30s'
 as $$
 declare
@@ -545,6 +546,7 @@ declare
     draft_keys constant text[] := '{ops,base,guard,task,message}';
 begin
     perform kerai_private.require_read_committed();
+    perform kerai_private.renew_plans();
     if signature is null and public_key is null then
         if jsonb_typeof(parsed) = 'array' then
             perform kerai_private.require_operations(parsed);
@@ -554,8 +556,8 @@ begin
             return kerai_private.push_hosted(changeset);
         end if;
     end if;
-    return kerai_private.receive(
-        kerai_private.check_changeset(changeset, parsed, signature, public_key), judge => true);
+    return kerai_private.receive((kerai_private.check_changesets(
+        array[row(changeset, signature, public_key)::kerai_private.incoming], array[parsed]))[1], judge => true);
 exception when lock_not_available or deadlock_detected then
     -- Somebody holds his push open: one transaction, one push, and a commit right after it.
     perform kerai_private.refuse('KR009', 'other pushes are in the way', sqlerrm,

@@ -272,23 +272,34 @@ create type kerai_private.outcome as (
     hint text
 );
 
--- What was submitted and waits to be settled, or for its result to be fetched. A crash empties it: whoever holds a
--- ticket submits again, and what had been merged is a duplicate. Rows are short-lived: they stay inline up to a page.
+-- What was submitted and waits to be settled, and what became of it. A crash empties both: whoever holds a ticket
+-- submits again, and what had been merged is a duplicate.
 create unlogged table kerai_private.submissions (
     ticket uuid primary key default gen_random_uuid(),
-    arrival bigint not null generated always as identity,
-    item kerai_private.checked,
-    outcome kerai_private.outcome,
-    submitted_at timestamptz not null default now()
-) with (fillfactor = 50, toast_tuple_target = 8160);
+    arrival bigint not null unique generated always as identity,
+    author text collate "C",
+    document json not null,
+    signature bytea,
+    public_key bytea
+) with (toast_tuple_target = 8160, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
-alter table kerai_private.submissions alter column item set compression lz4;
-create index submissions_arrival on kerai_private.submissions (arrival);
-create index submissions_submitted on kerai_private.submissions (submitted_at);
+alter table kerai_private.submissions alter column document set compression lz4;
 
--- Only the rows' locks are used: that of place 0 is the right to settle; whoever has it locks the other places too, and
--- the others wait for it, each at a place of his own, so that all wake at once. Unlogged: who only waits writes no WAL.
-create unlogged table kerai_private.waiting_places (place int primary key);
+create unlogged table kerai_private.settled (
+    ticket uuid primary key,
+    outcome kerai_private.outcome not null,
+    settled_at timestamptz not null default now()
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+
+create index settled_at on kerai_private.settled (settled_at);
+
+-- The lock of this row is the right to settle. Whoever has it takes the next turn and locks the table of that turn,
+-- which the others wait for, so that all wake at once; two tables, so that he need not wait for those who woke at the
+-- turn before.
+create table kerai_private.right_to_settle (turn bigint not null, last_pid int not null);
+insert into kerai_private.right_to_settle values (0, 0);
+create table kerai_private.settling_even ();
+create table kerai_private.settling_odd ();
 
 select pg_extension_config_dump('kerai.changesets', '');
 select pg_extension_config_dump(pg_get_serial_sequence('kerai.changesets', 'arrival')::regclass, '');

@@ -1,0 +1,57 @@
+"""What a push reads depends on what it brings, not on what the session made its plans for."""
+
+from __future__ import annotations
+
+import json
+from random import Random
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+from psycopg import Connection
+from tests.merge.live import insert, update
+from tests.merge.observe import scalar
+
+from kerai_client.database import connect as connect_to
+
+READ = """
+    select sum(coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0)) from pg_stat_xact_user_tables
+    where schemaname in ('kerai', 'kerai_private') and relname in ('nodes', 'moves', 'changesets', 'edges')"""
+
+
+@pytest.fixture
+def connection(make_database: Any) -> Any:
+    with make_database() as database:
+        with psycopg.connect(database.dsn, autocommit=True) as administrator:
+            administrator.execute("vacuum analyze")  # an empty table is now known to be empty
+        with connect_to(database.dsn) as opened:
+            opened.execute("select kerai.register_agent('ann', 'human')")
+            yield opened
+
+
+def push(connection: Connection[Any], operations: list[dict[str, Any]]) -> None:
+    connection.execute("select kerai.push_ops(%s::json)", [json.dumps(operations)])
+
+
+def test_a_push_reads_by_index_what_it_names(connection: Connection[Any]) -> None:
+    chance = Random(1)
+    nodes = [str(UUID(int=chance.getrandbits(128))) for _ in range(4000)]
+
+    def some(start: int, stop: int) -> list[dict[str, Any]]:
+        known = nodes[: start or 1]
+        changed = chance.sample(nodes[:stop], min(4, stop))
+        return [
+            *(insert(node, chance.choice(known) if start else None, name="n") for node in nodes[start:stop]),
+            *(update(node, content="c") for node in changed),
+            {"op": "node_move", "node": nodes[stop - 1], "parent": nodes[0], "position": "b"},
+            {"op": "edge_insert", "source": nodes[stop - 1], "target": nodes[0], "relation": "calls"},
+        ]
+
+    read = []
+    for start, stop in ((0, 5), (5, 10), (10, 1000), (1000, 2500), (2500, 3990), (3990, 4000)):
+        with connection.transaction():
+            push(connection, some(start, stop))
+            read.append(scalar(connection, READ))
+    # The counters go on from one transaction to the next.
+    assert read[-1] - read[-2] < 500, read
