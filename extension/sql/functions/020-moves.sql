@@ -58,9 +58,12 @@ $$;
 
 -- The moves of a batch are in kerai_private.moves already: (nodes, parents), the earliest at `since`. Decides which
 -- moves from `since` on are void, and puts the nodes where they belong. The caller is alone in the gate.
+-- The settings: its joins look nodes and moves up, by index.
 create or replace function kerai_private.replay_moves(since text, nodes uuid[], parents uuid[]) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+set enable_hashjoin = off
+set enable_mergejoin = off
 as $$
 declare
     tail record;
