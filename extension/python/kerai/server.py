@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from nacl.signing import SigningKey
 
 from kerai import changeset
 
 KEY_FOLDER = "kerai"
+
+Node = TypeVar("Node", bound=Hashable)
 
 Envelope = tuple[int, str, bytes, int, int, bytes | None, bytes]
 
@@ -119,13 +122,13 @@ def seal_drafts(
 
 
 def judge_moves(
-    nodes: Sequence[str],
-    parents: Sequence[str | None],
-    voids: Sequence[bool],
+    nodes: bytes,
+    parents: bytes,
+    flags: str,
     *,
-    fresh: Iterable[str],
-    starts: Iterable[str],
-    parents_of: Callable[[list[str]], tuple[list[str], list[str | None]]],
+    fresh: bytes,
+    starts: bytes,
+    parents_of: Callable[[bytes], tuple[bytes, bytes]],
 ) -> tuple[list[str], list[int]]:
     """Say which moves of the tail become void, or are void no longer, now that some of them are new.
 
@@ -134,52 +137,76 @@ def judge_moves(
     except in components that a new edge makes, and in those with a void move that lose a node's edge to a new
     one. So the search goes upwards from the new moves and from the void ones.
 
+    Nodes come as the 16 bytes of each one's id, one after the other; a root has its own id for its parent's.
+
     :param nodes: the nodes that the tail moves, in the order of the moves' stamps; the new ones among them.
-    :param parents: the new parent of each, None for a root.
-    :param voids: how each was judged before; the new ones False.
+    :param parents: the new parent of each.
+    :param flags: a character each: ``v`` when it was judged to be void before, ``r`` when it makes a root.
     :param fresh: the nodes that the new moves move.
     :param starts: the parents that they ask for.
     :param parents_of: gives of nodes those that there are, and the parent of each before the tail.
-    :returns: the nodes that lie on a cycle, and the places in the tail, from 1, that are judged otherwise.
+    :returns: the moved nodes that lie on a cycle, in hex, and the places in the tail, from 1, that are judged
+        otherwise.
     """
-    edges: dict[str, list[str]] = {}
-    base: dict[str, str | None] = {}
-    for node, parent in zip(nodes, parents, strict=True):
-        if parent is not None:
-            edges.setdefault(node, []).append(parent)
-    frontier = set(starts).union(
-        parent for parent, void in zip(parents, voids, strict=True) if void and parent is not None
-    )
+    moved = _cut(nodes)
+    targets = _cut(parents)
+    frontier = set(_cut(starts))
+    edges: dict[bytes, list[bytes]] = {}
+    for node, parent, flag in zip(moved, targets, flags, strict=True):
+        ends = edges.setdefault(node, [])
+        if flag != "r":
+            ends.append(parent)
+            if flag == "v":
+                frontier.add(parent)
+    base: dict[bytes, bytes] = {}
     while frontier:
         # In the order of the index that finds them.
-        found, above = parents_of(sorted(frontier))
-        base.update(zip(found, above, strict=True))
-        frontier = {parent for parent in above if parent is not None}
+        found, roots = map(_cut, parents_of(b"".join(sorted(frontier))))
+        base.update(zip(found, roots, strict=True))
+        frontier = set(roots)
         for node in found:
             if node in edges:
                 frontier.update(edges[node])
-        frontier -= base.keys()
-    reached = [node for node in fresh if node in base]
-    if not reached:
-        return [], []
+        frontier.difference_update(base)
+    # A node that the tail leaves alone has one edge, to its parent: it is no more than a part of the way to
+    # the next one that is moved, which stands for it from here on.
+    upper: dict[bytes, bytes | None] = {node: node for node in base if node in edges}
+    for start in base:
+        node, passed = start, []
+        while node not in upper:
+            passed.append(node)
+            node = base.get(node, node)
+            if node == passed[-1]:
+                upper[node] = None
+        for each in passed:
+            upper[each] = upper[node]
+    graph: dict[bytes, list[bytes]] = {}
+    parent_of: dict[bytes, bytes | None] = {}
+    for node, wanted in edges.items():
+        if (above := base.get(node)) is not None:
+            parent_of[node] = None if above == node else upper.get(above)
+            graph[node] = [
+                end for end in (parent_of[node], *[upper.get(each) for each in wanted]) if end is not None
+            ]
 
-    graph = {
-        node: [*edges.get(node, ()), parent] if parent is not None else edges.get(node, [])
-        for node, parent in base.items()
-    }
-    cyclic = cyclic_nodes(graph, reached)
-    parent_of = {node: base[node] for node in cyclic}
-    judged = [place for place, node in enumerate(nodes) if node in parent_of]
-    flags = void_moves(
+    cyclic = cyclic_nodes(graph, [node for node in _cut(fresh) if node in graph])
+    members = set(cyclic)
+    judged = [place for place, node in enumerate(moved) if node in members]
+    voids = void_moves(
         cyclic,
-        list(parent_of.values()),
-        [nodes[place] for place in judged],
-        [parents[place] for place in judged],
+        [parent_of[node] for node in cyclic],
+        [moved[place] for place in judged],
+        [None if flags[place] == "r" else upper.get(targets[place]) for place in judged],
     )
-    return cyclic, [place + 1 for place, void in zip(judged, flags, strict=True) if void != voids[place]]
+    changed = [place + 1 for place, void in zip(judged, voids, strict=True) if void != (flags[place] == "v")]
+    return [node.hex() for node in cyclic], changed
 
 
-def cyclic_nodes(graph: Mapping[str, Sequence[str]], starts: Iterable[str]) -> list[str]:
+def _cut(ids: bytes) -> list[bytes]:
+    return [ids[start : start + 16] for start in range(0, len(ids), 16)]
+
+
+def cyclic_nodes(graph: Mapping[Node, Sequence[Node]], starts: Iterable[Node]) -> list[Node]:
     """Say which of the nodes that can be reached from some lie on a cycle of a directed graph.
 
     Tarjan, "Depth-first search and linear graph algorithms" (SIAM J. Comput. 1972), without recursion: the
@@ -188,11 +215,11 @@ def cyclic_nodes(graph: Mapping[str, Sequence[str]], starts: Iterable[str]) -> l
     :param graph: of each node, where its edges end; one that only ends edges need not be in it.
     :param starts: where to start.
     """
-    order: dict[str, int] = {}
-    low: dict[str, int] = {}
-    open_nodes: list[str] = []
-    closed: set[str] = set()
-    cyclic: list[str] = []
+    order: dict[Node, int] = {}
+    low: dict[Node, int] = {}
+    open_nodes: list[Node] = []
+    closed: set[Node] = set()
+    cyclic: list[Node] = []
     for start in starts:
         if start in order:
             continue
@@ -224,10 +251,10 @@ def cyclic_nodes(graph: Mapping[str, Sequence[str]], starts: Iterable[str]) -> l
 
 
 def void_moves(
-    base_children: Sequence[str],
-    base_parents: Sequence[str | None],
-    nodes: Sequence[str],
-    parents: Sequence[str | None],
+    base_children: Sequence[Node],
+    base_parents: Sequence[Node | None],
+    nodes: Sequence[Node],
+    parents: Sequence[Node | None],
 ) -> list[bool]:
     """Say which moves of a sequence are void: those that would put a node below itself.
 

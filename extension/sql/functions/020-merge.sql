@@ -41,17 +41,9 @@ $$;
 -- A path's text below another's: the name with what ltree does not take replaced. A path that has grown beyond 1,000
 -- bytes stays as it is, since a GiST entry has to fit on a page.
 create or replace function kerai_private.path_below(parent text, name text) returns text
-language plpgsql immutable parallel safe
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-    if name = '' or name is null or length(parent) > 1000 then
-        return parent;
-    end if;
-    return parent || case when parent = '' then '' else '.' end
-        || left(regexp_replace(name, '[^A-Za-z0-9_]', '_', 'g'), 200);
-end
-$$;
+language sql immutable parallel safe
+return case when name = '' or name is null or length(parent) > 1000 then parent else parent
+    || case when parent = '' then '' else '.' end || left(regexp_replace(name, '[^A-Za-z0-9_]', '_', 'g'), 200) end;
 
 create or replace function kerai_private.merge_operations(ops kerai_private.operation[], alone boolean) returns void
 language plpgsql volatile

@@ -18,9 +18,10 @@ $$;
 -- Which nodes lie on a cycle of the edges before `since` and of the moves from then on, and the places of the moves
 -- that are judged otherwise than before; starts are the parents that the new moves, those of the fresh nodes, ask for.
 -- A node is looked up by its id, and where it stood only when it was moved since: the setting and OFFSET 0 leave no
--- other plan.
+-- other plan. Ids come as their 16 bytes, one after the other, since a list of texts would cost more than all the rest;
+-- flags is a character a move: v, void; r, to be a root; -, neither. A root has its own id for its parent's.
 create or replace function kerai_private.judge_moves(
-    since text, nodes uuid[], parents uuid[], voids boolean[], fresh uuid[], starts uuid[],
+    since text, nodes bytea, parents bytea, flags text, fresh bytea, starts bytea,
     out cyclic uuid[], out changed int[]
 )
 language plpython3u stable
@@ -31,8 +32,9 @@ if "kerai @version@" not in GD:
     plpy.execute("select kerai_private.load_python()")
 if "parents" not in SD:
     SD["parents"] = plpy.prepare("""
-        select array_agg(n.id) as nodes, array_agg(n.parent_id) as parents
-        from unnest($1) as u (id)
+        select string_agg(uuid_send(n.id), '') as nodes, string_agg(uuid_send(coalesce(n.parent_id, n.id)), '') as parents
+        from generate_series(1, length($1), 16) as g (start)
+        cross join lateral (select encode(substring($1 from g.start for 16), 'hex')::uuid as id) as u
         cross join lateral (
             select x.id, case
                 when x.placed_stamp is null or x.placed_stamp < $2 then array[x.parent_id]
@@ -46,19 +48,19 @@ if "parents" not in SD:
             where x.id = u.id
             offset 0
         ) as x
-        cross join lateral (select x.id, x.parents[1] as parent_id) as n""", ["uuid[]", "text"])
+        cross join lateral (select x.id, x.parents[1] as parent_id) as n""", ["bytea", "text"])
 
 def parents_of(nodes):
     row = plpy.execute(SD["parents"], [nodes, since])[0]
-    return row["nodes"] or [], row["parents"] or []
+    return row["nodes"] or b"", row["parents"] or b""
 
 return GD["kerai @version@"].server.judge_moves(
-    nodes, parents, voids, fresh=fresh, starts=starts, parents_of=parents_of)
+    nodes, parents, flags, fresh=fresh, starts=starts, parents_of=parents_of)
 $$;
 
 -- The moves of a batch are in kerai_private.moves already: (nodes, parents), the earliest at `since`. Decides which
 -- moves from `since` on are void, and puts the nodes where they belong. The caller is alone in the gate.
--- The settings: its joins look nodes and moves up, by index.
+-- The settings: its joins look nodes and moves up, by index; IS TRUE keeps IN from being one of them.
 create or replace function kerai_private.replay_moves(since text, nodes uuid[], parents uuid[]) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -67,23 +69,31 @@ set enable_mergejoin = off
 as $$
 declare
     tail record;
+    fresh record;
     judged record;
     changed uuid[];
 begin
-    select array_agg(m.stamp) as stamps, array_agg(m.node_id) as nodes, array_agg(m.parent_id) as parents,
-        array_agg(m.void) as voids
+    select array_agg(m.stamp) as stamps, string_agg(uuid_send(m.node_id), '') as nodes,
+        string_agg(uuid_send(coalesce(m.parent_id, m.node_id)), '') as parents,
+        string_agg(case when m.void then 'v' when m.parent_id is null then 'r' else '-' end, '') as flags
     into tail
     from (select t.* from kerai_private.moves as t where t.stamp >= since order by t.stamp) as m;
     if tail.nodes is null then
         return;
     end if;
 
-    judged := kerai_private.judge_moves(
-        since, tail.nodes, tail.parents, tail.voids, nodes, array_remove(replay_moves.parents, null));
+    select string_agg(uuid_send(u.node), '') as nodes, coalesce(string_agg(uuid_send(u.parent), ''), '') as parents
+    into fresh
+    from unnest(nodes, parents) as u (node, parent);
+    judged := kerai_private.judge_moves(since, tail.nodes, tail.parents, tail.flags, fresh.nodes, fresh.parents);
     if judged.changed <> '{}' then
         update kerai_private.moves as m
         set void = not m.void
-        where m.stamp in (select tail.stamps[u.place] from unnest(judged.changed) as u (place));
+        from (
+            select s.stamp from unnest(tail.stamps) with ordinality as s (stamp, place)
+            where (s.place in (select u.place from unnest(judged.changed) as u (place))) is true
+        ) as c
+        where m.stamp = c.stamp;
     end if;
 
     with place as materialized (
@@ -91,7 +101,7 @@ begin
         union all
         (select distinct on (m.node_id) m.node_id, m.parent_id, m.position, m.stamp
         from kerai_private.moves as m
-        where m.stamp >= since and not m.void and m.node_id in (select u.id from unnest(nodes) as u (id) offset 0)
+        where m.stamp >= since and not m.void and (m.node_id in (select u.id from unnest(nodes) as u (id))) is true
             and m.node_id not in (select u.id from unnest(judged.cyclic) as u (id))
         order by m.node_id, m.stamp desc)
     ),
@@ -103,11 +113,13 @@ begin
             created_position = case when n.placed_stamp is null then n.position else n.created_position end
         from place as p
         where n.id = p.id and n.placed_stamp is distinct from p.stamp
-        returning n.id, n.path::text <> kerai_private.path_below(coalesce(
-            (select a.path::text from kerai.nodes as a where a.id = n.parent_id), ''), n.name) as is_stale
+        returning n.id, n.parent_id, n.name, n.path::text
     )
 
-    select array_agg(w.id) into changed from written as w where w.is_stale;
+    select array_agg(w.id) into changed
+    from written as w
+    left join lateral (select p.path::text from kerai.nodes as p where p.id = w.parent_id offset 0) as p on true
+    where w.path <> kerai_private.path_below(coalesce(p.path, ''), w.name);
     perform kerai_private.refresh_paths(changed);
 end
 $$;
@@ -141,7 +153,8 @@ end
 $$;
 
 -- Rewrites the paths of these nodes, which were placed or named anew, and of everything below them, where they changed.
--- A level of the tree is small beside the whole: the settings and OFFSET 0 leave no plan but to look it up by index.
+-- A level of the tree is small beside the whole: the settings and OFFSET 0 leave no plan but to look it up by index,
+-- and IS TRUE keeps IN from becoming a join.
 create or replace function kerai_private.refresh_paths(changed uuid[]) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -174,7 +187,7 @@ begin
     tops as (
         select s.id from stale as s
         except
-        select c.origin from climb as c where c.id in (select s.id from stale as s offset 0)
+        select c.origin from climb as c where (c.id in (select s.id from stale as s)) is true
     ),
 
     walk (id, path) as (

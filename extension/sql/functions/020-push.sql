@@ -230,6 +230,7 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+    doubted record;
     bad record;
 begin
     with elsewhere as (
@@ -245,18 +246,26 @@ begin
         order by r.node -- as in the index that finds them
     )
 
-    select e.node, e.n, x.created_stamp is not null as known,
-        substr(x.created_stamp, 18) as creator, x.created_seq into bad
+    select array_agg(e.node) as nodes, array_agg(e.n) as ns into doubted
     from elsewhere as e
     left join kerai.nodes as x on x.id = e.node
     where x.id is null
         or substr(x.created_stamp, 18) <> require_known_nodes.author
-        and x.created_seq > coalesce((base ->> substr(x.created_stamp, 18))::bigint, 0)
-        -- Two authors may have inserted one node; then the one that was seen need not be the one that counts.
-        and not exists (
-            select from kerai.operations as o
-            where o.node_id = e.node and o.op_type = 'node_insert'
-                and (o.author = require_known_nodes.author or o.author_seq <= coalesce((base ->> o.author)::bigint, 0)))
+        and x.created_seq > coalesce((base ->> substr(x.created_stamp, 18))::bigint, 0);
+    if doubted.nodes is null then
+        return;
+    end if;
+
+    -- Two authors may have inserted one node; then the one that was seen need not be the one that counts. Asked apart:
+    -- it locks all partitions of the log.
+    select e.node, e.n, x.created_stamp is not null as known,
+        substr(x.created_stamp, 18) as creator, x.created_seq into bad
+    from unnest(doubted.nodes, doubted.ns) as e (node, n)
+    left join kerai.nodes as x on x.id = e.node
+    where not exists (
+        select from kerai.operations as o
+        where o.node_id = e.node and o.op_type = 'node_insert'
+            and (o.author = require_known_nodes.author or o.author_seq <= coalesce((base ->> o.author)::bigint, 0)))
     order by e.n
     limit 1;
 
