@@ -5,15 +5,15 @@
 -- existing rows by id; so pushes wait for each other but never deadlock.
 
 -- A session keeps its plans, and one that was made while a table was empty reads all of it when it no longer is. So
--- plans are made anew whenever a table has become four times as large. Who merges has sequential scans switched off
--- besides: how much a batch will look up is not known when its plan is made.
+-- plans are made anew when a table gets its first page, its 16th, its 256th and so on. Who merges has sequential scans
+-- switched off besides, and index scans made cheap: how much a batch will look up is not known when its plan is made.
 create or replace function kerai_private.renew_plans() returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
     sizes constant text := (
-        select string_agg(floor(ln(1 + pg_relation_size(t.relation)) / ln(4))::text, ' ')
+        select string_agg(floor(ln(4 + pg_relation_size(t.relation) / 512) / ln(16))::text, ' ')
         from (values
             ('kerai.nodes'::regclass), ('kerai.changesets'), ('kerai_private.moves'), ('kerai_private.authors'),
             ('kerai.edges'), ('kerai.perspectives'), ('kerai.associations')) as t (relation));

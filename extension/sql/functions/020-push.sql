@@ -548,6 +548,7 @@ set search_path = pg_catalog, pg_temp
 set jit = off
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set random_page_cost = 1.1
 set lock_timeout = '30s'
 as $$
 declare
