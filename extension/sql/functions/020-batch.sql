@@ -356,22 +356,38 @@ begin
             ) as i on i.node = x.node
             where i.c < o.c);
     end if;
-    -- Budgets are counted from what is merged: an agent's second changeset of a task waits for the first.
+    -- Budgets are counted from what is merged: an agent's second changeset of a task waits for the first. Where nothing
+    -- can be exceeded nothing is counted.
     begin
         for item in
-            select u.task, a as agent, u.c, g.ops,
-                row_number() over (partition by u.task, a.id order by u.c) > 1
-                or (u.c > moved or u.c = any(unsure))
-                and (select t.scope_node_id is not null from kerai.tasks as t where t.id = u.task) as again
-            from (
-                select row_number() over () as c, r.task, coalesce(r.member, r.author) as author from unnest(run) as r
-            ) as u
-            inner join kerai.agents as a on a.author = u.author
+            with bound as materialized (
+                select u.task, a as agent, u.c,
+                    row_number() over (partition by u.task, a.id order by u.c) > 1
+                    or (u.c > moved or u.c = any(unsure)) and t.scope_node_id is not null as again
+                from (
+                    select row_number() over () as c, r.task, coalesce(r.member, r.author) as author
+                    from unnest(run) as r
+                ) as u
+                inner join kerai.agents as a on a.author = u.author
+                left join kerai.tasks as t on t.id = u.task
+                where u.task is not null and u.c <= good and not coalesce(
+                    t.status in ('pending', 'running')
+                    and num_nonnulls(t.scope_node_id, t.budget_ops, t.budget_nkoi, t.budget_seconds) = 0
+                    and not exists (
+                        select from kerai.swarms as s
+                        inner join kerai.swarm_members as m on m.swarm_id = s.id and m.agent_id = a.id
+                        where s.task_id = t.id and s.status = 'stopped'), false)
+            )
+
+            select b.task, b.agent, b.c, b.again, g.ops
+            from bound as b
             inner join (
-                select o.c, array_agg(o order by o.n) as ops from unnest(ops) as o group by o.c
-            ) as g on g.c = u.c
-            where u.task is not null and u.c <= good
-            order by u.c
+                select o.c, array_agg(o order by o.n) as ops
+                from unnest(ops) as o
+                where (o.c in (select b.c from bound as b)) is true
+                group by o.c
+            ) as g on g.c = b.c
+            order by b.c
         loop
             place := item.c;
             if item.again then
