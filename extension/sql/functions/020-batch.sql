@@ -65,13 +65,27 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+    max_size constant bigint := kerai_private.setting('max_changeset_bytes');
+    parsed jsonb[];
     items kerai_private.checked[];
     member text;
 begin
-    items := kerai_private.check_changesets(given, array(
-        select kerai_private.parse_changeset(g.document)
-        from unnest(given) with ordinality as g (document, signature, public_key, n)
-        order by g.n));
+    begin
+        parsed := array(
+            select g.document::jsonb
+            from unnest(given) with ordinality as g (document, signature, public_key, n)
+            where octet_length(g.document::text) <= max_size
+            order by g.n);
+    exception when data_exception or statement_too_complex or program_limit_exceeded then
+        parsed := '{}';
+    end;
+    if cardinality(parsed) < cardinality(given) then
+        parsed := array(
+            select kerai_private.parse_changeset(g.document)
+            from unnest(given) with ordinality as g (document, signature, public_key, n)
+            order by g.n);
+    end if;
+    items := kerai_private.check_changesets(given, parsed);
     if not judge then
         select i.member into member from unnest(items) as i where i.id is null limit 1;
         if found then
