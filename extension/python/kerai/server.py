@@ -122,55 +122,54 @@ def seal_drafts(
 
 
 def judge_moves(
+    fresh: bytes,
     nodes: bytes,
     parents: bytes,
     flags: str,
     *,
-    fresh: bytes,
-    starts: bytes,
-    parents_of: Callable[[bytes], tuple[bytes, bytes]],
-) -> tuple[list[str], list[int]]:
+    look_up: Callable[[bytes], tuple[bytes, bytes, bytes, bytes, str]],
+    moves_of: Callable[[bytes], tuple[str, bytes, bytes, str]],
+) -> tuple[list[str], list[str]]:
     """Say which moves of the tail become void, or are void no longer, now that some of them are new.
 
-    In the graph of the edges before the tail and of all its moves, a move can be void only when it lies on
-    a cycle: so only strongly connected components are replayed, in order. What was decided before stays,
-    except in components that a new edge makes, and in those with a void move that lose a node's edge to a new
-    one. So the search goes upwards from the new moves and from the void ones.
+    The tail is all moves from the earliest new one on. In the graph of the edges before the tail and of all
+    its moves, a move can be void only when it lies on a cycle: so only strongly connected components are
+    replayed, in order. What was decided before stays, except in components that a new edge makes, and in
+    those with a void move that lose a node's edge to a new one. So the search goes upwards from the new moves
+    and from the void ones, and of the rest of the tail it looks at no more than it meets.
 
-    Nodes come as the 16 bytes of each one's id, one after the other; a root has its own id for its parent's.
+    Nodes come as the 16 bytes of each one's id, one after the other; moves as nodes, the parents that they
+    ask for, and a flag each: ``r`` when it makes a root, whose parent is then its own id.
 
-    :param nodes: the nodes that the tail moves, in the order of the moves' stamps; the new ones among them.
-    :param parents: the new parent of each.
-    :param flags: a character each: ``v`` when it was judged to be void before, ``r`` when it makes a root.
     :param fresh: the nodes that the new moves move.
-    :param starts: the parents that they ask for.
-    :param parents_of: gives of nodes those that there are, and the parent of each before the tail.
-    :returns: the moved nodes that lie on a cycle, in hex, and the places in the tail, from 1, that are judged
+    :param nodes: those, and the nodes of the tail's void moves, each with its parent and flag.
+    :param look_up: gives of nodes those that there are, the parent of each before the tail (its own id when
+        it was a root), and all moves of the tail of those that now stand where the tail has put them.
+    :param moves_of: gives the tail's moves of these nodes in the order of their stamps: the stamps, one a
+        line, and the moves; the flag is ``v`` when it was judged to be void before.
+    :returns: the moved nodes that lie on a cycle, in hex, and the stamps of the moves that are judged
         otherwise.
     """
-    moved = _cut(nodes)
-    targets = _cut(parents)
-    frontier = set(_cut(starts))
     edges: dict[bytes, list[bytes]] = {}
-    for node, parent, flag in zip(moved, targets, flags, strict=True):
-        ends = edges.setdefault(node, [])
-        if flag != "r":
-            ends.append(parent)
-            if flag == "v":
-                frontier.add(parent)
+    _add_moves(edges, nodes, parents, flags)
+    frontier = {end for ends in edges.values() for end in ends}
     base: dict[bytes, bytes] = {}
     while frontier:
         # In the order of the index that finds them.
-        found, roots = map(_cut, parents_of(b"".join(sorted(frontier))))
-        base.update(zip(found, roots, strict=True))
-        frontier = set(roots)
-        for node in found:
-            if node in edges:
-                frontier.update(edges[node])
+        above, roots, moved, targets, kinds = look_up(b"".join(sorted(frontier)))
+        found = dict(zip(_cut(above), _cut(roots), strict=True))
+        base.update(found)
+        met: dict[bytes, list[bytes]] = {}
+        _add_moves(met, moved, targets, kinds)
+        edges.update(met)
+        frontier = set(found.values())
+        for node in found.keys() & edges.keys():
+            frontier.update(edges[node])
         frontier.difference_update(base)
+
     # A node that the tail leaves alone has one edge, to its parent: it is no more than a part of the way to
     # the next one that is moved, which stands for it from here on.
-    upper: dict[bytes, bytes | None] = {node: node for node in base if node in edges}
+    upper: dict[bytes, bytes | None] = {node: node for node in base.keys() & edges.keys()}
     for start in base:
         node, passed = start, []
         while node not in upper:
@@ -183,23 +182,35 @@ def judge_moves(
     graph: dict[bytes, list[bytes]] = {}
     parent_of: dict[bytes, bytes | None] = {}
     for node, wanted in edges.items():
-        if (above := base.get(node)) is not None:
-            parent_of[node] = None if above == node else upper.get(above)
-            graph[node] = [
-                end for end in (parent_of[node], *[upper.get(each) for each in wanted]) if end is not None
-            ]
+        root = base.get(node)
+        if root is not None:
+            parent_of[node] = None if root == node else upper.get(root)
+            ends = [upper.get(each) for each in wanted]
+            graph[node] = [end for end in (parent_of[node], *ends) if end is not None]
 
     cyclic = cyclic_nodes(graph, [node for node in _cut(fresh) if node in graph])
-    members = set(cyclic)
-    judged = [place for place, node in enumerate(moved) if node in members]
+    if not cyclic:
+        return [], []
+    stamps, moved, targets, kinds = moves_of(b"".join(cyclic))
     voids = void_moves(
         cyclic,
         [parent_of[node] for node in cyclic],
-        [moved[place] for place in judged],
-        [None if flags[place] == "r" else upper.get(targets[place]) for place in judged],
+        _cut(moved),
+        [None if kind == "r" else upper.get(end) for end, kind in zip(_cut(targets), kinds, strict=True)],
     )
-    changed = [place + 1 for place, void in zip(judged, voids, strict=True) if void != (flags[place] == "v")]
+    changed = [
+        stamp
+        for stamp, kind, void in zip(stamps.split("\n"), kinds, voids, strict=True)
+        if void != (kind == "v")
+    ]
     return [node.hex() for node in cyclic], changed
+
+
+def _add_moves(edges: dict[bytes, list[bytes]], nodes: bytes, parents: bytes, flags: str) -> None:
+    for node, parent, flag in zip(_cut(nodes), _cut(parents), flags, strict=True):
+        ends = edges.setdefault(node, [])
+        if flag != "r":
+            ends.append(parent)
 
 
 def _cut(ids: bytes) -> list[bytes]:

@@ -15,14 +15,14 @@ if "kerai @version@" not in GD:
 return GD["kerai @version@"].server.void_moves(base_children, base_parents, nodes, parents)
 $$;
 
--- Which nodes lie on a cycle of the edges before `since` and of the moves from then on, and the places of the moves
--- that are judged otherwise than before; starts are the parents that the new moves, those of the fresh nodes, ask for.
+-- Which moved nodes lie on a cycle of the edges before `since` and of the moves from then on, and the stamps of the
+-- moves that are judged otherwise than before. Given are the moves of the fresh nodes, and those that were void.
+--
 -- A node is looked up by its id, and where it stood only when it was moved since: the setting and OFFSET 0 leave no
 -- other plan. Ids come as their 16 bytes, one after the other, since a list of texts would cost more than all the rest;
--- flags is a character a move: v, void; r, to be a root; -, neither. A root has its own id for its parent's.
+-- flags is a character a move: r, to be a root; v, void; -, neither. A root has its own id for its parent's.
 create or replace function kerai_private.judge_moves(
-    since text, nodes bytea, parents bytea, flags text, fresh bytea, starts bytea,
-    out cyclic uuid[], out changed int[]
+    since text, fresh bytea, nodes bytea, parents bytea, flags text, out cyclic uuid[], out changed text[]
 )
 language plpython3u stable
 set search_path = pg_catalog, pg_temp
@@ -30,32 +30,68 @@ set plan_cache_mode = force_generic_plan
 as $$
 if "kerai @version@" not in GD:
     plpy.execute("select kerai_private.load_python()")
-if "parents" not in SD:
-    SD["parents"] = plpy.prepare("""
-        select string_agg(uuid_send(n.id), '') as nodes, string_agg(uuid_send(coalesce(n.parent_id, n.id)), '') as parents
-        from generate_series(1, length($1), 16) as g (start)
-        cross join lateral (select encode(substring($1 from g.start for 16), 'hex')::uuid as id) as u
-        cross join lateral (
-            select x.id, case
-                when x.placed_stamp is null or x.placed_stamp < $2 then array[x.parent_id]
-                else coalesce((
-                    select array[m.parent_id] from kerai_private.moves as m
-                    where m.node_id = x.id and m.stamp < $2 and not m.void
-                    order by m.stamp desc
-                    limit 1), array[x.created_parent_id])
-                end as parents
-            from kerai.nodes as x
-            where x.id = u.id
-            offset 0
-        ) as x
-        cross join lateral (select x.id, x.parents[1] as parent_id) as n""", ["bytea", "text"])
+if "look_up" not in SD:
+    SD["look_up"] = plpy.prepare("""
+        with node as materialized (
+            select x.id, x.parents[1] as parent_id, x.moved
+            from generate_series(1, length($1), 16) as g (start)
+            cross join lateral (select encode(substring($1 from g.start for 16), 'hex')::uuid as id) as u
+            cross join lateral (
+                select x.id, coalesce(x.placed_stamp >= $2, false) as moved, case
+                    when x.placed_stamp is null or x.placed_stamp < $2 then array[x.parent_id]
+                    else coalesce((
+                        select array[m.parent_id] from kerai_private.moves as m
+                        where m.node_id = x.id and m.stamp < $2 and not m.void
+                        order by m.stamp desc
+                        limit 1), array[x.created_parent_id])
+                    end as parents
+                from kerai.nodes as x
+                where x.id = u.id
+                offset 0
+            ) as x
+        )
 
-def parents_of(nodes):
-    row = plpy.execute(SD["parents"], [nodes, since])[0]
-    return row["nodes"] or b"", row["parents"] or b""
+        select * from (
+            select coalesce(string_agg(uuid_send(n.id), ''), '') as nodes,
+                coalesce(string_agg(uuid_send(coalesce(n.parent_id, n.id)), ''), '') as parents
+            from node as n
+        ) as n
+        cross join (
+            select coalesce(string_agg(uuid_send(m.node_id), ''), '') as moved,
+                coalesce(string_agg(uuid_send(coalesce(m.parent_id, m.node_id)), ''), '') as targets,
+                coalesce(string_agg(case when m.parent_id is null then 'r' else '-' end, ''), '') as flags
+            from node as n
+            cross join lateral (
+                select t.node_id, t.parent_id from kerai_private.moves as t
+                where t.node_id = n.id and t.stamp >= $2
+                offset 0
+            ) as m
+            where n.moved
+        ) as m""", ["bytea", "text"])
+    SD["moves"] = plpy.prepare("""
+        select string_agg(m.stamp, E'\n') as stamps, string_agg(uuid_send(m.node_id), '') as moved,
+            string_agg(uuid_send(coalesce(m.parent_id, m.node_id)), '') as targets,
+            string_agg(case when m.void then 'v' when m.parent_id is null then 'r' else '-' end, '') as flags
+        from (
+            select m.*
+            from generate_series(1, length($1), 16) as g (start)
+            cross join lateral (
+                select t.* from kerai_private.moves as t
+                where t.node_id = encode(substring($1 from g.start for 16), 'hex')::uuid and t.stamp >= $2
+                offset 0
+            ) as m
+            order by m.stamp
+        ) as m""", ["bytea", "text"])
 
-return GD["kerai @version@"].server.judge_moves(
-    nodes, parents, flags, fresh=fresh, starts=starts, parents_of=parents_of)
+def look_up(nodes):
+    row = plpy.execute(SD["look_up"], [nodes, since])[0]
+    return row["nodes"], row["parents"], row["moved"], row["targets"], row["flags"]
+
+def moves_of(nodes):
+    row = plpy.execute(SD["moves"], [nodes, since])[0]
+    return row["stamps"], row["moved"], row["targets"], row["flags"]
+
+return GD["kerai @version@"].server.judge_moves(fresh, nodes, parents, flags, look_up=look_up, moves_of=moves_of)
 $$;
 
 -- The moves of a batch are in kerai_private.moves already: (nodes, parents), the earliest at `since`. Decides which
@@ -68,42 +104,41 @@ set enable_hashjoin = off
 set enable_mergejoin = off
 as $$
 declare
-    tail record;
-    fresh record;
+    given record;
     judged record;
     changed uuid[];
 begin
-    select array_agg(m.stamp) as stamps, string_agg(uuid_send(m.node_id), '') as nodes,
-        string_agg(uuid_send(coalesce(m.parent_id, m.node_id)), '') as parents,
-        string_agg(case when m.void then 'v' when m.parent_id is null then 'r' else '-' end, '') as flags
-    into tail
-    from (select t.* from kerai_private.moves as t where t.stamp >= since order by t.stamp) as m;
-    if tail.nodes is null then
+    select string_agg(uuid_send(u.node), '') filter (where u.is_fresh) as fresh, string_agg(uuid_send(u.node), '') as nodes,
+        string_agg(uuid_send(coalesce(u.parent, u.node)), '') as parents,
+        string_agg(case when u.parent is null then 'r' else '-' end, '') as flags
+    into given
+    from (
+        select f.node, f.parent, true as is_fresh from unnest(nodes, parents) as f (node, parent)
+        union all
+        select m.node_id, m.parent_id, false from kerai_private.moves as m where m.void and m.stamp >= since
+    ) as u;
+    if given.fresh is null then
         return;
     end if;
 
-    select string_agg(uuid_send(u.node), '') as nodes, coalesce(string_agg(uuid_send(u.parent), ''), '') as parents
-    into fresh
-    from unnest(nodes, parents) as u (node, parent);
-    judged := kerai_private.judge_moves(since, tail.nodes, tail.parents, tail.flags, fresh.nodes, fresh.parents);
-    if judged.changed <> '{}' then
-        update kerai_private.moves as m
-        set void = not m.void
-        from (
-            select s.stamp from unnest(tail.stamps) with ordinality as s (stamp, place)
-            where (s.place in (select u.place from unnest(judged.changed) as u (place))) is true
-        ) as c
-        where m.stamp = c.stamp;
-    end if;
+    judged := kerai_private.judge_moves(since, given.fresh, given.nodes, given.parents, given.flags);
+    update kerai_private.moves as m
+    set void = not m.void
+    from unnest(judged.changed) as c (stamp)
+    where m.stamp = c.stamp;
 
     with place as materialized (
         select p.id, p.parent_id, p.position, p.stamp from kerai_private.places_before(judged.cyclic, null) as p
         union all
-        (select distinct on (m.node_id) m.node_id, m.parent_id, m.position, m.stamp
-        from kerai_private.moves as m
-        where m.stamp >= since and not m.void and (m.node_id in (select u.id from unnest(nodes) as u (id))) is true
-            and m.node_id not in (select u.id from unnest(judged.cyclic) as u (id))
-        order by m.node_id, m.stamp desc)
+        select m.node_id, m.parent_id, m.position, m.stamp
+        from (select distinct f.id from unnest(nodes) as f (id)) as u
+        cross join lateral (
+            select t.node_id, t.parent_id, t.position, t.stamp from kerai_private.moves as t
+            where t.node_id = u.id and not t.void
+            order by t.stamp desc
+            limit 1
+        ) as m
+        where u.id not in (select c.id from unnest(judged.cyclic) as c (id))
     ),
 
     written as (
