@@ -193,11 +193,16 @@ returns kerai_private.checked[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    lanes text[];
 begin
-    for i in 1 .. cardinality(items) loop
+    if exists (select from unnest(items) as i where i.author is null) then
+        lanes := kerai_private.lanes_of(items);
+    end if;
+    for i in 1 .. coalesce(cardinality(lanes), 0) loop
         continue when (items[i]).author is not null;
         begin
-            items[i].author := kerai_private.lane_of(items[i]);
+            items[i].author := coalesce(lanes[i], kerai_private.lane_of(items[i]));
         exception when others then
             -- Named exactly when its turn comes.
             if sqlstate not like 'KR%' then

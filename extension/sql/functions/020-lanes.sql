@@ -49,6 +49,28 @@ begin
 end
 $$;
 
+-- The lanes of a batch's new drafts, by place; NULL where there is nothing to give, or something is wrong.
+create or replace function kerai_private.lanes_of(items kerai_private.checked[]) returns text[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return array(
+        select l.author
+        from (
+            select row_number() over () as n, u.author, u.swarm, u.member, u.draft_id from unnest(items) as u
+        ) as i
+        left join kerai.agents as a on a.author = i.member
+        left join kerai.swarm_members as m on m.agent_id = a.id and m.swarm_id = i.swarm
+        left join kerai.swarms as s on s.id = m.swarm_id and s.status <> 'stopped'
+        left join kerai_private.lanes as l on l.swarm_id = s.id
+            and l.lane = 1 + (hashtextextended(i.member, 0) & 2147483647) % s.lanes
+            and i.author is null
+            and not exists (select from kerai.changesets as c where c.draft_id = i.draft_id)
+        order by i.n);
+end
+$$;
+
 -- Gives the drafts of a run their places after the heads of their lanes, in order.
 create or replace function kerai_private.seal(run kerai_private.checked[]) returns kerai_private.checked[]
 language plpgsql volatile
@@ -72,14 +94,25 @@ begin
         where a.author = any(lanes)
     ),
 
+    seen as (
+        select r.n, max(case when a.seq = e.value::bigint then a.lamport
+            else kerai_private.lamport_of(a.author, e.value::bigint) end) as lamport
+        from (select row_number() over () as n, u.id, u.base from unnest(run) as u) as r
+        cross join lateral jsonb_each_text(r.base) as e
+        inner join kerai_private.authors as a on a.author = e.key
+        where r.id is null
+        group by r.n
+    ),
+
     draft as (
         select array_agg(r.n order by r.n) as places, array_agg(r.author order by r.n) as authors,
-            array_agg(kerai_private.next_lamport(r.base, 0) - 1 order by r.n) as lamports,
+            array_agg(coalesce(b.lamport, 0) order by r.n) as lamports,
             array_agg(jsonb_array_length(r.ops) order by r.n) as counts, array_agg(r.document::text order by r.n) as texts,
             array_agg(r.member_key order by r.n) as keys, array_agg(r.member_signature order by r.n) as signatures
         from unnest(run) with ordinality as r (
             id, author, first_seq, last_seq, first_lamport, last_lamport, prev, base, guard, task, message, ops, document,
             signature, public_key, swarm, member, member_signature, member_key, draft_id, n)
+        left join seen as b on b.n = r.n
         where r.id is null
     )
 
