@@ -4,7 +4,6 @@
 -- The most operations that are merged at once: more would only need more memory.
 create or replace function kerai_private.most_at_once() returns int
 language sql immutable parallel safe
-set search_path = pg_catalog, pg_temp
 return 20000;
 
 -- Takes changesets as they come, in a causal order. Whether judge: see kerai_private.receive. decisive: when this one

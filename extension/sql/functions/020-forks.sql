@@ -4,10 +4,12 @@
 -- have seen the other branch are merged all the same: what they say of his sequence cannot be checked here.
 
 create or replace function kerai_private.is_frozen(author text) returns boolean
-language sql stable
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
-    select exists (select from kerai.forks as f where f.author = is_frozen.author and f.merged_elsewhere)
+begin
+    return exists (select from kerai.forks as f where f.author = is_frozen.author and f.merged_elsewhere);
+end
 $$;
 
 -- Refuses KR003 a changeset of an author who has forked, unless it is of the branch that is followed here.

@@ -199,7 +199,6 @@ $$;
 -- The guard of a change that was made from, and tested on, the whole state: a second tree beside the first counts too.
 create or replace function kerai_private.whole_state() returns uuid
 language sql immutable parallel safe
-set search_path = pg_catalog, pg_temp
 return uuid 'ffffffff-ffff-ffff-ffff-ffffffffffff';
 
 -- Is there any operation of another author, or of another member, that base does not cover?
@@ -344,12 +343,14 @@ $$;
 
 -- Do operations change the shape of the tree, so that their merge has to be alone?
 create or replace function kerai_private.reshapes(ops jsonb) returns boolean
-language sql immutable parallel safe
+language plpgsql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
-    select exists (
+begin
+    return exists (
         select from jsonb_array_elements(reshapes.ops) as o (op)
-        where o.op ->> 'op' = 'node_move' or (o.op -> 'set') ? 'name')
+        where o.op ->> 'op' = 'node_move' or (o.op -> 'set') ? 'name');
+end
 $$;
 
 -- Holds a changeset against what is here, and merges it. judge: whether guard and task are looked at, as they are where
