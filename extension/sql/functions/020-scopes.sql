@@ -621,6 +621,7 @@ set lock_timeout = '30s'
 as $$
 #variable_conflict use_variable
 declare
+    given kerai_private.incoming[];
     items kerai_private.checked[];
     run kerai_private.checked[];
     ops kerai_private.operation[];
@@ -632,11 +633,14 @@ begin
     merged := 0;
     applied := 0;
     perform kerai_private.renew_plans();
-    items := kerai_private.look_at(array(
+    given := array(
         select row(g.document, g.signature, g.public_key)::kerai_private.incoming
         from unnest(documents, signatures, public_keys) with ordinality as g (document, signature, public_key, n)
         where g.document is not null
-        order by g.n), judge => false);
+        order by g.n);
+    if cardinality(given) > 0 then
+        items := kerai_private.look_at(given, judge => false);
+    end if;
     items := kerai_private.with_stubs(items, ids, authors, first_seqs, last_seqs, first_lamports, prevs, bases, documents,
         signatures, public_keys);
     items := kerai_private.enter(items, alone => true);
