@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,7 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 from hypothesis import given
+from nacl.signing import SigningKey
 from psycopg import Connection
 from tests.merge.live import Body, LiveAuthor, insert, move, update
 from tests.merge.observe import checkout, push, scalar, tree
@@ -90,8 +92,8 @@ SCOPE, ROOT, OTHER = node(1), node(2), node(3)
 
 
 @pytest.fixture
-def pair(make_database: Any) -> Iterator[tuple[Connection[Any], Connection[Any], Any]]:
-    """A partial instance that is still empty, its peer ``big``, and that peer's database."""
+def pair(make_database: Any) -> Iterator[tuple[Connection[Any], Connection[Any], tuple[str, str]]]:
+    """A partial instance that is still empty, its peer ``big``, and the ways to both."""
     with (
         make_database() as small,
         make_database() as big,
@@ -107,7 +109,7 @@ def pair(make_database: Any) -> Iterator[tuple[Connection[Any], Connection[Any],
             insert(OTHER, ROOT, kind="directory", name="other"), insert(node(20), OTHER, name="x", content="x\n")
         )
         here.execute("select kerai.add_peer('big', %s, %s)", [big.dsn, SCOPE])
-        yield here, there, big
+        yield here, there, (small.dsn, big.dsn)
 
 
 def test_a_pull_brings_the_scope_and_nothing_else(pair: Any, call: Call) -> None:
@@ -122,6 +124,293 @@ def test_a_pull_brings_the_scope_and_nothing_else(pair: Any, call: Call) -> None
     assert checkout(here, SCOPE) == checkout(there, SCOPE)
     again = call(here, "sync", "big")
     assert again["complete"] and again["pulled_changesets"] == 0
+
+
+def test_a_node_that_is_moved_into_the_scope_later(pair: Any, call: Call) -> None:
+    here, there, _ = pair
+    call(here, "pull", "big")
+    mover = LiveAuthor(there, "mover")
+    mover.push(update(node(20), content="changed\n"), update(OTHER, name="renamed"))
+    call(here, "pull", "big")
+    assert stubs(here) == 2 and node(20) not in members(here)
+    before = scalar(here, "select kerai.version_vector()")
+    mover.push(move(OTHER, SCOPE))
+    result = call(here, "pull", "big")
+    assert result["complete"]
+    # Two that were stubs, and the new one.
+    assert (stubs(here), result["pulled_changesets"]) == (0, 3)
+    assert members(here) == {ROOT, SCOPE, OTHER, node(10), node(20)}
+    assert_exact(here, there, SCOPE, before, {})
+    documents = "select id, document::text, signature, message, base from kerai.changesets order by id"
+    assert here.execute(documents).fetchall() == there.execute(documents).fetchall()
+    assert scalar(here, "select kerai.state_digest()") == scalar(there, "select kerai.state_digest()")
+    assert scalar(here, "select changed from kerai.rebuild()") is False
+
+
+def test_a_node_that_goes_out_is_changed_there_and_comes_back(pair: Any, call: Call) -> None:
+    here, there, _ = pair
+    call(here, "pull", "big")
+    mover = LiveAuthor(there, "mover")
+    vectors = []
+    for operation in (
+        move(node(10), OTHER),
+        update(node(10), content="out there\n"),
+        insert(node(11), node(10), name="below"),
+        move(node(20), node(10)),
+        move(node(10), SCOPE),
+        move(node(11), OTHER),
+    ):
+        mover.push(operation)
+        assert call(here, "sync", "big")["complete"]
+        vectors.append(scalar(here, "select kerai.version_vector()"))
+        assert_exact(here, there, SCOPE, *vectors)
+    assert {OTHER, node(10), node(11), node(20)} <= members(here)
+
+
+def test_a_cycle_of_three_through_nodes_outside(pair: Any, call: Call) -> None:
+    """Whether the move of a node of the scope counts hangs on moves of nodes that were never in it."""
+    here, there, _ = pair
+    tops = [node(n) for n in (31, 32, 33)]
+    LiveAuthor(there, "cid").push(*(insert(top, name="top") for top in tops), move(SCOPE, tops[0]))
+    call(here, "pull", "big")
+    assert not {tops[1], tops[2]} & members(here)
+    seen = scalar(there, "select kerai.version_vector()")
+    movers = [LiveAuthor(there, f"mover-{n}") for n in range(4)]
+    # Together they would be a ring: the scope below the third, that below the second, that below the first.
+    for mover, (moved, parent) in zip(
+        movers,
+        [(tops[0], node(10)), (SCOPE, tops[2]), (tops[2], tops[1]), (tops[1], tops[0])],
+        strict=True,
+    ):
+        mover.push(move(moved, parent), seen=seen)
+        assert call(here, "pull", "big")["complete"]
+        assert_exact(here, there, SCOPE, seen)
+    assert set(tops) <= members(here)
+    void = "select node_id, parent_id, author, lost_to_node from kerai.void_moves() order by 1, 2"
+    assert here.execute(void).fetchall() == there.execute(void).fetchall() != []
+
+
+def test_a_cut_leaves_a_vector_of_what_is_here(pair: Any, call: Call) -> None:
+    here, there, _ = pair
+    bob = LiveAuthor(there, "late")
+    for n in range(40, 50):
+        bob.push(insert(node(n), OTHER if n % 2 else SCOPE, name=f"n{n}"), update(node(n), content=f"{n}\n"))
+
+    def pull_in_steps() -> int:
+        calls = 0
+        while not (result := call(here, "pull", "big", 1))["complete"]:
+            calls += 1
+            assert result["problem"] is None and calls < 100
+            assert result["pulled_changesets"] == 1
+            assert here.execute("select * from kerai.verify()").fetchall() == []
+            vector = scalar(here, "select kerai.version_vector()")
+            assert sum(vector.values()) == scalar(
+                here, "select sum(last_seq - first_seq + 1) from kerai.changesets"
+            )
+            assert tree(here, at=vector) == tree(here)
+        return calls
+
+    assert pull_in_steps() == 12
+    assert_exact(here, there, SCOPE)
+    # What is late comes in steps as well. Meanwhile agents go on, and nothing is rebuilt.
+    LiveAuthor(there, "mover").push(move(OTHER, SCOPE))
+    assert call(here, "pull", "big", 1)["pulled_changesets"] == 1
+    assert OTHER not in members(here)
+    assert refused(here, "select kerai.rebuild()") == "KR011"
+    LiveAuthor(here, "agent").push(insert(node(60), SCOPE), update(node(10), content="meanwhile\n"))
+    assert pull_in_steps() > 5
+    assert call(here, "sync", "big")["complete"]
+    assert node(60) in members(there)
+    assert_exact(here, there, SCOPE)
+
+
+def test_what_is_made_here_goes_to_the_peer(pair: Any, call: Call) -> None:
+    here, there, (dsn, _) = pair
+    call(here, "pull", "big")
+    agent = LiveAuthor(here, "agent")
+    agent.push(
+        insert(node(50), node(10), name="new"),
+        insert(node(51), node(50)),
+        update(node(10), content="b\n"),
+        move(SCOPE, None),
+        {"op": "perspective_set", "node": node(50), "weight": 1},
+    )
+    result = call(here, "push", "big")
+    assert result["complete"] and result["pushed_changesets"] == 1
+    assert_exact(here, there, SCOPE)
+    LiveAuthor(there, "eve").push(update(node(51), content="c\n"), move(node(20), node(51)))
+    assert call(here, "sync", "big")["complete"]
+    assert_exact(here, there, SCOPE)
+    assert {row["state"] for row in here.execute("select distinct state from kerai_private.scope_nodes")} == {"whole"}
+    # The peer can bring it itself.
+    agent.push(update(node(51), content="d\n"))
+    there.execute("select kerai.add_peer('small', %s)", [dsn])
+    result = call(there, "pull", "small")
+    assert result["pulled_changesets"] == 1 and result["complete"], result["problem"]
+    assert_exact(here, there, SCOPE)
+
+
+def test_a_node_that_exists_outside_too(pair: Any, call: Call) -> None:
+    """Two insert the same node, one of them below the scope: then all that was ever said of it concerns the scope."""
+    here, there, _ = pair
+    call(here, "pull", "big")
+    LiveAuthor(here, "agent").push(insert(node(20), SCOPE, name="mine"), insert(node(21), node(20)))
+    LiveAuthor(there, "eve").push(update(node(20), content="eve\n"))
+    assert call(here, "sync", "big")["complete"]
+    assert_exact(here, there, SCOPE)
+    assert OTHER in members(here)
+
+
+def test_what_a_partial_instance_refuses(pair: Any, call: Call) -> None:
+    here, there, (dsn, _) = pair
+    # Before the first pull there is nothing to work on.
+    agent = LiveAuthor(here, "agent")
+    with pytest.raises(psycopg.Error) as error:
+        agent.push(insert(node(70)))
+    assert error.value.sqlstate == "KR007"
+    call(here, "pull", "big")
+    for code, operation in (
+        ("KR006", update(node(20), content="y")),
+        ("KR006", move(node(10), OTHER)),
+        ("KR007", insert(node(70))),
+        ("KR007", insert(node(70), ROOT)),
+    ):
+        with pytest.raises(psycopg.Error) as error:
+            agent.push(operation)
+        assert error.value.sqlstate == code, operation
+    assert not members(here) & {node(70)}
+
+    agent.push(update(node(10), content="b"))
+    eve = LiveAuthor(there, "eve")
+    eve.push(update(node(10), content="c"), update(node(20), content="c"))
+    call(here, "pull", "big")
+    part = scalar(here, "select id from kerai.changesets where author = %s", [eve.author])
+    for query, parameters in (
+        ("select kerai.add_peer('other', 'dbname=x')", []),
+        ("select kerai.add_peer('other', 'dbname=x', %s)", [OTHER]),
+        ("select kerai.add_peer('other', 'dbname=x', %s)", [SCOPE]),
+        ("select kerai.compact(now())", []),
+        ("select * from kerai.changesets_since('{}')", []),
+        ("select * from kerai.accept('{}', '{}', '{}')", []),
+        ("select kerai.revert_ops(%s)", [part]),
+        ("select kerai.serve_scope(%s)", [SCOPE]),
+    ):
+        assert refused(here, query, parameters) == "KR011", query
+    # Everything but what was made here is known.
+    known = scalar(there, "select kerai.version_vector()")
+    assert here.execute("select from kerai.changesets_since(%s)", [json.dumps(known)]).rowcount == 1
+    assert refused(there, "select kerai.serve_scope(%s)", [node(99)]) == "KR006"
+    assert refused(there, "select kerai.add_peer('small', 'dbname=x', %s)", [SCOPE]) == "KR011"
+
+    there.execute("select kerai.add_peer('small', %s)", [dsn])
+    eve.push(update(node(10), content="d"))
+    assert "KR011" in call(there, "push", "small")["problem"]
+
+
+def test_a_peer_that_is_added_again(pair: Any, call: Call) -> None:
+    here, there, (_, big) = pair
+    here.execute("select kerai.remove_peer('big')")
+    here.execute("select kerai.add_peer('other', 'dbname=x'), kerai.remove_peer('other')")
+    here.execute("select kerai.add_peer('big', %s, %s)", [big, SCOPE])
+    call(here, "pull", "big")
+    here.execute("select kerai.remove_peer('big')")
+    assert refused(here, "select kerai.add_peer('big', %s)", [big]) == "KR011"
+    assert refused(here, "select kerai.add_peer('big', %s, %s)", [big, OTHER]) == "KR011"
+    row = here.execute("select * from kerai.add_peer('big', %s, %s)", [big, SCOPE]).fetchone()
+    assert str(row["scope"]) == SCOPE
+    # A peer that has crashed, or comes from a dump, tells its list anew.
+    there.execute(
+        "truncate kerai_private.served_scopes, kerai_private.served_nodes, kerai_private.repeated_inserts, "
+        "kerai_private.repeats_noted"
+    )
+    LiveAuthor(there, "mover").push(move(OTHER, SCOPE))
+    assert call(here, "pull", "big")["complete"]
+    assert_exact(here, there, SCOPE)
+
+
+def test_history_is_read_as_far_as_it_concerns_the_scope(pair: Any, call: Call) -> None:
+    here, there, _ = pair
+    past = scalar(there, "select kerai.version_vector()")
+    eve = LiveAuthor(there, "eve")
+    eve.push(update(node(10), content="c\n"))
+    eve.push(update(node(20), content="c\n"))
+    eve.push(update(node(10), name="d"), update(node(20), name="d"))
+    call(here, "pull", "big")
+    assert_exact(here, there, SCOPE, past, {})
+    diff = "select * from kerai.diff(%s, null, %s)"
+    assert (
+        here.execute(diff, [json.dumps(past), SCOPE]).fetchall()
+        == there.execute(diff, [json.dumps(past), SCOPE]).fetchall()
+        != []
+    )
+    log = "select changeset_id, author_id from kerai.log(%s)"
+    assert here.execute(log, [SCOPE]).fetchall() == there.execute(log, [SCOPE]).fetchall()
+    lone = scalar(here, "select id from kerai.changesets where author = %s and first_seq = 1", [eve.author])
+    revert = "select kerai.revert_ops(%s)::text"
+    assert scalar(here, revert, [lone]) == scalar(there, revert, [lone]) != "[]"
+
+
+def test_what_a_peer_leaves_out_is_noticed(pair: Any, call: Call) -> None:
+    here, there, _ = pair
+    call(here, "pull", "big")
+    LiveAuthor(there, "eve").push(insert(node(71), SCOPE), insert(node(72), node(71)))
+    there.execute("select kerai.serve_scope(%s)", [SCOPE])
+    there.execute("update kerai_private.served_nodes set node_id = %s where node_id = %s", [node(99), node(71)])
+    problem = call(here, "pull", "big")["problem"]
+    assert "KR006" in problem and node(71) in problem
+    there.execute("update kerai_private.served_nodes set node_id = %s where node_id = %s", [node(71), node(99)])
+    here.execute("delete from kerai_private.scope_nodes where node_id = %s", [node(99)])
+    here.execute("update kerai_private.partial_scope set served = null")
+    assert call(here, "pull", "big")["complete"]
+    assert_exact(here, there, SCOPE)
+
+    # A stub is believed, until its document comes.
+    here.execute("update kerai.changesets set base = '{\"x\": 1}' where document is null")
+    LiveAuthor(there, "mover").push(move(OTHER, SCOPE))
+    assert "said otherwise" in call(here, "pull", "big")["problem"]
+
+
+def test_a_partial_instance_that_is_dumped_and_restored(
+    pair: Any, call: Call, make_database: Any
+) -> None:
+    here, there, (dsn, _) = pair
+    call(here, "pull", "big")
+    dump = subprocess.run(["pg_dump", dsn], capture_output=True, check=True).stdout
+    with make_database(template="template0") as target:
+        loader = ["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", target.dsn]
+        subprocess.run(loader, input=dump, capture_output=True, check=True)
+        with connect_to(target.dsn) as restored:
+            assert_exact(restored, there, SCOPE)
+            assert refused(restored, "select kerai.add_peer('x', 'dbname=x')") == "KR011"
+            LiveAuthor(restored, "agent").push(insert(node(80), SCOPE))
+            LiveAuthor(there, "mover").push(move(OTHER, SCOPE))
+            assert call(restored, "sync", "big")["complete"]
+            assert_exact(restored, there, SCOPE)
+
+
+def test_a_fork_between_a_partial_instance_and_its_peer(pair: Any, call: Call) -> None:
+    here, there, _ = pair
+    call(here, "pull", "big")
+    key = SigningKey.generate()
+    one, other = LiveAuthor(here, "two-faced", key), LiveAuthor(there, "two-faced", key)
+    one.push(update(node(10), content="here"))
+    other.push(update(node(10), content="there"))
+    LiveAuthor(there, "eve").push(update(SCOPE, name="of eve"), move(node(20), SCOPE))
+    result = call(here, "sync", "big")
+    assert result["forks"] == 1
+    for connection in (here, there):
+        assert scalar(connection, "select count(*) from kerai.forks where merged_elsewhere") == 1
+    assert call(here, "sync", "big")["problem"] is None
+    # Nobody else is affected.
+    name = "select name from kerai.nodes where id = %s"
+    assert scalar(here, name, [SCOPE]) == "of eve"
+    assert node(20) in members(here) and OTHER in members(here)
+    LiveAuthor(there, "eve-2").push(update(node(10), content="agreed"))
+    LiveAuthor(here, "agent").push(update(SCOPE, name="of agent"))
+    assert call(here, "sync", "big")["problem"] is None
+    assert scalar(there, name, [SCOPE]) == "of agent"
+    assert tree(here, SCOPE) == tree(there, SCOPE)
+    assert here.execute("select * from kerai.verify()").fetchall() == []
 
 
 TABLES = """
@@ -216,7 +505,7 @@ def test_a_scope_is_the_same_on_both_sides(
                 result = call(here, chance.choice(["pull", "sync"]), "big", chance.randint(1, 20))
                 assert result["problem"] is None
             result = call(here, "sync", "big")
-            assert result["complete"], result
+            assert result["complete"], result["problem"]
             now = scalar(there, "select kerai.version_vector()")
             assert now == scalar(here, "select kerai.version_vector()")
             vectors = [world.vector(chance.getrandbits(32)), world.any_vector(chance.getrandbits(32))]

@@ -446,11 +446,12 @@ set search_path = pg_catalog, pg_temp
 as $$
     select p.scope, p.peer, p.named, p.whole, p.late_after,
         exists (select from kerai_private.scope_nodes as s where s.state = 'late')
-    from kerai_private.partial_scope as p
+    from (select) as one
+    left join kerai_private.partial_scope as p on true
 $$;
 
 comment on function kerai.scope_state() is
-'The scope that this instance holds, if it is partial, and how far the list of the scope''s nodes has been followed.';
+'The scope that this instance holds, NULL when it holds everything, and how far the list of the scope''s nodes has been followed.';
 
 create or replace function kerai.take_members(
     served uuid, nodes uuid[], inside boolean[], named bigint
