@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -29,9 +29,10 @@ with recursive inside (id) as (
     select %s::uuid union select n.id from inside as i inner join kerai.nodes as n on n.parent_id = i.id
 )
 """
-# What is stored of the nodes below a scope, tombstones and stamps included. Paths too: the nodes above are here.
+# What is stored of the nodes below a scope, with tombstones, stamps and paths: the nodes above are here too.
 STATES = (
-    INSIDE + "select to_jsonb(n) as row from kerai.nodes as n where n.id in (select id from inside) order by n.id",
+    INSIDE
+    + "select to_jsonb(n) as row from kerai.nodes as n where n.id in (select id from inside) order by n.id",
     INSIDE
     + """select to_jsonb(e) as row from kerai.edges as e where e.source in (select id from inside)
     order by e.source, e.target, e.relation""",
@@ -58,7 +59,7 @@ def of_scope(connection: Connection[Any], scope: str) -> list[Any]:
 
 
 def assert_exact(here: Connection[Any], there: Connection[Any], scope: str, *vectors: dict[str, int]) -> None:
-    """Check that both sides hold the same of a scope, now and as of vectors, and that the partial one is sound."""
+    """Check that both sides hold the same of a scope, now and as of vectors, and that it is sound."""
     assert of_scope(here, scope) == of_scope(there, scope)
     assert tree(here, scope) == tree(there, scope)
     for at in vectors:
@@ -106,7 +107,8 @@ def pair(make_database: Any) -> Iterator[tuple[Connection[Any], Connection[Any],
             insert(node(10), SCOPE, name="a", content="a\n"),
         )
         LiveAuthor(there, "bob").push(
-            insert(OTHER, ROOT, kind="directory", name="other"), insert(node(20), OTHER, name="x", content="x\n")
+            insert(OTHER, ROOT, kind="directory", name="other"),
+            insert(node(20), OTHER, name="x", content="x\n"),
         )
         here.execute("select kerai.add_peer('big', %s, %s)", [big.dsn, SCOPE])
         yield here, there, (small.dsn, big.dsn)
@@ -241,7 +243,9 @@ def test_what_is_made_here_goes_to_the_peer(pair: Any, call: Call) -> None:
     LiveAuthor(there, "eve").push(update(node(51), content="c\n"), move(node(20), node(51)))
     assert call(here, "sync", "big")["complete"]
     assert_exact(here, there, SCOPE)
-    assert {row["state"] for row in here.execute("select distinct state from kerai_private.scope_nodes")} == {"whole"}
+    assert {row["state"] for row in here.execute("select distinct state from kerai_private.scope_nodes")} == {
+        "whole"
+    }
     # The peer can bring it itself.
     agent.push(update(node(51), content="d\n"))
     there.execute("select kerai.add_peer('small', %s)", [dsn])
@@ -251,7 +255,7 @@ def test_what_is_made_here_goes_to_the_peer(pair: Any, call: Call) -> None:
 
 
 def test_a_node_that_exists_outside_too(pair: Any, call: Call) -> None:
-    """Two insert the same node, one of them below the scope: then all that was ever said of it concerns the scope."""
+    """Two insert one node, one of them below the scope: then all that was said of it concerns the scope."""
     here, there, _ = pair
     call(here, "pull", "big")
     LiveAuthor(here, "agent").push(insert(node(20), SCOPE, name="mine"), insert(node(21), node(20)))
@@ -259,6 +263,22 @@ def test_a_node_that_exists_outside_too(pair: Any, call: Call) -> None:
     assert call(here, "sync", "big")["complete"]
     assert_exact(here, there, SCOPE)
     assert OTHER in members(here)
+
+
+def test_a_node_that_only_an_older_vector_shows_in_the_scope(pair: Any, call: Call) -> None:
+    """Two have inserted it, and of them the one counts who put it elsewhere."""
+    here, there, _ = pair
+    seen = scalar(there, "select kerai.version_vector()")
+    late, early = LiveAuthor(there, "late"), LiveAuthor(there, "early")
+    late.push(
+        update(node(10), content="b"), insert(node(15), node(10), name="late"), insert(node(16), node(15))
+    )
+    vector = scalar(there, "select kerai.version_vector()")
+    early.push(insert(node(15), OTHER, name="early"), seen=seen)
+    assert call(here, "pull", "big")["complete"]
+    assert node(16) not in {row.id for row in tree(here, SCOPE)}
+    assert node(16) in {row.id for row in tree(here, SCOPE, vector)}
+    assert_exact(here, there, SCOPE, vector)
 
 
 def test_what_a_partial_instance_refuses(pair: Any, call: Call) -> None:
@@ -355,10 +375,14 @@ def test_what_a_peer_leaves_out_is_noticed(pair: Any, call: Call) -> None:
     call(here, "pull", "big")
     LiveAuthor(there, "eve").push(insert(node(71), SCOPE), insert(node(72), node(71)))
     there.execute("select kerai.serve_scope(%s)", [SCOPE])
-    there.execute("update kerai_private.served_nodes set node_id = %s where node_id = %s", [node(99), node(71)])
+    there.execute(
+        "update kerai_private.served_nodes set node_id = %s where node_id = %s", [node(99), node(71)]
+    )
     problem = call(here, "pull", "big")["problem"]
     assert "KR006" in problem and node(71) in problem
-    there.execute("update kerai_private.served_nodes set node_id = %s where node_id = %s", [node(71), node(99)])
+    there.execute(
+        "update kerai_private.served_nodes set node_id = %s where node_id = %s", [node(71), node(99)]
+    )
     here.execute("delete from kerai_private.scope_nodes where node_id = %s", [node(99)])
     here.execute("update kerai_private.partial_scope set served = null")
     assert call(here, "pull", "big")["complete"]
@@ -370,9 +394,7 @@ def test_what_a_peer_leaves_out_is_noticed(pair: Any, call: Call) -> None:
     assert "said otherwise" in call(here, "pull", "big")["problem"]
 
 
-def test_a_partial_instance_that_is_dumped_and_restored(
-    pair: Any, call: Call, make_database: Any
-) -> None:
+def test_a_partial_instance_that_is_dumped_and_restored(pair: Any, call: Call, make_database: Any) -> None:
     here, there, (dsn, _) = pair
     call(here, "pull", "big")
     dump = subprocess.run(["pg_dump", dsn], capture_output=True, check=True).stdout
@@ -413,15 +435,53 @@ def test_a_fork_between_a_partial_instance_and_its_peer(pair: Any, call: Call) -
     assert here.execute("select * from kerai.verify()").fetchall() == []
 
 
-TABLES = """
-select string_agg(format('delete from %s', c.oid::regclass), '; ' order by c.relname <> 'refusals', c.relname <> 'agents')
-from pg_class as c
-where c.relkind = 'r' and c.oid::regclass::text in (
-    'kerai.refusals', 'kerai.agents', 'kerai.peer_connections', 'kerai.changesets', 'kerai.nodes', 'kerai.edges',
-    'kerai.perspectives', 'kerai.associations', 'kerai.forks', 'kerai_private.moves', 'kerai_private.authors',
-    'kerai_private.partial_scope', 'kerai_private.scope_nodes', 'kerai_private.late_changesets',
-    'kerai_private.served_scopes', 'kerai_private.served_nodes', 'kerai_private.repeated_inserts',
-    'kerai_private.repeats_noted')"""
+def test_the_command_adds_a_scope_by_its_path(
+    make_database: Any, kerai: Any, rows: Any, connect: Any
+) -> None:
+    with make_database() as small, make_database() as big:
+        LiveAuthor(connect(big.dsn), "ann").push(
+            insert(ROOT, kind="directory", name="src"),
+            insert(SCOPE, ROOT, kind="directory", name="parser"),
+            insert(OTHER, ROOT, kind="directory", name="other"),
+        )
+        missing = kerai("peer", "add", "big", big.dsn, "--scope", "lexer", "--dsn", small.dsn)
+        assert missing.returncode == 1 and "lexer" in missing.stderr
+        unreached = kerai("peer", "add", "big", "no_such_server", "--scope", "parser", "--dsn", small.dsn)
+        assert unreached.returncode == 1 and "give the id" in unreached.stderr
+        added = rows("peer", "add", "big", big.dsn, "--scope", "parser", "--dsn", small.dsn)
+        assert added["scope"] == SCOPE
+        (result,) = rows("pull", "big", "--dsn", small.dsn)
+        assert result["complete"] and result["pulled_operations"] == 2
+        (listed,) = rows("peer", "list", "--dsn", small.dsn)
+        assert listed["scope"] == SCOPE
+        assert members(connect(small.dsn)) == {ROOT, SCOPE}
+
+
+# In an order in which they can be emptied.
+TABLES = (
+    "kerai.refusals",
+    "kerai.peer_connections",
+    "kerai.agents",
+    "kerai.changesets",
+    "kerai.operations",
+    "kerai.nodes",
+    "kerai.edges",
+    "kerai.perspectives",
+    "kerai.associations",
+    "kerai.forks",
+    "kerai_private.moves",
+    "kerai_private.authors",
+    "kerai_private.partial_scope",
+    "kerai_private.scope_nodes",
+    "kerai_private.late_changesets",
+    "kerai_private.served_scopes",
+    "kerai_private.served_nodes",
+    "kerai_private.repeated_inserts",
+    "kerai_private.repeats_noted",
+)
+MEMBERS = """
+select n.id, s.inside from kerai_private.scope_nodes as s
+inner join kerai.nodes as n on n.id = s.node_id order by n.id"""
 
 
 @pytest.fixture(scope="module")
@@ -435,7 +495,7 @@ def emptied(make_database: Any) -> Iterator[Callable[[], Any]]:
     ):
         for connection in (here, there):
             connection.execute("set synchronous_commit = off")
-        empty = f"{scalar(here, TABLES)}; delete from kerai.operations"
+        empty = "; ".join(f"delete from {table}" for table in TABLES)
 
         @contextmanager
         def begin() -> Iterator[tuple[Connection[Any], Connection[Any], str]]:
@@ -472,7 +532,9 @@ def test_a_scope_is_the_same_on_both_sides(
     chance = random.Random(seed)
     order = world.shuffled(seed)
     beginning = chance.randrange(len(order) + 1)
-    nodes = [o.body["node"] for each in order[:beginning] for o in each.operations if o.body["op"] == "node_insert"]
+    nodes = [
+        o.body["node"] for each in order[:beginning] for o in each.operations if o.body["op"] == "node_insert"
+    ]
     if not nodes:
         return
     scope = chance.choice(nodes)
@@ -484,23 +546,22 @@ def test_a_scope_is_the_same_on_both_sides(
 
         def meet() -> None:
             if scalar(here, "select exists(select from kerai.nodes)"):
-                known, inside = (
-                    [str(row["node_id"]) for row in here.execute(query)]
-                    for query in (
-                        "select node_id from kerai_private.scope_nodes inner join kerai.nodes on id = node_id order by 1",
-                        "select node_id from kerai_private.scope_nodes inner join kerai.nodes on id = node_id "
-                        "where inside order by 1",
-                    )
-                )
+                found = here.execute(MEMBERS).fetchall()
+                known = [str(row["id"]) for row in found]
+                inside = [str(row["id"]) for row in found if row["inside"]]
                 for _ in range(chance.randrange(3)):
                     try:
-                        agent.push(*(some_operation(chance, known, inside) for _ in range(chance.randint(1, 4))))
+                        agent.push(
+                            *(some_operation(chance, known, inside) for _ in range(chance.randint(1, 4)))
+                        )
                     except psycopg.Error as error:
                         assert error.sqlstate in {"KR007", "KR004"}, error
                 assert here.execute("select * from kerai.verify()").fetchall() == []
             elsewhere = [str(row["id"]) for row in there.execute("select id from kerai.nodes order by id")]
             for _ in range(chance.randrange(2)):
-                native.push(*(some_operation(chance, elsewhere, elsewhere) for _ in range(chance.randint(1, 4))))
+                native.push(
+                    *(some_operation(chance, elsewhere, elsewhere) for _ in range(chance.randint(1, 4)))
+                )
             for _ in range(chance.randrange(3)):
                 result = call(here, chance.choice(["pull", "sync"]), "big", chance.randint(1, 20))
                 assert result["problem"] is None
@@ -510,8 +571,14 @@ def test_a_scope_is_the_same_on_both_sides(
             assert now == scalar(here, "select kerai.version_vector()")
             vectors = [world.vector(chance.getrandbits(32)), world.any_vector(chance.getrandbits(32))]
             for at in vectors:
-                at |= {name: now[name] for name in (agent.author, native.author) if name in now and chance.random() < 0.5}
-            assert_exact(here, there, scope, *({n: min(s, now.get(n, 0)) for n, s in at.items()} for at in vectors))
+                at |= {
+                    name: now[name]
+                    for name in (agent.author, native.author)
+                    if name in now and chance.random() < 0.5
+                }
+            assert_exact(
+                here, there, scope, *({n: min(s, now.get(n, 0)) for n, s in at.items()} for at in vectors)
+            )
 
         for signed in order[beginning:]:
             push(there, signed)

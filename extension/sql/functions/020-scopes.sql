@@ -1,9 +1,9 @@
 -- 020 scopes: an instance that holds one subtree of a peer's tree, exactly.
 --
 -- Inside is the scope and, again and again, whatever was ever placed directly below something inside. The nodes of the
--- scope are these and, again and again, whatever any of them was ever placed below. So every move of a node of the scope,
--- and everything that decides whether it is void, concerns nodes of the scope only: their operations by themselves
--- fold to the state that they have in the whole.
+-- scope are these and, again and again, whatever any of them was ever placed below. So every move of one of these, and
+-- all that decides whether it is void, concerns these nodes only: their operations by themselves fold to the state
+-- that they have in the whole.
 --
 -- A changeset with an operation on a node of the scope comes whole, byte for byte, and only these operations are
 -- merged. Of every other one comes a stub: its place in its author's chain, base and signature. When a node comes into
@@ -370,7 +370,7 @@ begin
                     where s.scope = $1 and s.number > after)
                 and c.last_seq <= coalesce((seen ->> c.author)::bigint, 0) and c.arrival > after_arrival
             order by c.arrival
-            limit max_ops
+            limit least(max_ops, 100000)
         ) as c
         inner join kerai_private.authors as a on a.author = c.author
     ) as w
@@ -422,7 +422,7 @@ begin
                     where c.arrival >= beginning and c.last_seq > coalesce((seen ->> c.author)::bigint, 0)
                         and c.last_seq <= coalesce((last ->> c.author)::bigint, 0)
                     order by c.arrival
-                    limit max_ops
+                    limit least(max_ops, 100000)
                 ) as c
                 inner join kerai_private.authors as a on a.author = c.author
             ) as c
@@ -516,6 +516,7 @@ declare
     fresh bytea[];
     bad bytea;
 begin
+    perform kerai_private.enter_gate(alone => true);
     items := kerai_private.look_at(array(
         select row(g.document, g.signature, g.public_key)::kerai_private.incoming
         from unnest(documents, signatures, public_keys) with ordinality as g (document, signature, public_key, n)
@@ -563,6 +564,7 @@ declare
     items kerai_private.checked[];
     ops kerai_private.operation[];
 begin
+    perform kerai_private.enter_gate(alone => true);
     loop
         select max(p.arrival), array_agg(row(
             p.id, p.author, p.first_seq, p.last_seq, p.first_lamport, p.last_lamport, null, null, null, null, null,
