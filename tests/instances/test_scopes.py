@@ -397,16 +397,31 @@ def test_what_a_peer_leaves_out_is_noticed(pair: Any, call: Call) -> None:
 def test_a_partial_instance_that_is_dumped_and_restored(pair: Any, call: Call, make_database: Any) -> None:
     here, there, (dsn, _) = pair
     call(here, "pull", "big")
+    LiveAuthor(there, "cid").push(update(node(20), content="y"))
+    LiveAuthor(there, "mover").push(move(OTHER, SCOPE))
+    call(here, "pull", "big")
+    # In the middle of bringing what is late.
+    LiveAuthor(there, "cid-2").push(insert(node(22)), insert(node(23), node(22)))
+    LiveAuthor(there, "cid-3").push(update(node(22), name="later"))
+    call(here, "pull", "big")
+    LiveAuthor(there, "mover-2").push(move(node(22), SCOPE))
+    assert not call(here, "pull", "big", 1)["complete"]
+    rows = [
+        f"select t::text as row from kerai_private.{table} as t order by 1"
+        for table in ("partial_scope", "scope_nodes", "late_changesets")
+    ]
+    before = [here.execute(query).fetchall() for query in rows]
+    assert all(before)
     dump = subprocess.run(["pg_dump", dsn], capture_output=True, check=True).stdout
     with make_database(template="template0") as target:
         loader = ["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", target.dsn]
         subprocess.run(loader, input=dump, capture_output=True, check=True)
         with connect_to(target.dsn) as restored:
-            assert_exact(restored, there, SCOPE)
+            assert [restored.execute(query).fetchall() for query in rows] == before
             assert refused(restored, "select kerai.add_peer('x', 'dbname=x')") == "KR011"
             LiveAuthor(restored, "agent").push(insert(node(80), SCOPE))
-            LiveAuthor(there, "mover").push(move(OTHER, SCOPE))
             assert call(restored, "sync", "big")["complete"]
+            assert node(23) in members(restored) and node(80) in members(there)
             assert_exact(restored, there, SCOPE)
 
 
@@ -440,7 +455,7 @@ def test_the_command_adds_a_scope_by_its_path(
 ) -> None:
     with make_database() as small, make_database() as big:
         LiveAuthor(connect(big.dsn), "ann").push(
-            insert(ROOT, kind="directory", name="src"),
+            insert(ROOT, kind="directory"),
             insert(SCOPE, ROOT, kind="directory", name="parser"),
             insert(OTHER, ROOT, kind="directory", name="other"),
         )

@@ -390,6 +390,7 @@ returns table (
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 set jit = off
+set work_mem = '256MB'
 set plan_cache_mode = force_custom_plan
 as $$
 #variable_conflict use_column
@@ -412,10 +413,16 @@ begin
             from (
                 select c.arrival, c.id, c.author, c.first_seq, c.last_seq, c.first_lamport, c.prev, c.base, c.signature,
                     a.public_key,
+                    -- Each operation by its changeset, each node in a table that is hashed once: IS TRUE keeps it from
+                    -- becoming a join.
                     case when exists (
-                        select from kerai.operations as o
-                        inner join kerai_private.served_nodes as s on s.scope = $1 and s.node_id = o.node_id
-                        where o.author = c.author and o.author_seq between c.first_seq and c.last_seq
+                        select from (
+                            select o.node_id from kerai.operations as o
+                            where o.author = c.author and o.author_seq between c.first_seq and c.last_seq
+                            offset 0
+                        ) as o
+                        where (o.node_id in (
+                            select s.node_id from kerai_private.served_nodes as s where s.scope = $1)) is true
                     ) then c.document end as document
                 from (
                     select c.* from kerai.changesets as c
