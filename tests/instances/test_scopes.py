@@ -8,13 +8,14 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
-from uuid import UUID
+from uuid import NAMESPACE_OID, UUID, uuid5
 
 import psycopg
 import pytest
 from hypothesis import given
 from nacl.signing import SigningKey
 from psycopg import Connection
+from tests.merge.crew import Member, launch, status
 from tests.merge.live import Body, LiveAuthor, insert, move, update
 from tests.merge.observe import checkout, push, scalar, tree
 from tests.merge.worlds import CONTENDED, SEEDS, World, many, worlds
@@ -88,6 +89,11 @@ def refused(connection: Connection[Any], query: str, parameters: list[Any] | Non
         connection.execute(query, parameters)
     return str(error.value.sqlstate)
 
+
+# What a crash does to unlogged tables.
+CRASH = """
+truncate kerai_private.served_scopes, kerai_private.served_nodes, kerai_private.repeated_inserts,
+    kerai_private.repeats_noted"""
 
 SCOPE, ROOT, OTHER = node(1), node(2), node(3)
 
@@ -339,12 +345,70 @@ def test_a_peer_that_is_added_again(pair: Any, call: Call) -> None:
     row = here.execute("select * from kerai.add_peer('big', %s, %s)", [big, SCOPE]).fetchone()
     assert str(row["scope"]) == SCOPE
     # A peer that has crashed, or comes from a dump, tells its list anew.
-    there.execute(
-        "truncate kerai_private.served_scopes, kerai_private.served_nodes, kerai_private.repeated_inserts, "
-        "kerai_private.repeats_noted"
-    )
+    there.execute(CRASH)
     LiveAuthor(there, "mover").push(move(OTHER, SCOPE))
     assert call(here, "pull", "big")["complete"]
+    assert_exact(here, there, SCOPE)
+
+
+def test_a_peer_remembers_so_many_scopes_and_no_more(pair: Any, call: Call) -> None:
+    here, there, _ = pair
+    call(here, "pull", "big")
+    there.execute("update kerai.settings set value = 1 where name = 'max_served_scopes'")
+    there.execute("select kerai.serve_scope(%s)", [OTHER])
+    scopes = "select distinct scope::text from kerai_private.{}"
+    for table in ("served_scopes", "served_nodes"):
+        assert [row["scope"] for row in there.execute(scopes.format(table))] == [OTHER]
+    LiveAuthor(there, "mover").push(insert(node(17), SCOPE), move(node(20), SCOPE))
+    assert call(here, "pull", "big")["complete"]
+    assert_exact(here, there, SCOPE)
+    # A list that is gone is not an empty one.
+    gone = scalar(here, "select served::text from kerai_private.partial_scope")
+    assert scalar(there, "select count(*) from kerai.scope_members(%s, 0, 10)", [gone]) > 0
+    there.execute("select kerai.serve_scope(%s)", [OTHER])
+    for query in (
+        "select * from kerai.scope_members(%s, 0, 10)",
+        "select * from kerai.scope_late(%s, '{}', 0, 0, 10)",
+        "select * from kerai.scope_page(%s, '{}', '{}', 10)",
+    ):
+        assert refused(there, query, [gone]) == "KR011"
+
+
+def test_a_pull_that_breaks_off_goes_on_from_there(pair: Any, call: Call) -> None:
+    here, there, _ = pair
+    there.execute("update kerai.settings set value = 1 where name = 'max_page_bytes'")
+    here.execute("update kerai.settings set value = 1 where name = 'sync_page_ops'")
+    for name in ("cid", "dan", "eve"):
+        LiveAuthor(there, name).push(insert(str(uuid5(NAMESPACE_OID, name)), SCOPE))
+    damage = "update kerai.changesets set signature = {} where author like 'dan.%'"
+    signature = scalar(there, "select signature from kerai.changesets where author like 'dan.%'")
+    there.execute(damage.format("decode(repeat('00', 64), 'hex')"))
+    result = call(here, "pull", "big")
+    assert "KR001" in result["problem"] and result["pulled_changesets"] == 3
+    assert {name.split(".")[0] for name in scalar(here, "select kerai.version_vector()")} == {
+        "ann",
+        "bob",
+        "cid",
+    }
+    assert here.execute("select * from kerai.verify()").fetchall() == []
+    there.execute(damage.format("%s").replace("'dan.%'", "'dan.%%'"), [signature])
+    result = call(here, "pull", "big")
+    assert result["complete"] and result["pulled_changesets"] == 2
+    assert_exact(here, there, SCOPE)
+
+
+def test_grouped_members_keep_their_views(pair: Any, call: Call) -> None:
+    """What a member of a swarm sees is his own, also when the document comes late."""
+    here, there, _ = pair
+    _, swarm = launch(there)
+    member = Member(there, "member")
+    member.join(swarm)
+    view = {"op": "perspective_set", "node": node(20), "weight": 0.5, "reasoning": "r"}
+    assert status(member.send(member.draft(swarm, view, update(node(20), content="m")))) == "merged"
+    assert call(here, "pull", "big")["complete"]
+    LiveAuthor(there, "mover").push(move(node(20), SCOPE))
+    assert call(here, "pull", "big")["complete"]
+    assert scalar(here, "select author from kerai.perspectives") == member.author
     assert_exact(here, there, SCOPE)
 
 
@@ -577,6 +641,8 @@ def test_a_scope_is_the_same_on_both_sides(
                 native.push(
                     *(some_operation(chance, elsewhere, elsewhere) for _ in range(chance.randint(1, 4)))
                 )
+            if chance.random() < 0.1:
+                there.execute(CRASH)
             for _ in range(chance.randrange(3)):
                 result = call(here, chance.choice(["pull", "sync"]), "big", chance.randint(1, 20))
                 assert result["problem"] is None

@@ -231,6 +231,27 @@ begin atomic
     select r.parent_id from kerai_private.repeated_inserts as r where r.node_id = node;
 end;
 
+-- Keeps this scope's list and the latest others, as many as the setting says.
+create or replace function kerai_private.forget_scopes(kept uuid) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    with gone as (
+        delete from kerai_private.served_scopes as s
+        where s.scope in (
+            select o.scope from kerai_private.served_scopes as o
+            where o.scope <> kept
+            order by o.asked_at desc
+            offset kerai_private.setting('max_served_scopes') - 1
+            for update skip locked)
+        returning s.scope
+    )
+
+    delete from kerai_private.served_nodes as n where n.scope in (select g.scope from gone as g);
+end
+$$;
+
 create or replace function kerai.serve_scope(scope uuid, out served uuid, out vector jsonb)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -244,8 +265,12 @@ declare
 begin
     perform kerai_private.refuse_partial('a partial instance serves no scopes', 'Ask the instance that has the whole tree.');
     perform kerai_private.require_node(scope);
-    insert into kerai_private.served_scopes (scope) values (scope) on conflict do nothing;
-    select s.* into list from kerai_private.served_scopes as s where s.scope = serve_scope.scope for update;
+    insert into kerai_private.served_scopes as s (scope) values (scope)
+    on conflict on constraint served_scopes_pkey do update set asked_at = now()
+    returning s.* into list;
+    if list.seen is null then
+        perform kerai_private.forget_scopes(scope);
+    end if;
     -- Taken first: what is merged from here on may be counted in, and is looked at again the next time.
     vector := kerai.version_vector();
     served := list.id;
@@ -319,7 +344,7 @@ begin
     where a.id is not null and not exists (
         select from kerai_private.served_nodes as k where k.scope = serve_scope.scope and k.node_id = a.id);
     select coalesce(max(s.number), 0) into number from kerai_private.served_nodes as s where s.scope = serve_scope.scope;
-    update kerai_private.served_scopes as s set seen = vector, last_number = number, asked_at = now()
+    update kerai_private.served_scopes as s set seen = vector, last_number = number
     where s.scope = serve_scope.scope;
 end
 $$;
@@ -327,15 +352,39 @@ $$;
 comment on function kerai.serve_scope(uuid) is
 'A part of kerai.sync with a partial instance: brings the list of a scope''s nodes up to the vector that it returns, with the list''s id.';
 
-create or replace function kerai.scope_members(scope uuid, after bigint, max_rows int)
-returns table (node_id uuid, inside boolean, number bigint)
-language sql stable security definer
+-- The scope that a list is of. Refuses KR011 when the list is no longer there: an empty one would say that nothing
+-- concerns the scope.
+create or replace function kerai_private.scope_of_list(served uuid) returns uuid
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    found_scope uuid;
+begin
+    select s.scope into found_scope from kerai_private.served_scopes as s where s.id = served;
+    if not found then
+        perform kerai_private.refuse('KR011', 'the list of this scope is no longer here', format('list: %s', served),
+            'Pull again: it is made anew.');
+    end if;
+    return found_scope;
+end
+$$;
+
+create or replace function kerai.scope_members(served uuid, after bigint, max_rows int)
+returns table (node_id uuid, inside boolean, number bigint)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    wanted constant uuid := kerai_private.scope_of_list(served);
+begin
+    return query
     select s.node_id, s.inside, s.number from kerai_private.served_nodes as s
-    where s.scope = scope_members.scope and s.number > after
+    where s.scope = wanted and s.number > after
     order by s.number
-    limit least(max_rows, 100000)
+    limit least(max_rows, 100000);
+end
 $$;
 
 comment on function kerai.scope_members(uuid, bigint, int) is
@@ -343,7 +392,7 @@ comment on function kerai.scope_members(uuid, bigint, int) is
 
 -- What a vector has seen and says something of nodes that came into the scope after that.
 create or replace function kerai.scope_late(
-    scope uuid, vector jsonb, after bigint, after_arrival bigint, max_ops int
+    served uuid, vector jsonb, after bigint, after_arrival bigint, max_ops int
 )
 returns table (arrival bigint, changeset_id bytea, document json, signature bytea, public_key bytea)
 language plpgsql stable security definer
@@ -353,6 +402,7 @@ set plan_cache_mode = force_custom_plan
 as $$
 #variable_conflict use_column
 declare
+    wanted constant uuid := kerai_private.scope_of_list(served);
     seen constant jsonb := kerai_private.checked_vector(vector);
     max_bytes constant bigint := kerai_private.setting('max_page_bytes');
 begin
@@ -367,7 +417,7 @@ begin
             where c.id in (
                     select o.changeset_id from kerai_private.served_nodes as s
                     inner join kerai.operations as o on o.node_id = s.node_id
-                    where s.scope = $1 and s.number > after)
+                    where s.scope = wanted and s.number > after)
                 and c.last_seq <= coalesce((seen ->> c.author)::bigint, 0) and c.arrival > after_arrival
             order by c.arrival
             limit least(max_ops, 100000)
@@ -382,7 +432,7 @@ $$;
 comment on function kerai.scope_late(uuid, jsonb, bigint, bigint, int) is
 'A part of kerai.sync with a partial instance: the changesets that it has seen and that concern nodes which came into its scope later.';
 
-create or replace function kerai.scope_page(scope uuid, vector jsonb, up_to jsonb, max_ops int)
+create or replace function kerai.scope_page(served uuid, vector jsonb, up_to jsonb, max_ops int)
 returns table (
     changeset_id bytea, author text, first_seq bigint, last_seq bigint, first_lamport bigint, prev bytea, base jsonb,
     document json, signature bytea, public_key bytea
@@ -395,6 +445,7 @@ set plan_cache_mode = force_custom_plan
 as $$
 #variable_conflict use_column
 declare
+    wanted constant uuid := kerai_private.scope_of_list(served);
     seen constant jsonb := kerai_private.checked_vector(vector) || '{}';
     last constant jsonb := kerai_private.checked_vector(up_to) || '{}';
     beginning constant bigint := kerai_private.first_arrival_beyond(seen);
@@ -422,7 +473,7 @@ begin
                             offset 0
                         ) as o
                         where (o.node_id in (
-                            select s.node_id from kerai_private.served_nodes as s where s.scope = $1)) is true
+                            select s.node_id from kerai_private.served_nodes as s where s.scope = wanted)) is true
                     ) then c.document end as document
                 from (
                     select c.* from kerai.changesets as c
@@ -470,9 +521,12 @@ as $$
 declare
     blank boolean;
 begin
-    -- Another list than the last time: it is told from the beginning.
+    -- Another list than the last time is told from the beginning, and is not believed to be the same but for its end.
     update kerai_private.partial_scope as p set served = $1, named = 0, whole = 0, late_after = 0
     where p.served is distinct from $1;
+    if found then
+        update kerai_private.scope_nodes set state = 'here' where state = 'whole';
+    end if;
     blank := not exists (select from kerai.changesets);
     insert into kerai_private.scope_nodes as s (node_id, inside, state)
     select u.node, bool_or(u.inside), case when blank then 'whole' else 'late' end
@@ -520,7 +574,6 @@ as $$
 #variable_conflict use_variable
 declare
     items kerai_private.checked[];
-    fresh bytea[];
     bad bytea;
 begin
     perform kerai_private.enter_gate(alone => true);
@@ -540,14 +593,15 @@ begin
     end if;
 
     with filled as (
-        update kerai.changesets as c set document = i.document
+        update kerai.changesets as c
+        set document = i.document, guard = i.guard, task_id = i.task, message = i.message, member = i.member,
+            member_signature = i.member_signature, draft_id = i.draft_id
         from unnest(items) as i
         where c.id = i.id and c.document is null
-        returning c.id, c.last_seq - c.first_seq + 1 as operations
+        returning c.last_seq - c.first_seq + 1 as operations
     )
 
-    select array_agg(f.id), count(*), coalesce(sum(f.operations), 0) into fresh, taken, applied from filled as f;
-    perform kerai_private.restore_rows(fresh);
+    select count(*), coalesce(sum(f.operations), 0) into taken, applied from filled as f;
     -- Of a forked author the peer may have another branch: that is not here.
     insert into kerai_private.late_changesets (changeset_id)
     select c.id from kerai.changesets as c where c.id in (select i.id from unnest(items) as i)

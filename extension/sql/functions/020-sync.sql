@@ -276,7 +276,7 @@ begin
                 holding := kerai.scope_state();
                 execute 'select array_agg(t.node_id) as nodes, array_agg(t.inside) as inside, max(t.number) as number,
                     count(*) as members from (select * from ' || asking || '(node_id uuid, inside boolean, number bigint) limit $3) as t'
-                into page using link, format('select * from kerai.scope_members(%L, %s, %s)', holding.scope, holding.named,
+                into page using link, format('select * from kerai.scope_members(%L, %s, %s)', list.served, holding.named,
                     most_changesets), most_changesets;
                 if page.members > 0 then
                     perform kerai.take_members(list.served, page.nodes, page.inside, page.number);
@@ -297,7 +297,7 @@ begin
                         sum(octet_length(t.document::text)) as bytes, max(t.arrival) as arrival from (select * from '
                         || asking || '(arrival bigint, document json, signature bytea, public_key bytea) limit $3) as t'
                     into page using link, format('select arrival, document, signature, public_key '
-                        || 'from kerai.scope_late(%L, %L, %s, %s, %s)', holding.scope, kerai.version_vector(), holding.whole,
+                        || 'from kerai.scope_late(%L, %L, %s, %s, %s)', list.served, kerai.version_vector(), holding.whole,
                         holding.late_after, least(page_ops, max_ops - result.pulled_operations)), most_changesets;
                     if page.changesets = 0 then
                         perform kerai.merge_late();
@@ -324,7 +324,7 @@ begin
                         array_agg(t.public_key) as public_keys from (select * from ' || asking || '(id bytea, author text,
                             first_seq bigint, last_seq bigint, first_lamport bigint, prev bytea, base jsonb, document json,
                             signature bytea, public_key bytea) limit $3) as t'
-                    into page using link, format('select * from kerai.scope_page(%L, %L, %L, %s)', holding.scope, position, theirs,
+                    into page using link, format('select * from kerai.scope_page(%L, %L, %L, %s)', list.served, position, theirs,
                         least(page_ops, max_ops - result.pulled_operations - stubs)), most_changesets;
                     if page.changesets = 0 then
                         pulled := true;

@@ -32,7 +32,7 @@ create index changesets_stubs on kerai.changesets (author, last_seq) where docum
 -- has it: then the list gets another id, and is told anew.
 create unlogged table kerai_private.served_scopes (
     scope uuid primary key,
-    id uuid not null default gen_random_uuid(),
+    id uuid not null unique default gen_random_uuid(),
     seen jsonb,
     last_number bigint not null default 0,
     asked_at timestamptz not null default now()
@@ -61,6 +61,9 @@ create unlogged table kerai_private.repeats_noted (
     singleton boolean primary key default true check (singleton),
     seen jsonb not null
 );
+
+insert into kerai.settings (name, value, description) values
+('max_served_scopes', 1000, 'how many scopes of partial instances are remembered; of others the list is made anew');
 
 select pg_extension_config_dump('kerai_private.partial_scope', '');
 select pg_extension_config_dump('kerai_private.scope_nodes', '');
