@@ -65,6 +65,7 @@ def assert_exact(here: Connection[Any], there: Connection[Any], scope: str, *vec
     assert tree(here, scope) == tree(there, scope)
     for at in vectors:
         assert tree(here, scope, at) == tree(there, scope, at), at
+    assert there.execute("select * from kerai.verify()").fetchall() == []
     assert here.execute("select * from kerai.verify()").fetchall() == []
 
 
@@ -229,6 +230,24 @@ def test_a_cut_leaves_a_vector_of_what_is_here(pair: Any, call: Call) -> None:
     assert pull_in_steps() > 5
     assert call(here, "sync", "big")["complete"]
     assert node(60) in members(there)
+    assert_exact(here, there, SCOPE)
+
+
+def test_the_scope_grows_while_what_is_late_is_on_its_way(pair: Any, call: Call) -> None:
+    here, there, _ = pair
+    for n in (30, 31, 32):
+        LiveAuthor(there, f"author-{n}").push(
+            insert(node(n), None if n == 30 else node(31) if n == 32 else OTHER)
+        )
+    call(here, "pull", "big")
+    LiveAuthor(there, "mover").push(move(node(31), SCOPE))
+    while not scalar(here, "select late_after from kerai_private.partial_scope"):
+        assert not call(here, "pull", "big", 1)["complete"]
+    assert not call(here, "pull", "big", 1)["complete"]
+    # Its insert came to the peer before what has come here already.
+    LiveAuthor(there, "mover-2").push(move(node(30), SCOPE))
+    assert call(here, "pull", "big")["complete"]
+    assert {node(30), node(31), node(32)} <= members(here)
     assert_exact(here, there, SCOPE)
 
 

@@ -536,7 +536,9 @@ begin
     on conflict (node_id) do update
     set inside = s.inside or excluded.inside, state = case when s.state = 'here' then 'late' else s.state end
     where not s.inside and excluded.inside or s.state = 'here';
-    update kerai_private.partial_scope as p set named = greatest(p.named, $4);
+    -- What is said of these may stand before what has come already.
+    update kerai_private.partial_scope as p
+    set named = greatest(p.named, $4), late_after = case when found then 0 else p.late_after end;
 end
 $$;
 
