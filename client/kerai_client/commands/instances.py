@@ -7,6 +7,7 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import click
 
@@ -15,7 +16,7 @@ from kerai_client.main import Client
 from kerai_client.output import emit, emit_record, format_bytes
 
 FORMATS = {"bytes": format_bytes}
-COLUMNS = ["name", "last_contact", "last_problem", "schedule", "added_by"]
+COLUMNS = ["name", "scope", "last_contact", "last_problem", "schedule", "added_by"]
 RESULT = [
     "peer",
     "pulled_operations",
@@ -42,26 +43,59 @@ def peer() -> None:
 @peer.command()
 @click.argument("name")
 @click.argument("connection")
+@click.option("--scope", metavar="PATH-OR-ID", help="Hold only what lies below this node of the peer's tree.")
 @click.pass_obj
-def add(client: Client, name: str, connection: str) -> None:
+def add(client: Client, name: str, connection: str, scope: str | None) -> None:
     """Add a peer. CONNECTION is a libpq connection string, or the name of a foreign server of dblink_fdw.
 
     With - for CONNECTION it is read from standard input, so that a password is in no shell's history.
-    The database connects, not this command: the string must be right where the database runs.
+    The database connects, not this command: the string must be right where the database runs. With --scope
+    the database, which must be empty, becomes a partial instance; a path this command looks up at the peer.
 
     \b
     Example:
       kerai peer add berlin "host=db.example.org dbname=kerai user=sync password=…"
       kerai peer add berlin - < connection.txt
+      kerai peer add big "host=big.example.org dbname=kerai user=sync password=…" --scope src/parser
     """
     from kerai_client.database import queries  # noqa: PLC0415 -- drivers are slow to import
 
     if connection == "-":
         connection = sys.stdin.read().strip()
+    given = {"name": name, "connection": connection, "scope": _scope(connection, scope)}
     with client.connect() as database:
-        row = database.execute(queries()["add_peer"], {"name": name, "connection": connection}).fetchone()
+        row = database.execute(queries()["add_peer"], given).fetchone()
     assert row is not None
     emit_record(row, json=client.json)
+
+
+def _scope(connection: str, scope: str | None) -> UUID | None:
+    """Return the id of a node of a peer's tree, by its id, or by its path, which the peer is asked for.
+
+    :raises KeraiError: when the peer has no such path, or cannot be reached from here.
+    """
+    import psycopg  # noqa: PLC0415 -- as above
+
+    from kerai_client.database import connect  # noqa: PLC0415 -- as above
+    from kerai_client.lookup import node_at  # noqa: PLC0415 -- as above
+
+    if scope is None:
+        return None
+    try:
+        return UUID(scope)
+    except ValueError:
+        pass
+    try:
+        peer = connect(connection)
+    except (psycopg.Error, KeraiError) as error:
+        raise KeraiError(
+            f"the path {scope!r} could not be looked up, since the peer is not reached from here",
+            # What is wrong with a string could quote it, the password in it too.
+            detail=str(error).strip() if isinstance(error, psycopg.Error) else None,
+            hint='give the id of the node: `kerai sql "SELECT id, path FROM kerai.nodes"` shows it there',
+        ) from error
+    with peer:
+        return node_at(peer, scope)
 
 
 @peer.command("list")

@@ -1,7 +1,7 @@
 -- Other instances, and the log as it travels.
 
 -- name: add_peer
-select * from kerai.add_peer(%(name)s, %(connection)s);
+select * from kerai.add_peer(%(name)s, %(connection)s, %(scope)s);
 
 -- name: remove_peer
 select kerai.remove_peer(%(name)s);

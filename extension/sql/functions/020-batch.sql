@@ -147,7 +147,7 @@ begin
     while done < given loop
         run := kerai_private.next_run(items, done, judge);
         good := 0;
-        if cardinality(run) > 1 then
+        if cardinality(run) > 1 and not kerai_private.is_partial() then
             run := kerai_private.seal(run);
             ops := kerai_private.unpack_operations(run);
             good := kerai_private.count_good(run, ops, judge);

@@ -116,6 +116,7 @@ begin
         perform kerai_private.refuse('KR005', 'compaction needs a time', 'before: null',
             'Pass a time such as now() - interval ''90 days''.');
     end if;
+    perform kerai_private.refuse_partial('a partial instance is not compacted', 'Make a new one: it is as small as its scope.');
     perform kerai_private.stop_pushes();
     -- What is wrong now could never be put right again.
     if exists (select from kerai.verify()) then

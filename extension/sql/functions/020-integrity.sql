@@ -115,6 +115,10 @@ as $$
             where (o.lamport_ts, o.changeset_id, o.op_type, o.node_id, o.payload) is distinct from (
                 e.lamport + u.n - 1, c.id, u.op ->> 'op',
                 coalesce(u.op ->> 'node', u.op ->> 'source')::uuid, u.op)
+                -- A partial instance has merged what is said of its nodes only.
+                and (o.author is not null or not kerai_private.is_partial()
+                    or coalesce(u.op ->> 'node', u.op ->> 'source')::uuid in (
+                        select s.node_id from kerai_private.scope_nodes as s where s.state = 'whole'))
             order by u.n
             limit 1
         ) as w

@@ -6,10 +6,11 @@
 -- bounded here and then verified like a push.
 
 create or replace view kerai.peers as
-select p.name, p.last_contact, p.last_problem, p.problem_at, p.acknowledged, p.schedule, p.added_by, p.added_at
-from kerai.peer_connections as p;
+select p.name, p.last_contact, p.last_problem, p.problem_at, p.acknowledged, p.schedule, p.added_by, p.added_at, s.scope
+from kerai.peer_connections as p
+left join kerai_private.partial_scope as s on s.peer = p.name;
 
-comment on view kerai.peers is 'The other instances that this one syncs with: when they were last reached and what was wrong, the vector that they acknowledged, and the schedule, if pg_cron runs the sync.';
+comment on view kerai.peers is 'The other instances that this one syncs with: when they were last reached and what was wrong, the vector that they acknowledged, the schedule, if pg_cron runs the sync, and the scope, if this instance holds only that of the peer''s tree.';
 
 create or replace function kerai_private.check_peer() returns trigger
 language plpgsql security definer
@@ -40,7 +41,7 @@ $$;
 create or replace trigger check_peer before insert on kerai.peer_connections
 for each row execute function kerai_private.check_peer();
 
-create or replace function kerai.add_peer(name text, connection text) returns kerai.peers
+create or replace function kerai.add_peer(name text, connection text, scope uuid default null) returns kerai.peers
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
@@ -48,13 +49,14 @@ declare
     added kerai.peers;
 begin
     insert into kerai.peer_connections (name, connection) values ($1, $2);
+    perform kerai.begin_scope($1, $3);
     select p.* into added from kerai.peers as p where p.name = $1;
     return added;
 end
 $$;
 
-comment on function kerai.add_peer(text, text) is
-'Notes another instance to sync with. connection is a libpq connection string (''host=… dbname=… user=… password=…''; the role there is a member of kerai_peer) or the name of a foreign server of dblink_fdw, which keeps the password in a user mapping. Operators can read connection strings. A peer that was added by anybody but a superuser is not used by superusers.';
+comment on function kerai.add_peer(text, text, uuid) is
+'Notes another instance to sync with. connection is a libpq connection string (''host=… dbname=… user=… password=…''; the role there is a member of kerai_peer) or the name of a foreign server of dblink_fdw, which keeps the password in a user mapping. Operators can read connection strings. A peer that was added by anybody but a superuser is not used by superusers. scope: a node of the peer''s tree; this instance, which must be empty, then holds that subtree only and has no other peer.';
 
 create or replace function kerai.remove_peer(name text) returns void
 language plpgsql volatile security definer
@@ -74,6 +76,14 @@ begin
             format('SELECT kerai.unschedule_sync(%L); first.', $1));
     end if;
     delete from kerai.peer_connections as p where p.name = $1;
+    -- What holds a scope's operations stays partial; its peer may be added again, with the same scope.
+    update kerai_private.partial_scope as p set peer = null where p.peer = $1;
+    if not exists (select from kerai.changesets) then
+        delete from kerai_private.partial_scope as p where p.peer is null;
+        if found then
+            delete from kerai_private.scope_nodes;
+        end if;
+    end if;
 end
 $$;
 
@@ -100,6 +110,30 @@ $$;
 comment on function kerai.stable_vector() is
 'What this instance and every peer are known to have: the least of the own vector and the vectors that the peers acknowledged when they were last reached. Without peers, the own vector.';
 
+-- Where in the order of arrival the first changeset stands that a vector has not seen; NULL when it has seen all.
+create or replace function kerai_private.first_arrival_beyond(seen jsonb) returns bigint
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_custom_plan
+as $$
+begin
+    if seen = '{}' then
+        return 0;
+    end if;
+    return (
+        select min(c.arrival)
+        from (
+            select a.author, coalesce((seen ->> a.author)::bigint, 0) as last_seen
+            from kerai_private.authors as a where a.seq > coalesce((seen ->> a.author)::bigint, 0)
+        ) as l
+        cross join lateral (
+            select c.arrival from kerai.changesets as c
+            where c.author = l.author and c.first_seq <= l.last_seen + 1
+            order by c.first_seq desc limit 1
+        ) as c);
+end
+$$;
+
 -- A page of what a vector has not seen, in the order of arrival, which is a causal order: nothing is merged before
 -- what it is based on. A page costs what is in it, wherever in the history it lies: the scan begins at the first
 -- changeset that is missing, and takes no more rows than operations are wanted.
@@ -112,25 +146,11 @@ set plan_cache_mode = force_custom_plan
 as $$
 #variable_conflict use_column
 declare
-    beginning bigint;
     -- A copy that is no longer compressed: it is looked into once a row.
     seen constant jsonb := vector || '{}';
+    beginning constant bigint := kerai_private.first_arrival_beyond(seen);
     max_bytes constant bigint := kerai_private.setting('max_page_bytes');
 begin
-    if seen = '{}' then
-        beginning := 0;
-    else
-        select min(c.arrival) into beginning
-        from (
-            select a.author, coalesce((seen ->> a.author)::bigint, 0) as last_seen
-            from kerai_private.authors as a where a.seq > coalesce((seen ->> a.author)::bigint, 0)
-        ) as l
-        cross join lateral (
-            select c.arrival from kerai.changesets as c
-            where c.author = l.author and c.first_seq <= l.last_seen + 1
-            order by c.first_seq desc limit 1
-        ) as c;
-    end if;
     -- A document's length is only asked of what is likely to be sent: to know it, it has to be unpacked.
     return query
     select p.arrival, p.author, p.last_seq, p.operations, p.document, p.signature
@@ -207,6 +227,8 @@ begin
             'Send fewer changesets at once, or have an operator raise max_page_bytes in kerai.settings.');
     end if;
 
+    perform kerai_private.refuse_partial('this instance takes changesets only with the sync that it makes itself',
+        'Push to the instance that it has its scope from.');
     perform kerai_private.renew_plans();
     for changeset_id, status, applied, code, message, detail, hint, place in
         select r.changeset_id, r.status, r.applied, r.code, r.message, r.detail, r.hint, r.n
@@ -267,6 +289,10 @@ begin
     if found_peer.name is null then
         perform kerai_private.refuse('KR006', 'no such peer', format('peer: %s', coalesce(peer, 'null')),
             'SELECT name FROM kerai.peers; or add it with kerai.add_peer(name, connection).');
+    end if;
+    if not exists (select from kerai_private.partial_scope as s where s.peer = found_peer.name) then
+        perform kerai_private.refuse_partial('a partial instance has no other peers',
+            'Sync that peer with the instance that has the whole tree.');
     end if;
     if (select r.rolsuper from pg_roles as r where r.rolname = acting)
         and not coalesce((select r.rolsuper from pg_roles as r where r.rolname = found_peer.added_by), false) then

@@ -456,6 +456,7 @@ begin
             perform kerai_private.check_task(item.task, agent, ops);
         end if;
     end if;
+    perform kerai_private.enter_scope(ops);
     perform kerai_private.take_in(array[item], ops, alone);
     return (item.id, 'merged'::text, cardinality(ops), item.first_seq, item.last_seq);
 end

@@ -165,6 +165,10 @@ declare
     ops kerai_private.operation[];
 begin
     perform kerai_private.stop_pushes();
+    if exists (select from kerai_private.scope_nodes as s where s.state = 'late') then
+        perform kerai_private.refuse_partial('nodes have come into the scope, and not all of what is said of them is here',
+            'Pull until it is complete, then call this again.');
+    end if;
     wrong := array(select v.id from kerai_private.verify_rows() as v where v.what = 'changeset');
     perform kerai_private.require_sound_changesets(wrong);
     perform kerai_private.restore_rows(wrong);
@@ -188,7 +192,7 @@ begin
         from kerai_private.next_page(coalesce(('x' || last_floor)::bit(64)::bigint, 0), done) as n;
         exit when page.items is null;
         done := page.arrival;
-        ops := kerai_private.unpack_operations(page.items);
+        ops := kerai_private.of_scope(kerai_private.unpack_operations(page.items));
         insert into kerai.operations
             (author, author_seq, lamport_ts, op_type, node_id, payload, changeset_id, created_at)
         select c.author, o.seq, c.first_lamport + o.seq - c.first_seq, o.op, coalesce(o.node, o.source), o.payload, c.id,

@@ -163,6 +163,11 @@ declare
     beyond_all constant bigint := 999999999999999999;
     most_vector_bytes constant int := 268435456;
     most_refusals constant int := 1000;
+    -- What this instance holds, where that is not everything; the peer's list of the nodes; and how many changesets came
+    -- that count as one operation each.
+    holding record := kerai.scope_state();
+    list record;
+    stubs bigint := 0;
     result kerai.sync_result := (peer, 0, 0, 0, 0, 0, 0, 0, false, null);
     step text := 'connect';
     pulled boolean := not pulling;
@@ -253,10 +258,93 @@ begin
                 step := 'turn';
 
             when 'turn' then
+                if holding.scope is not null and not pulled then
+                    execute 'select t.served, left(t.vector, $3) as vector from ' || asking
+                        || '(served uuid, vector text)'
+                    into list using link,
+                        format('select served, vector::text from kerai.serve_scope(%L)', holding.scope), most_vector_bytes;
+                    theirs := kerai.vector_merge(list.vector::jsonb, '{}');
+                end if;
                 perform kerai.begin_pull(theirs);
                 position := kerai.vector_merge(kerai.version_vector(), coalesce(skipped -> 'pull', '{}')) || coalesce((
                     select jsonb_object_agg(a, beyond_all) from unnest(compared.not_pulled) as a), '{}');
-                step := 'pull';
+                step := case when holding.scope is not null and not pulled then 'members' else 'pull' end;
+
+            -- The nodes that have come into the scope, then what is late of them, then what is new.
+            when 'members' then
+                perform kerai.take_members(list.served, '{}', '{}', 0);
+                holding := kerai.scope_state();
+                execute 'select array_agg(t.node_id) as nodes, array_agg(t.inside) as inside, max(t.number) as number,
+                    count(*) as members from (select * from ' || asking || '(node_id uuid, inside boolean, number bigint) limit $3) as t'
+                into page using link, format('select * from kerai.scope_members(%L, %s, %s)', list.served, holding.named,
+                    most_changesets), most_changesets;
+                if page.members > 0 then
+                    perform kerai.take_members(list.served, page.nodes, page.inside, page.number);
+                else
+                    step := 'late';
+                end if;
+
+            when 'late' then
+                holding := kerai.scope_state();
+                if not holding.is_late then
+                    perform kerai.merge_late();
+                    step := 'scope';
+                elsif result.pulled_operations >= coalesce(max_ops, beyond_all) then
+                    step := 'end';
+                else
+                    execute 'select array_agg(t.arrival) as arrivals, array_agg(t.document) as documents,
+                        array_agg(t.signature) as signatures, array_agg(t.public_key) as public_keys, count(*) as changesets,
+                        sum(octet_length(t.document::text)) as bytes, max(t.arrival) as arrival from (select * from '
+                        || asking || '(arrival bigint, document json, signature bytea, public_key bytea) limit $3) as t'
+                    into page using link, format('select arrival, document, signature, public_key '
+                        || 'from kerai.scope_late(%L, %L, %s, %s, %s)', list.served, kerai.version_vector(), holding.whole,
+                        holding.late_after, least(page_ops, max_ops - result.pulled_operations)), most_changesets;
+                    if page.changesets = 0 then
+                        perform kerai.merge_late();
+                        step := 'scope';
+                    elsif page.arrival <= holding.late_after then
+                        problem := 'the peer sends again what it has sent';
+                        step := 'end';
+                    else
+                        answer := kerai.take_late(page.arrivals, page.documents, page.signatures, page.public_keys);
+                        result.bytes := result.bytes + page.bytes;
+                        result.pulled_changesets := result.pulled_changesets + answer.taken;
+                        result.pulled_operations := result.pulled_operations + answer.applied;
+                    end if;
+                end if;
+
+            when 'scope' then
+                if result.pulled_operations + stubs >= coalesce(max_ops, beyond_all) then
+                    step := 'end';
+                else
+                    execute 'select count(*) as changesets, sum(octet_length(t.document::text)) as bytes, array_agg(t.id) as ids,
+                        array_agg(t.author) as authors, array_agg(t.first_seq) as first_seqs, array_agg(t.last_seq) as last_seqs,
+                        array_agg(t.first_lamport) as first_lamports, array_agg(t.prev) as prevs, array_agg(t.base) as bases,
+                        array_agg(t.document) as documents, array_agg(t.signature) as signatures,
+                        array_agg(t.public_key) as public_keys from (select * from ' || asking || '(id bytea, author text,
+                            first_seq bigint, last_seq bigint, first_lamport bigint, prev bytea, base jsonb, document json,
+                            signature bytea, public_key bytea) limit $3) as t'
+                    into page using link, format('select * from kerai.scope_page(%L, %L, %L, %s)', list.served, position, theirs,
+                        least(page_ops, max_ops - result.pulled_operations - stubs)), most_changesets;
+                    if page.changesets = 0 then
+                        pulled := true;
+                        skipped := skipped - 'pull';
+                        step := 'end';
+                    else
+                        answer := kerai.accept_scoped(page.ids, page.authors, page.first_seqs, page.last_seqs,
+                            page.first_lamports, page.prevs, page.bases, page.documents, page.signatures, page.public_keys);
+                        passed := kerai.vector_merge(position, kerai.version_vector());
+                        if passed = position then
+                            problem := 'the peer sends what it was told is here';
+                            step := 'end';
+                        end if;
+                        position := passed;
+                        stubs := stubs + page.changesets;
+                        result.bytes := result.bytes + coalesce(page.bytes, 0);
+                        result.pulled_changesets := result.pulled_changesets + answer.merged;
+                        result.pulled_operations := result.pulled_operations + answer.applied;
+                    end if;
+                end if;
 
             when 'pull' then
                 if not pulled and result.pulled_operations < coalesce(max_ops, beyond_all) then

@@ -14,6 +14,7 @@ begin
     -- A join would not look at it while there are no changesets.
     perform from kerai_private.vector_entries($1);
     perform kerai_private.require_above_horizon($1, 'Clone this instance with pg_dump, then sync from there on.');
+    perform kerai_private.require_documents_beyond($1);
     return query
     select p.document, p.signature, a.public_key
     from kerai_private.page_since($1, max_ops) as p

@@ -25,6 +25,12 @@ begin
         perform kerai_private.refuse('KR006', 'no such changeset',
             format('changeset: %s', coalesce(encode(changeset, 'hex'), 'null')), 'SELECT * FROM kerai.log() shows them.');
     end if;
+    if (select count(*) from kerai.operations as o
+        where o.author = undone.author and o.author_seq between undone.first_seq and undone.last_seq)
+        < undone.last_seq - undone.first_seq + 1 then
+        perform kerai_private.refuse_partial('only a part of this changeset concerns the scope',
+            'Revert it where the whole tree is.');
+    end if;
     -- Views are their author's own: only he can take them back.
     select a.author into hosted from kerai.agents as a
     where a.hosted and a.owner_role = session_user
