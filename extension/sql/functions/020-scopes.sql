@@ -10,10 +10,12 @@
 -- the scope later, what older changesets say of it is brought and merged late.
 
 create or replace function kerai_private.is_partial() returns boolean
-language sql stable
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
-    select exists (select from kerai_private.partial_scope)
+begin
+    return exists (select from kerai_private.partial_scope);
+end
 $$;
 
 create or replace function kerai_private.refuse_partial(what text, hint text) returns void
