@@ -622,6 +622,19 @@ def some_operation(chance: random.Random, known: list[str], inside: list[str]) -
     )
 
 
+def test_a_node_that_is_made_on_both_sides_waits_for_the_peer_to_count_it_in(pair: Any, call: Call) -> None:
+    """The peer has put it below what is not here, and says so in a changeset that concerns the scope too."""
+    here, there, _ = pair
+    assert call(here, "pull", "big")["complete"]
+    cleo = LiveAuthor(there, "cleo")
+    cleo.push(insert(node(30), OTHER), insert(node(31), OTHER))
+    cleo.push(move(node(30), node(31)), update(SCOPE, content="said with it"))
+    LiveAuthor(here, "agent").push(insert(node(30), SCOPE, name="mine"))
+    assert call(here, "pull", "big")["problem"] is None
+    assert call(here, "sync", "big")["complete"]
+    assert_exact(here, there, SCOPE)
+
+
 @many(0.5)
 @given(world=worlds(), seed=SEEDS)
 def test_a_scope_is_the_same_on_both_sides(

@@ -165,9 +165,9 @@ declare
     ops kerai_private.operation[];
 begin
     perform kerai_private.stop_pushes();
-    if exists (select from kerai_private.scope_nodes as s where s.state = 'late') then
+    if exists (select from kerai_private.scope_nodes as s where s.state <> 'whole') then
         perform kerai_private.refuse_partial('nodes have come into the scope, and not all of what is said of them is here',
-            'Pull until it is complete, then call this again.');
+            'Sync until it is complete, then call this again.');
     end if;
     wrong := array(select v.id from kerai_private.verify_rows() as v where v.what = 'changeset');
     perform kerai_private.require_sound_changesets(wrong);

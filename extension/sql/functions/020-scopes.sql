@@ -57,7 +57,8 @@ begin
 end
 $$;
 
--- Of operations those that are merged here.
+-- Of what comes from the peer the operations that are merged here. A node that was made here may have been placed
+-- elsewhere before, below what is not here: it waits until the peer has counted it in, and all that concerns it is late.
 create or replace function kerai_private.of_scope(ops kerai_private.operation[]) returns kerai_private.operation[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -68,7 +69,7 @@ begin
     end if;
     return (
         select coalesce(array_agg(o order by o.n), '{}') from unnest(ops) as o
-        where coalesce(o.node, o.source) in (select s.node_id from kerai_private.scope_nodes as s where s.state <> 'late'));
+        where coalesce(o.node, o.source) in (select s.node_id from kerai_private.scope_nodes as s where s.state = 'whole'));
 end
 $$;
 
