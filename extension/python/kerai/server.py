@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -127,8 +128,8 @@ def judge_moves(
     parents: bytes,
     flags: str,
     *,
-    look_up: Callable[[bytes], tuple[bytes, bytes, bytes, bytes, str]],
-    moves_of: Callable[[bytes], tuple[str, bytes, bytes, str]],
+    look_up: Callable[[str], tuple[bytes, bytes, bytes, bytes, bytes, bytes, str]],
+    moves_of: Callable[[str], tuple[str, bytes, bytes, str]],
 ) -> tuple[list[str], list[str]]:
     """Say which moves of the tail become void, or are void no longer, now that some of them are new.
 
@@ -138,13 +139,15 @@ def judge_moves(
     those with a void move that lose a node's edge to a new one. So the search goes upwards from the new moves
     and from the void ones, and of the rest of the tail it looks at no more than it meets.
 
-    Nodes come as the 16 bytes of each one's id, one after the other; moves as nodes, the parents that they
-    ask for, and a flag each: ``r`` when it makes a root, whose parent is then its own id.
+    Nodes come as the 16 bytes of each one's id, one after the other, and are asked for in hex, with commas
+    between them; moves come as nodes, the parents that they ask for, and a flag each: ``r`` when it makes a
+    root, whose parent is then its own id.
 
     :param fresh: the nodes that the new moves move.
     :param nodes: those, and the nodes of the tail's void moves, each with its parent and flag.
-    :param look_up: gives of nodes those that there are, the parent of each before the tail (its own id when
-        it was a root), and all moves of the tail of those that now stand where the tail has put them.
+    :param look_up: gives of nodes those that there are, and the parent of each (its own id when it is a
+        root); those that now stand where the tail has put them, and the parent of each before the tail; and
+        all moves of the tail of these.
     :param moves_of: gives the tail's moves of these nodes in the order of their stamps: the stamps, one a
         line, and the moves; the flag is ``v`` when it was judged to be void before.
     :returns: the moved nodes that lie on a cycle, in hex, and the stamps of the moves that are judged
@@ -156,8 +159,9 @@ def judge_moves(
     base: dict[bytes, bytes] = {}
     while frontier:
         # In the order of the index that finds them.
-        above, roots, moved, targets, kinds = look_up(b"".join(sorted(frontier)))
-        found = dict(zip(_cut(above), _cut(roots), strict=True))
+        above, ends, displaced, origins, moved, targets, kinds = look_up(_hex(sorted(frontier)))
+        found = dict(zip(_cut(above), _cut(ends), strict=True))
+        found.update(zip(_cut(displaced), _cut(origins), strict=True))
         base.update(found)
         met: dict[bytes, list[bytes]] = {}
         _add_moves(met, moved, targets, kinds)
@@ -168,30 +172,31 @@ def judge_moves(
         frontier.difference_update(base)
 
     # A node that the tail leaves alone has one edge, to its parent: it is no more than a part of the way to
-    # the next one that is moved, which stands for it from here on.
+    # the next one that is moved, which stands for it from here on. Those above were found last.
     upper: dict[bytes, bytes | None] = {node: node for node in base.keys() & edges.keys()}
-    for start in base:
-        node, passed = start, []
-        while node not in upper:
+    for start, parent in reversed(base.items()):
+        if start in upper:
+            continue
+        node, passed = parent, [start]
+        while node not in upper and node != passed[-1]:
             passed.append(node)
             node = base.get(node, node)
-            if node == passed[-1]:
-                upper[node] = None
+        end = upper.get(node)
         for each in passed:
-            upper[each] = upper[node]
+            upper[each] = end
     graph: dict[bytes, list[bytes]] = {}
     parent_of: dict[bytes, bytes | None] = {}
     for node, wanted in edges.items():
         root = base.get(node)
         if root is not None:
             parent_of[node] = None if root == node else upper.get(root)
-            ends = [upper.get(each) for each in wanted]
-            graph[node] = [end for end in (parent_of[node], *ends) if end is not None]
+            wanted_ends = [upper.get(each) for each in wanted]
+            graph[node] = [end for end in (parent_of[node], *wanted_ends) if end is not None]
 
     cyclic = cyclic_nodes(graph, [node for node in _cut(fresh) if node in graph])
     if not cyclic:
         return [], []
-    stamps, moved, targets, kinds = moves_of(b"".join(cyclic))
+    stamps, moved, targets, kinds = moves_of(_hex(cyclic))
     voids = void_moves(
         cyclic,
         [parent_of[node] for node in cyclic],
@@ -214,7 +219,11 @@ def _add_moves(edges: dict[bytes, list[bytes]], nodes: bytes, parents: bytes, fl
 
 
 def _cut(ids: bytes) -> list[bytes]:
-    return [ids[start : start + 16] for start in range(0, len(ids), 16)]
+    return [each for (each,) in struct.iter_unpack("16s", ids)]
+
+
+def _hex(ids: Iterable[bytes]) -> str:
+    return b"".join(ids).hex(",", 16)
 
 
 def cyclic_nodes(graph: Mapping[Node, Sequence[Node]], starts: Iterable[Node]) -> list[Node]:

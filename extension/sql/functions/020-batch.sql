@@ -319,14 +319,7 @@ begin
 
     named as (
         select r.c, r.node
-        from (
-            select o.c, o.n, x.node, x.born
-            from unnest(ops) as o
-            cross join lateral (values
-                (o.node, o.op = 'node_insert'), (o.parent, false), (o.source, false), (o.target, false), (o.context, false)
-            ) as x (node, born)
-            where x.node is not null
-        ) as r
+        from kerai_private.named_nodes(ops) as r
         group by r.c, r.node
         having min(r.n) filter (where not r.born) <= coalesce(min(r.n) filter (where r.born), 2147483647)
     ),

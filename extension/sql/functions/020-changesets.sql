@@ -193,6 +193,19 @@ begin
 end
 $$;
 
+-- One operation as a row. Inlined: an expression a column is twice as fast as jsonb_to_recordset.
+create or replace function kerai_private.unpack_operation(
+    op jsonb, n int, c int, author text, seq bigint, lamport bigint, writer text
+) returns kerai_private.operation
+language sql immutable parallel safe
+return row(
+    n, c, seq, op ->> 'op', (op ->> 'node')::uuid, (op ->> 'parent')::uuid, op ->> 'position', op ->> 'kind',
+    op ->> 'name', op ->> 'language', op ->> 'content', nullif(op -> 'metadata', 'null'), op -> 'set',
+    (op ->> 'source')::uuid, (op ->> 'target')::uuid, op ->> 'relation', (op ->> 'context')::uuid,
+    (op ->> 'weight')::double precision, op ->> 'reasoning', lpad(to_hex(lamport), 16, '0') || ':' || author,
+    writer, op
+)::kerai_private.operation;
+
 -- The operations of a batch as rows, each with its stamp and its place in the order of the fold.
 create or replace function kerai_private.unpack_operations(items kerai_private.checked[])
 returns kerai_private.operation[]
@@ -209,49 +222,26 @@ begin
     -- One changeset's operations are in that order already.
     if cardinality(items) = 1 then
         author := (items[1]).author;
-        seq := (items[1]).first_seq;
-        lamport := (items[1]).first_lamport;
+        seq := (items[1]).first_seq - 1;
+        lamport := (items[1]).first_lamport - 1;
         writer := coalesce((items[1]).member, author);
         ops := (items[1]).ops;
-        return (
-            select array_agg(row(
-                r.n - 1, 1, seq + r.n - 1, r.op, r.node, r.parent, r."position", r.kind, r.name, r.language,
-                r.content, r.metadata, r.set, r.source, r.target, r.relation, r.context, r.weight, r.reasoning,
-                lpad(to_hex(lamport + r.n - 1), 16, '0') || ':' || author,
-                writer, r.payload
-            )::kerai_private.operation order by r.n)
-            from rows from (
-                jsonb_to_recordset(ops) as (
-                    op text, node uuid, parent uuid, "position" text, kind text, name text, language text, content text,
-                    metadata jsonb, set jsonb, source uuid, target uuid, relation text, context uuid,
-                    weight double precision, reasoning text),
-                jsonb_array_elements(ops)
-            ) with ordinality as r (
-                op, node, parent, "position", kind, name, language, content, metadata, set, source, target, relation,
-                context, weight, reasoning, payload, n));
+        return array(
+            select kerai_private.unpack_operation(o.op, o.n::int - 1, 1, author, seq + o.n, lamport + o.n, writer)
+            from jsonb_array_elements(ops) with ordinality as o (op, n));
     end if;
-    return (
-        select array_agg(row(
-            s.n - 1, s.c, s.seq, s.op, s.node, s.parent, s."position", s.kind, s.name, s.language, s.content,
-            s.metadata, s.set, s.source, s.target, s.relation, s.context, s.weight, s.reasoning, s.stamp, s.writer, s.payload
-        )::kerai_private.operation order by s.n)
+    return array(
+        select kerai_private.unpack_operation(s.op, s.n::int - 1, s.c::int, s.author, s.seq, s.lamport, s.writer)
         from (
-            select r.*, i.c::int as c, coalesce(i.member, i.author) as writer, i.first_seq + r.place - 1 as seq,
-                lpad(to_hex(i.first_lamport + r.place - 1), 16, '0') || ':' || i.author as stamp,
-                row_number() over (order by i.first_lamport + r.place, i.author collate "C") as n
+            select o.op, i.c, i.author, i.first_seq + o.place - 1 as seq, i.first_lamport + o.place - 1 as lamport,
+                coalesce(i.member, i.author) as writer,
+                row_number() over (order by i.first_lamport + o.place, i.author collate "C") as n
             from unnest(items) with ordinality as i (
                 id, author, first_seq, last_seq, first_lamport, last_lamport, prev, base, guard, task, message, ops, document,
                 signature, public_key, swarm, member, member_signature, member_key, draft_id, c)
-            cross join lateral rows from (
-                jsonb_to_recordset(i.ops) as (
-                    op text, node uuid, parent uuid, "position" text, kind text, name text, language text, content text,
-                    metadata jsonb, set jsonb, source uuid, target uuid, relation text, context uuid,
-                    weight double precision, reasoning text),
-                jsonb_array_elements(i.ops)
-            ) with ordinality as r (
-                op, node, parent, "position", kind, name, language, content, metadata, set, source, target, relation,
-                context, weight, reasoning, payload, place)
-        ) as s);
+            cross join lateral jsonb_array_elements(i.ops) with ordinality as o (op, place)
+        ) as s
+        order by s.n);
 exception when data_exception then
     perform kerai_private.require_castable(items);
     raise;

@@ -51,9 +51,10 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     kinds constant text[] := array(select distinct o.op from unnest(ops) as o);
+    moves kerai_private.moves[];
 begin
-    if 'node_insert' = any(kinds) then
-        perform kerai_private.merge_inserts(ops, alone);
+    if 'node_insert' = any(kinds) and kerai_private.merge_inserts(ops, alone) then
+        perform kerai_private.repeat_inserts(ops);
     end if;
     if kinds && '{node_update,node_delete,node_restore}' then
         perform from kerai.nodes as n
@@ -77,11 +78,11 @@ begin
         where n.id = d.node and d.stamp > coalesce(n.deleted_stamp, n.created_stamp);
     end if;
     if 'node_move' = any(kinds) then
-        insert into kerai_private.moves (stamp, node_id, parent_id, position)
-        select o.stamp, o.node, o.parent, o.position from unnest(ops) as o where o.op = 'node_move';
-
-        perform kerai_private.replay_moves(min(o.stamp), array_agg(o.node), array_agg(o.parent))
-        from unnest(ops) as o where o.op = 'node_move';
+        moves := array(
+            select row(o.stamp, o.node, o.parent, o.position, false)::kerai_private.moves
+            from unnest(ops) as o where o.op = 'node_move');
+        insert into kerai_private.moves select * from unnest(moves);
+        perform kerai_private.replay_moves(moves);
     end if;
     if kinds && '{edge_insert,edge_delete,perspective_set,perspective_delete,association_set,association_delete}' then
         perform kerai_private.merge_relations(ops);
@@ -89,34 +90,45 @@ begin
 end
 $$;
 
--- A node that is here already is inserted again only by an author who had not seen it. When his insert turns out to
--- have been the earlier one, it is the one that counts, and it changes what earlier moves started from.
-create or replace function kerai_private.merge_inserts(ops kerai_private.operation[], alone boolean) returns void
+-- Returns whether any of the nodes was here already: it is inserted again only by an author who had not seen it.
+-- The setting: joins within the batch are hashed, whatever the planner believes about its size.
+create or replace function kerai_private.merge_inserts(ops kerai_private.operation[], alone boolean) returns boolean
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+set enable_nestloop = off
 as $$
 declare
     nodes constant uuid[] := array(select distinct o.node from unnest(ops) as o where o.op = 'node_insert');
     known uuid[] := '{}';
     inserted int;
-    rebased text collate "C";
-    rebased_nodes uuid[];
 begin
     if alone then
-        -- Not = ANY: where the plan was made while the table was small, each row would be held against the whole array.
-        known := array(select n.id from kerai.nodes as n where n.id in (select u.id from unnest(nodes) as u (id)));
+        known := array(
+            select k.id from unnest(nodes) as u (id)
+            cross join lateral (select n.id from kerai.nodes as n where n.id = u.id offset 0) as k);
     end if;
 
     with recursive fresh as materialized (
-        select distinct on (o.node) o.* from unnest(ops) as o
+        select distinct on (o.node)
+            o.node, o.parent, o.position, o.kind, o.name, o.language, o.content, o.metadata, o.stamp, o.seq
+        from unnest(ops) as o
         where o.op = 'node_insert' and o.node not in (select u.id from unnest(known) as u (id))
         order by o.node, o.n
     ),
 
+    -- What is inserted below nodes that are here. Many have the same parent.
+    top as materialized (
+        select u.parent, p.path
+        from (
+            select distinct f.parent from fresh as f where f.parent not in (select i.node from fresh as i)
+        ) as u
+        cross join lateral (select n.path::text from kerai.nodes as n where n.id = u.parent offset 0) as p
+    ),
+
     placed (node, path) as (
-        select f.node, kerai_private.path_below(coalesce(p.path::text, ''), f.name)
+        select f.node, kerai_private.path_below(coalesce(t.path, ''), f.name)
         from fresh as f
-        left join kerai.nodes as p on p.id = f.parent
+        left join top as t on t.parent = f.parent
         -- NOT IN is hashed whatever the planner believes about the size of the batch.
         where f.parent is null or f.parent not in (select i.node from fresh as i)
         union all
@@ -138,10 +150,20 @@ begin
     if inserted + cardinality(known) < cardinality(nodes) then
         raise exception using errcode = 'KR000', message = 'a node is here that was inserted by another changeset';
     end if;
-    if known = '{}' then
-        return;
-    end if;
+    return known <> '{}';
+end
+$$;
 
+-- Of the inserts of one node the earliest counts. When one that is here already is inserted by an earlier stamp than
+-- its own, this changes what earlier moves started from.
+create or replace function kerai_private.repeat_inserts(ops kerai_private.operation[]) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    rebased text collate "C";
+    rebased_nodes uuid[];
+begin
     with changed as (
         update kerai.nodes as n
         set created_stamp = f.stamp,
@@ -167,8 +189,7 @@ begin
     if rebased is not null then
         -- Any of them may count now, or no longer.
         update kerai_private.moves as m set void = false where m.stamp >= rebased and m.void;
-        perform kerai_private.replay_moves(rebased, array_agg(m.node_id), array_agg(m.parent_id))
-        from kerai_private.moves as m where m.stamp >= rebased;
+        perform kerai_private.replay_moves(array(select m from kerai_private.moves as m where m.stamp >= rebased));
         perform kerai_private.refresh_paths(rebased_nodes);
     end if;
 end

@@ -19,8 +19,9 @@ $$;
 -- moves that are judged otherwise than before. Given are the moves of the fresh nodes, and those that were void.
 --
 -- A node is looked up by its id, and where it stood only when it was moved since: the setting and OFFSET 0 leave no
--- other plan. Ids come as their 16 bytes, one after the other, since a list of texts would cost more than all the rest;
--- flags is a character a move: r, to be a root; v, void; -, neither. A root has its own id for its parent's.
+-- other plan. Ids come as their 16 bytes, one after the other, and go in hex with commas between them, since a list of
+-- texts would cost more than all the rest; flags is a character a move: r, to be a root; v, void; -, neither. A root
+-- has its own id for its parent's.
 create or replace function kerai_private.judge_moves(
     since text, fresh bytea, nodes bytea, parents bytea, flags text, out cyclic uuid[], out changed text[]
 )
@@ -32,60 +33,57 @@ if "kerai @version@" not in GD:
     plpy.execute("select kerai_private.load_python()")
 if "look_up" not in SD:
     SD["look_up"] = plpy.prepare("""
-        with node as materialized (
-            select x.id, x.parents[1] as parent_id, x.moved
-            from generate_series(1, length($1), 16) as g (start)
-            cross join lateral (select encode(substring($1 from g.start for 16), 'hex')::uuid as id) as u
+        select * from (
+            select coalesce(string_agg(uuid_send(x.id), ''), '') as nodes,
+                coalesce(string_agg(uuid_send(coalesce(x.parent_id, x.id)), ''), '') as parents,
+                array_agg(x.id) filter (where x.placed_stamp >= $2) as moved,
+                array_agg(x.created_parent_id) filter (where x.placed_stamp >= $2) as created
+            from unnest(('{' || $1 || '}')::uuid[]) as u (id)
             cross join lateral (
-                select x.id, coalesce(x.placed_stamp >= $2, false) as moved, case
-                    when x.placed_stamp is null or x.placed_stamp < $2 then array[x.parent_id]
-                    else coalesce((
-                        select array[m.parent_id] from kerai_private.moves as m
-                        where m.node_id = x.id and m.stamp < $2 and not m.void
-                        order by m.stamp desc
-                        limit 1), array[x.created_parent_id])
-                    end as parents
-                from kerai.nodes as x
-                where x.id = u.id
+                select n.id, n.parent_id, n.placed_stamp, n.created_parent_id from kerai.nodes as n
+                where n.id = u.id
                 offset 0
             ) as x
-        )
-
-        select * from (
-            select coalesce(string_agg(uuid_send(n.id), ''), '') as nodes,
-                coalesce(string_agg(uuid_send(coalesce(n.parent_id, n.id)), ''), '') as parents
-            from node as n
         ) as n
-        cross join (
-            select coalesce(string_agg(uuid_send(m.node_id), ''), '') as moved,
+        cross join lateral (
+            select coalesce(string_agg(uuid_send(u.id), ''), '') as displaced,
+                coalesce(string_agg(uuid_send(coalesce(
+                    case when m.stamp is null then u.created_parent_id else m.parent_id end, u.id)), ''), '') as origins
+            from unnest(n.moved, n.created) as u (id, created_parent_id)
+            left join lateral (
+                select t.stamp, t.parent_id from kerai_private.moves as t
+                where t.node_id = u.id and t.stamp < $2 and not t.void
+                order by t.stamp desc
+                limit 1
+            ) as m on true
+        ) as b
+        cross join lateral (
+            select coalesce(string_agg(uuid_send(m.node_id), ''), '') as moved_nodes,
                 coalesce(string_agg(uuid_send(coalesce(m.parent_id, m.node_id)), ''), '') as targets,
                 coalesce(string_agg(case when m.parent_id is null then 'r' else '-' end, ''), '') as flags
-            from node as n
+            from unnest(n.moved) as u (id)
             cross join lateral (
                 select t.node_id, t.parent_id from kerai_private.moves as t
-                where t.node_id = n.id and t.stamp >= $2
+                where t.node_id = u.id and t.stamp >= $2
                 offset 0
             ) as m
-            where n.moved
-        ) as m""", ["bytea", "text"])
+        ) as m""", ["text", "text"])
     SD["moves"] = plpy.prepare("""
         select string_agg(m.stamp, E'\n') as stamps, string_agg(uuid_send(m.node_id), '') as moved,
             string_agg(uuid_send(coalesce(m.parent_id, m.node_id)), '') as targets,
             string_agg(case when m.void then 'v' when m.parent_id is null then 'r' else '-' end, '') as flags
         from (
             select m.*
-            from generate_series(1, length($1), 16) as g (start)
+            from unnest(('{' || $1 || '}')::uuid[]) as u (id)
             cross join lateral (
-                select t.* from kerai_private.moves as t
-                where t.node_id = encode(substring($1 from g.start for 16), 'hex')::uuid and t.stamp >= $2
-                offset 0
+                select t.* from kerai_private.moves as t where t.node_id = u.id and t.stamp >= $2 offset 0
             ) as m
             order by m.stamp
-        ) as m""", ["bytea", "text"])
+        ) as m""", ["text", "text"])
 
 def look_up(nodes):
     row = plpy.execute(SD["look_up"], [nodes, since])[0]
-    return row["nodes"], row["parents"], row["moved"], row["targets"], row["flags"]
+    return (row["nodes"], row["parents"], row["displaced"], row["origins"], row["moved_nodes"], row["targets"], row["flags"])
 
 def moves_of(nodes):
     row = plpy.execute(SD["moves"], [nodes, since])[0]
@@ -94,32 +92,34 @@ def moves_of(nodes):
 return GD["kerai @version@"].server.judge_moves(fresh, nodes, parents, flags, look_up=look_up, moves_of=moves_of)
 $$;
 
--- The moves of a batch are in kerai_private.moves already: (nodes, parents), the earliest at `since`. Decides which
--- moves from `since` on are void, and puts the nodes where they belong. The caller is alone in the gate.
+-- The moves of a batch, which are in kerai_private.moves already: decides which moves from the earliest of them on are
+-- void, and puts the nodes where they belong. The caller is alone in the gate.
 -- The settings: its joins look nodes and moves up, by index; IS TRUE keeps IN from being one of them.
-create or replace function kerai_private.replay_moves(since text, nodes uuid[], parents uuid[]) returns void
+create or replace function kerai_private.replay_moves(fresh kerai_private.moves[]) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_hashjoin = off
 set enable_mergejoin = off
 as $$
 declare
+    since constant text collate "C" := (select min(f.stamp) from unnest(fresh) as f);
     given record;
     judged record;
     changed uuid[];
 begin
-    select string_agg(uuid_send(u.node), '') filter (where u.is_fresh) as fresh, string_agg(uuid_send(u.node), '') as nodes,
-        string_agg(uuid_send(coalesce(u.parent, u.node)), '') as parents,
-        string_agg(case when u.parent is null then 'r' else '-' end, '') as flags
+    if since is null then
+        return;
+    end if;
+
+    select string_agg(uuid_send(u.node_id), '') filter (where u.is_fresh) as fresh, string_agg(uuid_send(u.node_id), '') as nodes,
+        string_agg(uuid_send(coalesce(u.parent_id, u.node_id)), '') as parents,
+        string_agg(case when u.parent_id is null then 'r' else '-' end, '') as flags
     into given
     from (
-        select f.node, f.parent, true as is_fresh from unnest(nodes, parents) as f (node, parent)
+        select f.node_id, f.parent_id, true as is_fresh from unnest(fresh) as f
         union all
         select m.node_id, m.parent_id, false from kerai_private.moves as m where m.void and m.stamp >= since
     ) as u;
-    if given.fresh is null then
-        return;
-    end if;
 
     judged := kerai_private.judge_moves(since, given.fresh, given.nodes, given.parents, given.flags);
     update kerai_private.moves as m
@@ -127,18 +127,17 @@ begin
     from unnest(judged.changed) as c (stamp)
     where m.stamp = c.stamp;
 
+    -- Of a node that lies on no cycle no move since is void: the last one counts.
     with place as materialized (
-        select p.id, p.parent_id, p.position, p.stamp from kerai_private.places_before(judged.cyclic, null) as p
+        select p.id, p.parent_id, p.position, p.stamp, true as is_cyclic
+        from kerai_private.places_before(judged.cyclic, null) as p
         union all
-        select m.node_id, m.parent_id, m.position, m.stamp
-        from (select distinct f.id from unnest(nodes) as f (id)) as u
-        cross join lateral (
-            select t.node_id, t.parent_id, t.position, t.stamp from kerai_private.moves as t
-            where t.node_id = u.id and not t.void
-            order by t.stamp desc
-            limit 1
-        ) as m
-        where u.id not in (select c.id from unnest(judged.cyclic) as c (id))
+        (
+            select distinct on (f.node_id) f.node_id, f.parent_id, f.position, f.stamp, false
+            from unnest(fresh) as f
+            where f.node_id not in (select c.id from unnest(judged.cyclic) as c (id))
+            order by f.node_id, f.stamp desc
+        )
     ),
 
     written as (
@@ -148,6 +147,7 @@ begin
             created_position = case when n.placed_stamp is null then n.position else n.created_position end
         from place as p
         where n.id = p.id and n.placed_stamp is distinct from p.stamp
+            and (p.is_cyclic or n.placed_stamp is null or n.placed_stamp < p.stamp)
         returning n.id, n.parent_id, n.name, n.path::text
     )
 

@@ -219,6 +219,21 @@ begin
 end
 $$;
 
+-- Which nodes the operations name, and whether it is by inserting them. Inlined: it has no settings of its own.
+create or replace function kerai_private.named_nodes(ops kerai_private.operation[])
+returns table (c int, n int, node uuid, born boolean)
+language sql immutable parallel safe
+begin atomic
+    select o.c, o.n, o.node, o.op = 'node_insert' as born from unnest(ops) as o where o.node is not null
+    union all
+    select o.c, o.n, o.parent, false as born from unnest(ops) as o where o.parent is not null
+    union all
+    select o.c, o.n, x.node, false as born
+    from unnest(ops) as o
+    cross join lateral (values (o.source), (o.target), (o.context)) as x (node)
+    where coalesce(o.source, o.context) is not null and x.node is not null;
+end;
+
 -- Refuses KR006 or KR004 unless every node that an operation names was inserted by an operation that its author had
 -- seen: earlier in this changeset, earlier by the same author, or covered by base. Only so do all instances, in
 -- whatever order they receive the changesets, take and refuse the same ones.
@@ -233,15 +248,11 @@ declare
     bad record;
 begin
     with elsewhere as (
-        select r.node, min(o.n) filter (where not r.born) as n
-        from unnest(ops) as o
-        cross join lateral (values
-            (o.node, o.op = 'node_insert'), (o.parent, false), (o.source, false), (o.target, false), (o.context, false)
-        ) as r (node, born)
-        where r.node is not null
+        select r.node, min(r.n) filter (where not r.born) as n
+        from kerai_private.named_nodes(ops) as r
         group by r.node
         -- An insert that comes no earlier than the first mention is not the one that was meant.
-        having min(o.n) filter (where not r.born) <= coalesce(min(o.n) filter (where r.born), 2147483647)
+        having min(r.n) filter (where not r.born) <= coalesce(min(r.n) filter (where r.born), 2147483647)
         order by r.node -- as in the index that finds them
     )
 

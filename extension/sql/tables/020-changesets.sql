@@ -108,7 +108,8 @@ end
 $$;
 
 create index nodes_parent on kerai.nodes (parent_id, position);
-create index nodes_path on kerai.nodes using gist (path);
+-- What has no name has the path of what it is in.
+create index nodes_path on kerai.nodes using gist (path) where name is not null;
 
 comment on table kerai.nodes is 'The merged tree: directories, files, classes, functions, statements. Tombstoned nodes stay; kerai.tree() shows what is visible.';
 comment on column kerai.nodes.path is 'Names of the named ancestors and the node itself, other characters replaced by _; an unnamed node has its nearest named ancestor''s.';
