@@ -19,9 +19,10 @@ from kerai_client.database import connect as connect_to
 SNAPSHOT = Path(__file__).with_name("privileges.txt")
 ROLES = ["kerai_reader", "kerai_agent", "kerai_peer", "kerai_operator"]
 NOT_DUMPED = {
-    "kerai_private.right_to_settle",  # one row, everywhere
-    "kerai_private.settling_even",
-    "kerai_private.settling_odd",
+    "kerai_private.settling_turns",  # three rows, everywhere
+    "kerai_private.settling_0",
+    "kerai_private.settling_1",
+    "kerai_private.settling_2",
     "kerai_private.submissions",
     "kerai_private.settled",
     "kerai_private.submissions_arrival_seq",

@@ -20,7 +20,7 @@ declare
     places int[];
     refused kerai_private.outcome;
 begin
-    if cardinality(given) = 0 then
+    if coalesce(cardinality(given), 0) = 0 then
         return;
     end if;
     begin
@@ -464,31 +464,34 @@ declare
     known record;
     result kerai_private.outcome;
     -- A session's first time takes long, since it has no plans yet: it lets others go first.
-    patience int := case when current_setting('kerai.practised', true) = 'yes' then 1 else 5 end;
+    patience int := case when current_setting('kerai.practised', true) = 'yes' then 0 else 5 end;
+    turn bigint;
     asked_at timestamptz;
 begin
     perform kerai_private.require_read_committed();
     loop
-        select t.* into known from kerai_private.ticket_state(ticket) as t;
+        select (select s.outcome from kerai_private.settled as s where s.ticket = ticket) as outcome,
+            exists (select from kerai_private.submissions as s where s.ticket = ticket) as waits,
+            (select min(t.turn) from kerai_private.settling_turns as t) as turn
+        into known;
         exit when not known.waits;
 
-        perform from kerai_private.right_to_settle as r
-        where r.last_pid = pg_backend_pid() or patience = 0
-        for update skip locked;
-        if found then
+        turn := null;
+        if patience = 0 then
+            select t.turn into turn from kerai_private.settling_turns as t
+            where t.turn <= known.turn + 1
+            order by t.turn
+            limit 1
+            for update skip locked;
+        end if;
+        if turn is not null then
+            perform kerai_private.settle_in_turn(ticket, turn);
             perform set_config('kerai.practised', 'yes', false);
-            perform kerai_private.settle_waiting(ticket);
             continue;
         end if;
 
         asked_at := clock_timestamp();
-        begin
-            perform kerai_private.lock_turn(known.turn + 1, alone => false);
-            -- The lock is needed no more: undoing it is what gives it free.
-            raise exception using errcode = 'KR000';
-        exception when sqlstate 'KR000' then
-            null;
-        end;
+        perform kerai_private.wait_for_turn(known.turn + 1);
         -- Nobody has it locked: he who has just got the right is about to, or it is free.
         if clock_timestamp() < asked_at + interval '1 millisecond' then
             perform pg_sleep(0.002);
@@ -539,61 +542,69 @@ $$;
 comment on function kerai.withdraw(uuid) is
 'Takes back what your agent has submitted and what is not settled, and returns how many changesets that were. After a crash or a refusal something may still wait and be merged by somebody''s settle: withdraw before the agent signs its next changeset, and ask kerai.next_changeset after that.';
 
--- What became of a submission, whether it still waits, and whose turn it was last: as of one moment. The setting: both
--- tables are empty when the plan is made.
-create or replace function kerai_private.ticket_state(ticket uuid)
-returns table (outcome kerai_private.outcome, waits boolean, turn bigint)
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-as $$
-begin
-    return query
-    select (select s.outcome from kerai_private.settled as s where s.ticket = ticket_state.ticket),
-        exists (select from kerai_private.submissions as s where s.ticket = ticket_state.ticket), r.turn
-    from kerai_private.right_to_settle as r;
-end
-$$;
-
 create or replace function kerai_private.lock_turn(turn bigint, alone boolean) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if turn % 2 = 0 then
+    case turn % 3
+    when 0 then
         if alone then
-            lock table kerai_private.settling_even in exclusive mode;
+            lock table kerai_private.settling_0 in exclusive mode;
         else
-            lock table kerai_private.settling_even in row share mode;
+            lock table kerai_private.settling_0 in row share mode;
         end if;
-    elsif alone then
-        lock table kerai_private.settling_odd in exclusive mode;
+    when 1 then
+        if alone then
+            lock table kerai_private.settling_1 in exclusive mode;
+        else
+            lock table kerai_private.settling_1 in row share mode;
+        end if;
     else
-        lock table kerai_private.settling_odd in row share mode;
-    end if;
+        if alone then
+            lock table kerai_private.settling_2 in exclusive mode;
+        else
+            lock table kerai_private.settling_2 in row share mode;
+        end if;
+    end case;
 end
 $$;
 
--- Merges what waits. When the ticket's own is refused nothing else may be merged, since raising that undoes everything:
--- so it comes first, after what it may depend on.
-create or replace function kerai_private.settle_waiting(ticket uuid) returns void
+-- Waits until nobody has the turn.
+create or replace function kerai_private.wait_for_turn(turn bigint) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform kerai_private.lock_turn(turn, alone => false);
+    -- The lock is needed no more: undoing it is what gives it free.
+    raise exception using errcode = 'KR000';
+exception when sqlstate 'KR000' then
+    null;
+end
+$$;
+
+-- Merges what waits, when the turns before this one are over. When the ticket's own is refused nothing else may be
+-- merged, since raising that undoes everything: so it comes first, after what it may depend on.
+create or replace function kerai_private.settle_in_turn(ticket uuid, turn bigint) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-    own_turn bigint;
     taken record;
 begin
-    update kerai_private.right_to_settle as r set turn = r.turn + 1, last_pid = pg_backend_pid()
-    returning r.turn into own_turn;
-    perform kerai_private.lock_turn(own_turn, alone => true);
-    -- Whoever withdraws waits for this, or was first.
-    perform from kerai_private.submissions as s where s.ticket = ticket for update;
-    if not found then
-        return;
-    end if;
+    perform kerai_private.lock_turn(turn, alone => true);
+    loop
+        -- A turn before this one that nobody has, since he who had it failed, is skipped.
+        perform from kerai_private.settling_turns as t where t.turn < turn for update skip locked;
+        exit when found or not exists (select from kerai_private.settling_turns as t where t.turn < turn);
+        perform kerai_private.wait_for_turn(turn - 1);
+    end loop;
+    update kerai_private.settling_turns as t set turn = t.turn + 3 where t.turn <= turn;
+
     perform kerai_private.renew_plans();
+    -- His own may have been settled at the turn before, or withdrawn: the others wait for this turn all the same.
     taken := kerai_private.take_waiting(ticket);
     insert into kerai_private.settled (ticket, outcome)
     select taken.tickets[o.n], o

@@ -294,13 +294,15 @@ create unlogged table kerai_private.settled (
 
 create index settled_at on kerai_private.settled (settled_at);
 
--- The lock of this row is the right to settle. Whoever has it takes the next turn and locks the table of that turn,
--- which the others wait for, so that all wake at once; two tables, so that he need not wait for those who woke at the
--- turn before.
-create table kerai_private.right_to_settle (turn bigint not null, last_pid int not null);
-insert into kerai_private.right_to_settle values (0, 0);
-create table kerai_private.settling_even ();
-create table kerai_private.settling_odd ();
+-- Whose turn it is to settle: the locks of a row and of its table are the right to one turn, and who has them has the
+-- table locked until his turn is over, so that all that wait for it wake at once. The lowest turn is the one that runs;
+-- whoever comes first meanwhile takes the next and waits for that one; all others wait for the next, which will merge
+-- what is theirs. Those who wait for a turn are gone before its row and table come round again.
+create table kerai_private.settling_turns (turn bigint not null);
+insert into kerai_private.settling_turns values (0), (1), (2);
+create table kerai_private.settling_0 ();
+create table kerai_private.settling_1 ();
+create table kerai_private.settling_2 ();
 
 select pg_extension_config_dump('kerai.changesets', '');
 select pg_extension_config_dump(pg_get_serial_sequence('kerai.changesets', 'arrival')::regclass, '');
