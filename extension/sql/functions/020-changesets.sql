@@ -293,6 +293,25 @@ begin
 end
 $$;
 
+-- Is it a changeset with all that it can have and nothing else? Strict: what has less, or is a draft or holds one, is
+-- for kerai_private.require_envelope. Inlined.
+create or replace function kerai_private.is_envelope(changeset jsonb) returns boolean
+language sql immutable parallel safe
+return changeset ?& '{v,author,seq,lamport,prev,base,guard,task,message,ops}'::text[]
+    and changeset - '{v,author,seq,lamport,prev,base,guard,task,message,ops}'::text[] = '{}'
+    and changeset -> 'v' = '1'
+    and jsonb_typeof(changeset -> 'author') = 'string' and length(changeset ->> 'author') between 18 and 220
+    and changeset ->> 'author' ~ '^[^[:cntrl:]]+\.[0-9a-f]{16}$'
+    and jsonb_typeof(changeset -> 'seq') = 'number' and changeset ->> 'seq' ~ '^[1-9][0-9]{0,17}$'
+    and jsonb_typeof(changeset -> 'lamport') = 'number' and changeset ->> 'lamport' ~ '^[1-9][0-9]{0,17}$'
+    and coalesce(changeset ->> 'prev' ~ '^[0-9a-f]{64}$', true)
+    and jsonb_typeof(changeset -> 'base') = 'object'
+    and jsonb_path_query_array(changeset -> 'base', '$.*')::text ~ '^\[(([1-9][0-9]{0,17}, )*[1-9][0-9]{0,17})?\]$'
+    and coalesce(changeset ->> 'guard' ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$', true)
+    and coalesce(changeset ->> 'task' ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$', true)
+    and jsonb_typeof(changeset -> 'message') = 'string' and octet_length(changeset ->> 'message') <= 65536
+    and jsonb_typeof(changeset -> 'ops') = 'array';
+
 -- Refuses KR005 unless the envelope has one of the three shapes: a changeset; a draft, which a member of a grouped
 -- swarm signs and which names the swarm instead of a place in a sequence; or the changeset that a swarm's instance has
 -- made of a draft, which holds the draft's exact text.
@@ -466,7 +485,9 @@ declare
     member_keys bytea[] := '{}';
     items kerai_private.checked[];
 begin
-    perform kerai_private.require_envelope(p.changeset) from unnest(parsed) as p (changeset);
+    perform kerai_private.require_envelope(p.changeset)
+    from unnest(parsed) as p (changeset)
+    where not coalesce(kerai_private.is_envelope(p.changeset), false);
 
     keys := kerai_private.require_signatures(
         array_agg(g.document::text order by g.n), array_agg(g.changeset ->> 'author' order by g.n),
