@@ -247,21 +247,37 @@ declare
     doubted record;
     bad record;
 begin
-    with elsewhere as (
-        select r.node, min(r.n) filter (where not r.born) as n
-        from kerai_private.named_nodes(ops) as r
+    with named as (
+        select r.node, min(r.n) as n from kerai_private.named_nodes(ops) as r
+        where not r.born
         group by r.node
-        -- An insert that comes no earlier than the first mention is not the one that was meant.
-        having min(r.n) filter (where not r.born) <= coalesce(min(r.n) filter (where r.born), 2147483647)
         order by r.node -- as in the index that finds them
     )
 
     select array_agg(e.node) as nodes, array_agg(e.n) as ns into doubted
-    from elsewhere as e
-    left join kerai.nodes as x on x.id = e.node
+    from named as e
+    left join lateral (
+        select n.id, n.created_stamp, n.created_seq from kerai.nodes as n where n.id = e.node offset 0
+    ) as x on true
     where x.id is null
         or substr(x.created_stamp, 18) <> require_known_nodes.author
         and x.created_seq > coalesce((base ->> substr(x.created_stamp, 18))::bigint, 0);
+    if doubted.nodes is null then
+        return;
+    end if;
+
+    -- But not those that this changeset inserts before it names them. Grouped, since a join might not be hashed.
+    select array_agg(e.node) as nodes, array_agg(e.n) as ns into doubted
+    from (
+        select r.node, min(r.n) filter (where not r.born) as n
+        from (
+            select d.node, d.n, false as born from unnest(doubted.nodes, doubted.ns) as d (node, n)
+            union all
+            select o.node, o.n, true as born from unnest(ops) as o where o.op = 'node_insert'
+        ) as r
+        group by r.node
+        having min(r.n) filter (where not r.born) <= coalesce(min(r.n) filter (where r.born), 2147483647)
+    ) as e;
     if doubted.nodes is null then
         return;
     end if;
