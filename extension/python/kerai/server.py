@@ -19,6 +19,8 @@ from kerai import changeset
 
 KEY_FOLDER = "kerai"
 
+NOWHERE = -1  # what is above a root
+
 Node = TypeVar("Node", bound=Hashable)
 
 Envelope = tuple[int, str, bytes, int, int, bytes | None, bytes]
@@ -290,19 +292,36 @@ def void_moves(
     :returns: one flag a move.
     :raises ValueError: when the base is no forest. Nothing cancels a loop in PL/Python: it ends by itself.
     """
-    parent_of = dict(zip(base_children, base_parents, strict=True))
-    parent_above = parent_of.get
+    # Small numbers in place of ids: the way up is walked a dozen times a move. What is no node here ends it.
+    number = {node: i for i, node in enumerate(dict.fromkeys([*base_children, *nodes]))}
+    above = [NOWHERE] * len(number)
+    for child, parent in zip(base_children, base_parents, strict=True):
+        above[number[child]] = number.get(parent, NOWHERE) if parent is not None else NOWHERE
+    in_cycle = _cycle(above)
+    if in_cycle != NOWHERE:
+        raise ValueError(f"the tree has a cycle above node {list(number)[in_cycle]!r}")
+
     flags = []
-    for node, parent in zip(nodes, parents, strict=True):
-        ancestor = parent
-        for _ in range(len(parent_of) + 1):
-            if ancestor is None or ancestor == node:
-                break
-            ancestor = parent_above(ancestor)
-        else:
-            raise ValueError(f"the tree has a cycle above node {parent}")
-        void = ancestor is not None
+    targets = (number.get(parent, NOWHERE) if parent is not None else NOWHERE for parent in parents)
+    for moved, target in zip(map(number.__getitem__, nodes), targets, strict=True):
+        ancestor = target
+        while ancestor >= 0 and ancestor != moved:
+            ancestor = above[ancestor]
+        void = ancestor == moved
         if not void:
-            parent_of[node] = parent
+            above[moved] = target
         flags.append(void)
     return flags
+
+
+def _cycle(above: Sequence[int]) -> int:
+    """Return a node that is above itself, or NOWHERE."""
+    seen_from = [NOWHERE] * len(above)
+    for start in range(len(above)):
+        node = start
+        while node != NOWHERE and seen_from[node] == NOWHERE:
+            seen_from[node] = start
+            node = above[node]
+        if node != NOWHERE and seen_from[node] == start:
+            return node
+    return NOWHERE
