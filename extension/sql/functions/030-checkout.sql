@@ -150,12 +150,14 @@ $$;
 -- how deep each of them lies. members: the nodes that this needs, NULL when it is best to read the whole tree.
 --
 -- Most nodes of a tree are leaves among leaves. They are put together parent by parent, so that only what is left goes
--- through the recursion and the sort that the order of a tree asks for.
+-- through the recursion and the sort that the order of a tree asks for. The setting: what is left is hashed once, not
+-- sorted at every level.
 create or replace function kerai_private.texts(files uuid[], depths int[], at jsonb, folded boolean, members uuid[])
 returns table (file uuid, text text)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_custom_plan
+set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
