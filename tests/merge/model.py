@@ -133,17 +133,24 @@ class State:
 
     def is_below(self, node: str | None, ancestor: str) -> bool:
         """Say whether a node is the other one or one of its descendants."""
-        while node in self.nodes and node != ancestor:
-            node = self.nodes[node].parent
-        return node == ancestor
+        return node == ancestor or ancestor in self.way_up(node)[0]
 
     def is_visible(self, node: str | None) -> bool:
-        """Say whether neither the node nor any of its ancestors is tombstoned."""
-        while node is not None:
-            if node not in self.nodes or self.nodes[node].deleted:
-                return False
+        """Say whether the node hangs from the top, and neither it nor any of its ancestors is tombstoned."""
+        passed, end = self.way_up(node)
+        return end is None and not any(self.nodes[each].deleted for each in passed)
+
+    def way_up(self, node: str | None) -> tuple[list[str], str | None]:
+        """Return a node and its ancestors, and where that ends.
+
+        None is the top; else it is a node that is not there, or one that was passed already: inserts may
+        make a ring (see :func:`fold_any`).
+        """
+        passed: dict[str, None] = {}
+        while node in self.nodes and node not in passed:
+            passed[node] = None
             node = self.nodes[node].parent
-        return True
+        return list(passed), node
 
     def path(self, node: str | None) -> str:
         """Return a node's ltree path: the names on the way from the root, cleaned, joined by dots."""
@@ -239,8 +246,10 @@ def fold_any(operations: Iterable[Operation]) -> State:
     """Return the state of operations that need not hold what they rest on.
 
     First all inserts, then everything else in its order; what names a node that is not there is left out. A
-    move below such a node takes effect: what it moves is there, and not visible. (Of operations that hold
-    what they rest on this makes the same as :func:`fold`.)
+    move below such a node takes effect: what it moves is there, and not visible. So is what hangs from a ring
+    of inserts: of a node inserted twice only the later insert may be among these operations, and put it below
+    what had meanwhile been inserted below it. (Of operations that hold what they rest on this makes the same
+    as :func:`fold`.)
     """
     state = State()
     for operation in sorted(operations, key=lambda each: (each.body["op"] != "node_insert", each.stamp)):

@@ -6,15 +6,18 @@ import json
 import random
 from collections.abc import Callable, Collection
 from typing import Any
+from uuid import UUID
 
 import psycopg
 from hypothesis import given
 from hypothesis import strategies as st
 from psycopg import Connection
+from tests.merge.live import insert, move
 from tests.merge.model import Row, State, Vector, fold_any, restrict
-from tests.merge.observe import checkout, scalar, tree
+from tests.merge.observe import assert_reads, checkout, push, scalar, tree
+from tests.merge.stories import Story
 from tests.merge.test_convergence import SEEDS, deliver, many
-from tests.merge.worlds import Instance, World, worlds
+from tests.merge.worlds import REPEATS, Instance, World, worlds
 
 STATE = """
 select s.id, s.parent_id, s.position, s.kind, s.name, s.language, s.content, s.metadata, s.place
@@ -27,6 +30,7 @@ from {} as n order by n.id"""
 FIELDS = ("parent", "position", "kind", "name", "language", "content", "metadata")
 Choose = Callable[[World, int], dict[str, int]]
 VECTORS = st.sampled_from([World.vector, World.any_vector])
+TOP, X, Y, Z, BELOW = (str(UUID(int=n)) for n in range(1, 6))
 
 
 @many(0.4)
@@ -49,6 +53,92 @@ def test_any_vector_names_a_state(instance: Instance, world: World, seed: int, p
         assert back == forward
         standing = {i for i, node in expected.nodes.items() if not node.deleted}
         assert {str(row["id"]) for row in back} == standing
+
+
+@many(0.2)
+@given(world=worlds(verbs=REPEATS), seed=SEEDS, past=SEEDS)
+def test_a_vector_may_name_a_later_insert_alone(
+    instance: Instance, world: World, seed: int, past: int
+) -> None:
+    with instance() as connection:
+        deliver(connection, world, seed)
+        connection.execute("set local statement_timeout = '20s'")
+        vectors = [world.gaping_vector(past + n) for n in range(30)]
+        states = [fold_any(restrict(world.operations, at)) for at in vectors]
+        # Those with a ring first: from it the way up does not end at the top, nor at what is not there.
+        rings = [any(state.way_up(node)[1] in state.nodes for node in state.nodes) for state in states]
+        for n in sorted(range(30), key=lambda n: not rings[n])[:2]:
+            assert_reads(connection, states[n], vectors[n])
+
+
+def test_inserts_that_make_a_ring_hang_nowhere_until_a_move_opens_it(instance: Instance) -> None:
+    """Of X the vectors name the insert by which it lies below Z; Y lies below X, and Z below Y."""
+    story = Story(4)
+    ann, bob, cid, eve = range(4)
+    story.do(ann, insert(X, kind="directory"))
+    story.do(
+        bob,
+        insert(TOP, kind="directory", name="top"),
+        insert(Y, X, kind="directory"),
+        insert(Z, Y),
+        seeing=[ann],
+    )
+    story.do(cid, insert(X, Z, kind="directory"), insert(BELOW, Z), seeing=[bob])
+    moves = (
+        # Into the ring and along it; what is in it would come to lie below itself.
+        [(BELOW, X), (Y, BELOW), (X, Y), (TOP, Z), (TOP, None), (Y, TOP)],
+        # Y has left it: Z, X and what is below it hang from the top.
+        [(BELOW, Y), (X, BELOW), (BELOW, Z), (Z, X), (Y, X)],
+    )
+    for part in moves:
+        story.do(eve, *(move(*each) for each in part), seeing=[cid])
+    names = [author.author for author in story.authors]
+    with instance() as connection:
+        connection.execute("set local statement_timeout = '20s'")
+        for signed in story.changesets:
+            push(connection, signed)
+        now = {author.author: author.seq for author in story.authors}
+        for last in range(sum(map(len, moves)) + 1):
+            at = {names[bob]: 3, names[cid]: 2, names[eve]: last}
+            assert_reads(connection, fold_any(restrict(story.operations, at)), at)
+            assert diff(connection, at, now).keys() >= ({X} if last < 6 else set())
+        ring = {names[bob]: 3, names[cid]: 2, names[eve]: 2}
+        assert {row.id for row in tree(connection, at=ring)} == {TOP}
+        assert tree(connection, X, ring) == [] == checkout(connection, X, ring)
+        opened = {**ring, names[eve]: 6}
+        assert [row.id for row in tree(connection, at=opened)] == [TOP, Y, Z, X, BELOW]
+        files = "select new_path from kerai.diff_files(%s, %s)"
+        found = connection.execute(files, [json.dumps(ring), json.dumps(opened)]).fetchall()
+        assert [row["new_path"] for row in found] == [f"top/unnamed-{Z}"]
+
+
+def test_a_directory_that_becomes_a_part_of_a_file_takes_its_files_along(instance: Instance) -> None:
+    story = Story(2)
+    story.do(
+        0,
+        insert(X, kind="directory", name="x"),
+        insert(Y, X, kind="directory", name="y"),
+        insert(Z, Y, name="z", content="z\n"),
+        insert(TOP, name="top"),
+    )
+    file = {"op": "node_update", "node": X, "set": {"kind": "file"}}
+    directory = {"op": "node_update", "node": X, "set": {"kind": "directory"}}
+    story.do(0, file, directory, move(Y, TOP))
+    author = story.authors[0].author
+    expected = {
+        (4, 5): {("x/y/z", None), (None, "x")},
+        (5, 6): {("x", None), (None, "x/y/z")},
+        (6, 7): {("x/y/z", None), ("top", "top")},
+    }
+    with instance() as connection:
+        for signed in story.changesets:
+            push(connection, signed)
+        for (a, b), paths in expected.items():
+            rows = connection.execute(
+                "select old_path, new_path from kerai.diff_files(%s, %s)",
+                [json.dumps({author: a}), json.dumps({author: b})],
+            )
+            assert {(row["old_path"], row["new_path"]) for row in rows} == paths
 
 
 def some(nodes: Collection[str], seed: int) -> list[str]:

@@ -230,6 +230,15 @@ class World:
         chance = random.Random(seed)
         return {author.author: chance.randint(0, author.seq) for author in self.authors if author.pushed}
 
+    def gaping_vector(self, seed: int) -> dict[str, int]:
+        """Return a random version vector that names all of some authors' work and nothing of others'."""
+        chance = random.Random(seed)
+        return {
+            author.author: chance.choice([0, chance.randint(0, author.seq), author.seq])
+            for author in self.authors
+            if author.pushed
+        }
+
     def state(self, vector: Vector | None = None) -> State:
         """Return the fold of everything, or of what a vector names."""
         return fold(self.operations if vector is None else restrict(self.operations, vector))
@@ -253,6 +262,8 @@ VERBS = (
 )
 
 
+# Nodes that are inserted more than once, below each other.
+REPEATS = (*("contend",) * 12, *("move",) * 4, *("push",) * 8, *("look",) * 10, "insert", "tombstone")
 MOVES = (*("move",) * 10, *("push",) * 5, *("look",) * 2, "contend", "tombstone")
 
 

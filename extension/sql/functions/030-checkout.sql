@@ -37,6 +37,7 @@ begin
         select a.* from kerai_private.ancestry(scopes, at) as a where scopes is not null
     ),
 
+    -- (As far as anything is shown: above a node that does not hang from the top there may be a ring.)
     climb (scope, id, parent_id, kind, entry, level) as (
         select a.id, a.id, a.parent_id, a.kind, kerai_private.entry(a.kind, a.name, a.id), 0
         from above as a where a.id = any(scopes)
@@ -44,6 +45,7 @@ begin
         select c.scope, a.id, a.parent_id, a.kind, kerai_private.entry(a.kind, a.name, a.id), c.level + 1
         from climb as c
         inner join above as a on a.id = c.parent_id
+        where c.level < deepest
     ),
 
     -- The directory of a scope that is a file, or the one that it is itself.

@@ -192,20 +192,28 @@ declare
     new_folded constant boolean := kerai_private.folds_forward(new_at);
     changed uuid[];
     moved uuid[];
+    swallowed uuid[];
 begin
     perform from kerai_private.vector_entries(a);
     if scope is not null then
         perform kerai_private.require_node(scope);
     end if;
     select array_agg(distinct u.id) filter (where u.id is not null),
-        array_agg(distinct d.node_id) filter (where d.new_file is null and d.changes && '{moved,name,kind}')
-    into changed, moved
+        array_agg(distinct d.node_id) filter (where d.new_file is null and d.changes && '{moved,name,kind}'),
+        array_agg(distinct d.node_id) filter (where d.old_file is null and d.new_file is not null and d.changes && '{moved,kind}')
+    into changed, moved, swallowed
     from kerai_private.differences(old_at, new_at, scope) as d
     cross join lateral (values (d.old_file), (d.new_file)) as u (id);
     -- A directory that has another place or name gives another path to every file in it.
     if moved is not null then
         changed := changed || array(
             select n.id from kerai_private.nodes_at(new_at, kerai_private.members(moved, new_at, new_folded, every)) as n
+            where n.kind = 'file');
+    end if;
+    -- In one that has become a part of a file they are files no longer.
+    if swallowed is not null then
+        changed := changed || array(
+            select n.id from kerai_private.nodes_at(old_at, kerai_private.members(swallowed, old_at, old_folded, every)) as n
             where n.kind = 'file');
     end if;
     changed := array(select distinct u.id from unnest(changed) as u (id));

@@ -7,7 +7,9 @@
 -- The functions here get by with plans that are made once: they go by index from what is given, however much that is.
 --
 -- A vector need not be causally closed. Its state is then that of all inserts that it names, followed by all else that
--- it names, in the order of the stamps; what names a node that none of these inserts is left out.
+-- it names, in the order of the stamps; what names a node that none of these inserts is left out. Of a node that was
+-- inserted more than once such a vector may name only the insert that puts it below what had come to lie below it: what
+-- hangs from such a ring of inserts does not hang from the top, and is not visible until a move opens the ring.
 
 -- The authors of whom a vector (NULL: now) has not seen everything: the last operation that is seen and its stamp
 -- (0 and '' when there is none), and the stamp of the first that is not.
@@ -64,6 +66,17 @@ begin
     end if;
     return parent;
 end
+$$;
+
+create or replace function kerai_private.void_moves_at(
+    base_children uuid[], base_parents uuid[], nodes uuid[], parents uuid[]
+) returns boolean[]
+language plpython3u immutable
+set search_path = pg_catalog, pg_temp
+as $$
+if "kerai @version@" not in GD:
+    plpy.execute("select kerai_private.load_python()")
+return GD["kerai @version@"].past.void_moves(base_children, base_parents, nodes, parents)
 $$;
 
 -- Where moves have put nodes as of a vector: the last move of each that is not void. among: of these nodes, and then
@@ -165,7 +178,7 @@ begin
     end if;
 
     if stamps is not null then
-        voids := kerai_private.void_moves(base_nodes, base_parents, nodes, parents);
+        voids := kerai_private.void_moves_at(base_nodes, base_parents, nodes, parents);
     end if;
 
     return query

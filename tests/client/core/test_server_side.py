@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nacl.signing import SigningKey
 
-from kerai import changeset, server
+from kerai import changeset, past, server
 
 
 def test_an_instance_key_is_a_private_file(tmp_path: Path) -> None:
@@ -145,3 +145,28 @@ def test_no_sequence_of_moves_makes_a_cycle(moves: list[tuple[int, int]]) -> Non
 def test_a_tree_that_is_none_ends_in_an_error() -> None:
     with pytest.raises(ValueError, match="cycle"):
         server.void_moves(["a", "b", "c"], ["b", "a", None], ["c"], ["a"])
+
+
+@given(
+    st.lists(st.integers(0, 7), min_size=7, max_size=7),
+    st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7)), max_size=20),
+)
+def test_a_move_is_void_in_a_ring_too_when_it_would_put_a_node_below_itself(
+    tree: list[int], moves: list[tuple[int, int]]
+) -> None:
+    """0 is the top. The others may lie below each other in any way."""
+    parent_of = dict(enumerate(tree, start=1))
+    moves = [(node, parent) for node, parent in moves if node]
+    voids = past.void_moves(
+        list(parent_of),
+        [parent or None for parent in tree],
+        [node for node, _ in moves],
+        [parent or None for _, parent in moves],
+    )
+    for (node, parent), void in zip(moves, voids, strict=True):
+        above = {parent}
+        for _ in tree:
+            above |= {parent_of[each] for each in above if each}
+        assert void == (node in above)
+        if not void:
+            parent_of[node] = parent
