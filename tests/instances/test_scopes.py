@@ -306,6 +306,38 @@ def test_a_node_that_only_an_older_vector_shows_in_the_scope(pair: Any, call: Ca
     assert_exact(here, there, SCOPE, vector)
 
 
+def test_a_node_that_only_an_older_vector_shows_elsewhere(pair: Any, call: Call) -> None:
+    """Two have inserted it, and of them the one counts who put it into the scope."""
+    here, there, _ = pair
+    seen = scalar(there, "select kerai.version_vector()")
+    late, early = LiveAuthor(there, "late"), LiveAuthor(there, "early")
+    late.push(update(OTHER, name="elsewhere"), insert(node(15), OTHER, name="late"))
+    vector = scalar(there, "select kerai.version_vector()")
+    early.push(insert(node(15), SCOPE, name="early"), seen=seen)
+    assert call(here, "pull", "big")["complete"]
+    assert [row.path for row in tree(there, node(15), vector)] == ["root.elsewhere.late"]
+    for at in (vector, None):
+        assert tree(here, node(15), at) == tree(there, node(15), at)
+    assert_exact(here, there, SCOPE, vector)
+
+
+def test_an_older_vector_that_names_a_later_insert_alone(pair: Any, call: Call) -> None:
+    """It lies below what was inserted below it: what hangs from these two is nowhere, on either side."""
+    here, there, _ = pair
+    early, between, late = (LiveAuthor(there, name) for name in ("early", "between", "late"))
+    early.push(insert(node(15), SCOPE, name="early"))
+    between.push(insert(node(16), node(15)))
+    late.push(insert(node(15), node(16), name="late"), move(node(10), node(15)), move(node(16), node(10)))
+    late.push(move(node(16), ROOT))
+    assert call(here, "pull", "big")["complete"]
+    ring = {**scalar(here, "select kerai.version_vector()"), early.author: 0, late.author: 3}
+    opened = {**ring, late.author: 4}
+    assert_exact(here, there, SCOPE, ring, opened)
+    for at, found in (ring, set()), (opened, {node(15), node(10)}):
+        assert {row.id for row in tree(here, node(15), at)} == found
+        assert checkout(here, node(15), at) == checkout(there, node(15), at)
+
+
 def test_what_a_partial_instance_refuses(pair: Any, call: Call) -> None:
     here, there, (dsn, _) = pair
     # Before the first pull there is nothing to work on.
@@ -684,11 +716,14 @@ def test_a_scope_is_the_same_on_both_sides(
             now = scalar(there, "select kerai.version_vector()")
             assert now == scalar(here, "select kerai.version_vector()")
             moments.append(now)
-            # What an agent here has pushed is named with all that it rests on.
             closed = {**world.vector(chance.getrandbits(32))}
             for author, seq in chance.choice([{}, *moments]).items():
                 closed[author] = max(seq, closed.get(author, 0))
-            vectors = [closed, world.any_vector(chance.getrandbits(32))]
+            # Of what agents have pushed here and there it names a part, without what that rests on.
+            gaping = world.gaping_vector(chance.getrandbits(32))
+            for author in (agent.author, native.author):
+                gaping[author] = chance.choice([0, chance.randint(0, now.get(author, 0)), now.get(author, 0)])
+            vectors = [closed, gaping]
             assert_exact(
                 here, there, scope, *({n: min(s, now.get(n, 0)) for n, s in at.items()} for at in vectors)
             )
