@@ -277,6 +277,8 @@ def void_moves(
     base_parents: Sequence[Node | None],
     nodes: Sequence[Node],
     parents: Sequence[Node | None],
+    *,
+    rings: bool = False,
 ) -> list[bool]:
     """Say which moves of a sequence are void: those that would put a node below itself.
 
@@ -284,29 +286,43 @@ def void_moves(
     operation for replicated trees" (IEEE TPDS 2022), over the part of the tree in which cycles are
     possible. A void move leaves the tree as it is, so later ones are judged without it.
 
+    As of a vector that is not causally closed the base need be no forest: a node may be inserted more than
+    once, and the vector may name the later insert alone, below what others have meanwhile inserted below
+    the node. Nothing in such a ring hangs from the top. A move is void all the same when it would put a
+    node below itself, once round the ring; the first of its nodes that is moved out of it opens it. No move
+    makes a ring.
+
     :param base_children: nodes of the tree before the first move: at least all that can lie on a
         cycle of its edges and those of the moves.
     :param base_parents: the parent of each, None at a root.
     :param nodes: the nodes moved, in the order of the moves' stamps.
     :param parents: the new parent of each, None for a root.
+    :param rings: whether the base may be no forest.
     :returns: one flag a move.
-    :raises ValueError: when the base is no forest. Nothing cancels a loop in PL/Python: it ends by itself.
+    :raises ValueError: when it must be one and is not. Nothing cancels a loop in PL/Python: it ends by
+        itself.
     """
     # Small numbers in place of ids: the way up is walked a dozen times a move. What is no node here ends it.
     number = {node: i for i, node in enumerate(dict.fromkeys([*base_children, *nodes]))}
     above = [NOWHERE] * len(number)
     for child, parent in zip(base_children, base_parents, strict=True):
         above[number[child]] = number.get(parent, NOWHERE) if parent is not None else NOWHERE
-    in_cycle = _cycle(above)
-    if in_cycle != NOWHERE:
-        raise ValueError(f"the tree has a cycle above node {list(number)[in_cycle]!r}")
+    in_ring = _in_ring(above)
+    if in_ring != NOWHERE and not rings:
+        raise ValueError(f"the tree has a cycle above node {list(number)[in_ring]!r}")
 
     flags = []
     targets = (number.get(parent, NOWHERE) if parent is not None else NOWHERE for parent in parents)
     for moved, target in zip(map(number.__getitem__, nodes), targets, strict=True):
         ancestor = target
-        while ancestor >= 0 and ancestor != moved:
-            ancestor = above[ancestor]
+        if in_ring == NOWHERE:
+            while ancestor >= 0 and ancestor != moved:
+                ancestor = above[ancestor]
+        else:
+            passed: set[int] = set()
+            while ancestor >= 0 and ancestor != moved and ancestor not in passed:
+                passed.add(ancestor)
+                ancestor = above[ancestor]
         void = ancestor == moved
         if not void:
             above[moved] = target
@@ -314,7 +330,7 @@ def void_moves(
     return flags
 
 
-def _cycle(above: Sequence[int]) -> int:
+def _in_ring(above: Sequence[int]) -> int:
     """Return a node that is above itself, or NOWHERE."""
     seen_from = [NOWHERE] * len(above)
     for start in range(len(above)):

@@ -76,7 +76,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 if "kerai @version@" not in GD:
     plpy.execute("select kerai_private.load_python()")
-return GD["kerai @version@"].past.void_moves(base_children, base_parents, nodes, parents)
+return GD["kerai @version@"].server.void_moves(base_children, base_parents, nodes, parents, rings=True)
 $$;
 
 -- Where moves have put nodes as of a vector: the last move of each that is not void. among: of these nodes, and then
