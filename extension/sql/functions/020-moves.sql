@@ -5,14 +5,14 @@
 -- when it lies on a cycle. So only strongly connected components are replayed; every other node takes its last move.
 
 create or replace function kerai_private.void_moves(
-    base_children uuid[], base_parents uuid[], nodes uuid[], parents uuid[]
+    base_children uuid[], base_parents uuid[], nodes uuid[], parents uuid[], rings boolean default false
 ) returns boolean[]
 language plpython3u immutable
 set search_path = pg_catalog, pg_temp
 as $$
 if "kerai @version@" not in GD:
     plpy.execute("select kerai_private.load_python()")
-return GD["kerai @version@"].server.void_moves(base_children, base_parents, nodes, parents)
+return GD["kerai @version@"].server.void_moves(base_children, base_parents, nodes, parents, rings=rings)
 $$;
 
 -- Which moved nodes lie on a cycle of the edges before `since` and of the moves from then on, and the stamps of the

@@ -68,17 +68,6 @@ begin
 end
 $$;
 
-create or replace function kerai_private.void_moves_at(
-    base_children uuid[], base_parents uuid[], nodes uuid[], parents uuid[]
-) returns boolean[]
-language plpython3u immutable
-set search_path = pg_catalog, pg_temp
-as $$
-if "kerai @version@" not in GD:
-    plpy.execute("select kerai_private.load_python()")
-return GD["kerai @version@"].server.void_moves(base_children, base_parents, nodes, parents, rings=True)
-$$;
-
 -- Where moves have put nodes as of a vector: the last move of each that is not void. among: of these nodes, and then
 -- nothing is decided anew that is older than the first operation that the vector has not seen. What a compaction has
 -- folded is decided for good.
@@ -178,7 +167,7 @@ begin
     end if;
 
     if stamps is not null then
-        voids := kerai_private.void_moves_at(base_nodes, base_parents, nodes, parents);
+        voids := kerai_private.void_moves(base_nodes, base_parents, nodes, parents, rings => true);
     end if;
 
     return query
