@@ -171,7 +171,7 @@ def judge_moves(
         frontier = set(found.values())
         for node in found.keys() & edges.keys():
             frontier.update(edges[node])
-        frontier.difference_update(base)
+        frontier = frontier.difference(base)
 
     # A node that the tail leaves alone has one edge, to its parent: it is no more than a part of the way to
     # the next one that is moved, which stands for it from here on. Those above were found last.
