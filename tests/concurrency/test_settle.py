@@ -277,6 +277,46 @@ def test_an_open_settlement_holds_others_up_and_loses_nothing(members: Any, conn
     assert scalar(connect(), "select count(*) from kerai.changesets") == 3
 
 
+def until_blocked(observer: Connection[Any], waiting: Member, holder: Member) -> None:
+    """Wait until one session waits for another's lock."""
+    pids = [each.connection.info.backend_pid for each in (waiting, holder)]
+    for _ in range(2000):
+        if scalar(observer, "select array[%s::int] && pg_blocking_pids(%s)", pids[::-1]):
+            return
+        observer.execute("select pg_sleep(0.01)")
+    raise AssertionError("nobody waits")
+
+
+@pytest.mark.parametrize("canceled", [False, True])
+def test_all_wait_for_the_next_one_and_none_is_left_when_he_fails(
+    members: Any, connect: Any, canceled: bool
+) -> None:
+    crew = members(4)
+    ann, bob, cleo, _ = crew
+    observer = connect()
+    for each in crew:
+        each.connection.execute("select set_config('kerai.practised', 'yes', false)")
+    tickets = [each.submit(each.own(insert(str(uuid4())))) for each in crew[:1]]
+    ann.connection.execute("begin")
+    assert status(ann.settle(tickets[0])) == "merged"
+    with ThreadPoolExecutor(3) as pool:
+        answers = []
+        for each, holder in zip(crew[1:], (ann, bob, bob), strict=True):
+            ticket = each.submit(each.own(insert(str(uuid4()))))
+            tickets.append(ticket)
+            answers.append(pool.submit(each.settle, ticket))
+            until_blocked(observer, each, holder)
+        if canceled:
+            observer.execute("select pg_cancel_backend(%s)", [bob.connection.info.backend_pid])
+            assert status(answers[0].result(timeout=30)) == "57014"
+        ann.connection.execute("commit")
+        assert [status(each.result(timeout=30)) for each in answers[canceled:]] == ["merged"] * (3 - canceled)
+    assert [status(each.settle(ticket)) for each, ticket in zip(crew, tickets, strict=True)] == ["merged"] * 4
+    # One turn was Ann's, the other Bob's or that of whoever came after him.
+    assert scalar(observer, "select count(distinct received_at) from kerai.changesets") == 2
+    assert_fold(cleo.connection)
+
+
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
 def test_settling_must_see_what_others_have_just_merged(members: Any, level: str) -> None:
     (ann,) = members(1)
