@@ -1,10 +1,10 @@
 -- 020 batches: many changesets of many authors in one merge, each with its own result or refusal. What comes out is
 -- what pushing them one by one, in the order in which they are given, would give.
 
--- The most operations that are merged at once: more would only need more memory.
+-- The most operations that are merged at once: more take longer, since the processor's caches no longer hold them.
 create or replace function kerai_private.most_at_once() returns int
 language sql immutable parallel safe
-return 20000;
+return 5000;
 
 -- Takes changesets as they come, in a causal order. Whether judge: see kerai_private.receive. decisive: when this one
 -- is refused, nothing after it is looked at.
