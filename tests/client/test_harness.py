@@ -388,7 +388,7 @@ def test_no_way_to_the_database_leaks() -> None:
             "KERAI_KEYS": "/keys",
             "PGPASSWORD": "secret",
             "PGHOST": "h",
-            "HOME": "/home/x",
+            "HOME": "/h",
             "PATH": "/usr/bin",
         }
     )
