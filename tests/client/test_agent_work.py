@@ -208,8 +208,8 @@ def test_another_role_with_the_key_pushes_without_submitting(database: Any, role
         ops = [insert(str(ROOT_ID), "file", "a")]
         assert again.push(ops, base, guard=WHOLE_STATE).vector == {again.author: 2}
     with connect_to(database.dsn) as connection:
-        # the next of the identity column: one was taken by the first push
-        last = connection.execute("select last_value from kerai_private.submissions_arrival_seq").fetchone()
+        # One was taken by the first push.
+        last = connection.execute("select last_value from kerai_private.arrivals").fetchone()
         assert last == {"last_value": 1}
 
 

@@ -38,10 +38,17 @@ from kerai.operations as o inner join kerai.changesets as c on c.id = o.changese
 
 @pytest.fixture
 def members(connect: Any) -> Callable[..., list[Member]]:
-    """Return a function that gives so many members of a swarm, each with a session of his own."""
+    """Return a function that gives members of a swarm, each on the sides asked for, a session each."""
 
-    def make(count: int, swarm: str | None = None) -> list[Member]:
-        made = [Member(connect(), f"{'member' if swarm else 'author'}-{n}") for n in range(count)]
+    def make(count: int, swarm: str | None = None, sides: str = "") -> list[Member]:
+        made = []
+        for n in range(count):
+            each = Member(connect(), f"{'member' if swarm else 'author'}-{n}")
+            while sides and scalar(each.connection, "select hashtext(%s) & 1", [each.author]) != int(
+                sides[n]
+            ):
+                each = Member(each.connection, f"{each.author.rpartition('.')[0]}-")
+            made.append(each)
         for each in made if swarm else []:
             each.join(str(swarm))
         return made
@@ -156,7 +163,7 @@ def test_many_sessions_settle_push_and_read(connect: Any, members: Any, lanes: i
 
 
 def test_whoever_settles_first_merges_what_waits(members: Any) -> None:
-    crew = members(4)
+    crew = members(4, sides="0101")
     tickets = [each.submit(each.own(insert(str(uuid4())))) for each in crew]
     assert status(crew[3].settle(tickets[3])) == "merged"
     assert scalar(crew[0].connection, "select count(*) from kerai.changesets") == 4
@@ -257,7 +264,7 @@ def test_results_that_nobody_came_for_are_removed(members: Any) -> None:
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
 def test_an_open_settlement_holds_others_up_and_loses_nothing(members: Any, connect: Any, end: str) -> None:
-    ann, bob, cleo = members(3)
+    ann, bob, cleo = members(3, sides="000")
     connect().execute("alter function kerai.settle(uuid) set lock_timeout = '100ms'")
     ticket = ann.submit(ann.own(insert(str(uuid4()))))
     waiting = bob.submit(bob.own(insert(str(uuid4()))))
@@ -277,6 +284,47 @@ def test_an_open_settlement_holds_others_up_and_loses_nothing(members: Any, conn
     assert scalar(connect(), "select count(*) from kerai.changesets") == 3
 
 
+@pytest.mark.parametrize("waits", [False, True])
+def test_two_sides_settle_at_the_same_time(members: Any, connect: Any, waits: bool) -> None:
+    """Unless the first has merged what the second one waits for."""
+    ann, bob = members(2, sides="01")
+    connect().execute("alter function kerai.settle(uuid) set lock_timeout = '100ms'")
+    first = ann.submit(ann.own(insert(str(uuid4()))))
+    document = bob.own(insert(str(uuid4())))
+    second = bob.submit(document) if waits else None
+    ann.connection.execute("begin")
+    assert status(ann.settle(first)) == "merged"
+    second = second or bob.submit(document)
+    assert status(bob.settle(second)) == ("KR009" if waits else "merged")
+    assert scalar(connect(), "select count(*) from kerai.changesets") == (0 if waits else 1)
+    ann.connection.execute("commit")
+    assert status(bob.settle(second)) == "merged"
+    assert_fold(connect())
+
+
+def test_a_batch_that_is_not_all_good_is_merged_alone(members: Any) -> None:
+    """While another is being merged at its side."""
+    ann, bob, cleo, dora = members(4, sides="0111")
+    first = ann.submit(ann.own(insert(str(uuid4()))))
+    ann.connection.execute("begin")
+    assert status(ann.settle(first)) == "merged"
+    crew = [bob, cleo, dora]
+    documents = [each.own(insert(str(uuid4()))) for each in crew]
+    documents[1] = cleo.own(update(str(uuid4()), content="of a node that is not there"))
+    tickets = [each.submit(document) for each, document in zip(crew, documents, strict=True)]
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(bob.settle, tickets[0])
+        until_blocked(cleo.connection, bob, ann)
+        ann.connection.execute("commit")
+        assert status(answer.result(timeout=30)) == "merged"
+    assert [status(each.settle(ticket)) for each, ticket in zip(crew, tickets, strict=True)] == [
+        "merged",
+        "KR006",
+        "merged",
+    ]
+    assert_fold(ann.connection)
+
+
 def until_blocked(observer: Connection[Any], waiting: Member, holder: Member) -> None:
     """Wait until one session waits for another's lock."""
     pids = [each.connection.info.backend_pid for each in (waiting, holder)]
@@ -291,7 +339,7 @@ def until_blocked(observer: Connection[Any], waiting: Member, holder: Member) ->
 def test_all_wait_for_the_next_one_and_none_is_left_when_he_fails(
     members: Any, connect: Any, canceled: bool
 ) -> None:
-    crew = members(4)
+    crew = members(4, sides="1111")
     ann, bob, cleo, _ = crew
     observer = connect()
     for each in crew:

@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 from random import Random
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
 from psycopg import Connection
+from tests.merge.crew import Member, launch
 from tests.merge.live import insert, update
 from tests.merge.observe import scalar
 
+from kerai import changeset
 from kerai_client.database import connect as connect_to
 
 READ = """
     select sum(coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0)) from pg_stat_xact_user_tables
-    where schemaname in ('kerai', 'kerai_private') and relname in ('nodes', 'moves', 'changesets', 'edges')"""
+    where schemaname in ('kerai', 'kerai_private') and relname in (
+        'nodes', 'moves', 'changesets', 'edges', 'agents', 'swarm_members', 'authors', 'lanes')"""
 
 
 @pytest.fixture
@@ -55,3 +58,28 @@ def test_a_push_reads_by_index_what_it_names(connection: Connection[Any]) -> Non
             read.append(scalar(connection, READ))
     # The counters go on from one transaction to the next.
     assert read[-1] - read[-2] < 500, read
+
+
+@pytest.mark.parametrize("lanes", [None, 2])
+def test_a_batch_reads_by_index_what_it_names(connection: Connection[Any], lanes: int | None) -> None:
+    task, swarm = launch(connection, lanes)
+    crew = [Member(connection, f"member-{n}") for n in range(100)]
+    for each in crew:
+        each.join(swarm)
+    connection.execute("analyze")  # plans are made for this many agents
+    read = []
+    for start, stop in ((0, 2), (2, 4), (4, 50), (50, 98), (98, 100)):
+        tickets = []
+        for each in crew[start:stop]:
+            top = str(UUID(int=Random(each.author).getrandbits(128)))
+            changes = [insert(top), *(insert(str(uuid4()), top) for _ in range(8)), update(top, content="c")]
+            if lanes:
+                tickets.append(each.submit(each.draft(swarm, *changes, seen={}, task=task)))
+            else:
+                tickets.append(each.submit(changeset.build(each.author, 1, 1, changes, base={}, task=task)))
+        with connection.transaction():
+            assert each.settle(tickets[-1])["status"] == "merged"
+            read.append(scalar(connection, READ))
+    assert scalar(connection, "select count(*) from kerai.nodes") == 100 * 9
+    assert scalar(connection, "select count(distinct received_at) from kerai.changesets") == 5
+    assert read[-1] - read[-2] < 60, read

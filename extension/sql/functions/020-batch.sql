@@ -103,23 +103,16 @@ create or replace function kerai_private.receive_checked(
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-    -- A batch is merged in several steps when not all of it is good, and only one step locks rows in the order that all
-    -- keep.
-    alone constant boolean := cardinality(items) > 1 or exists (
-        select from unnest(items) as i
-        where judge and i.guard is not null or kerai_private.reshapes(i.ops));
 begin
-    if alone then
-        return query select * from kerai_private.receive_each(items, judge, decisive, alone => true);
-        return;
+    if not exists (select from unnest(items) as i where judge and i.guard is not null or kerai_private.reshapes(i.ops)) then
+        begin
+            return query select * from kerai_private.receive_each(items, judge, decisive, alone => false);
+            return;
+        exception when sqlstate 'KR000' then
+            null;  -- See kerai_private.receive.
+        end;
     end if;
-    begin
-        return query select * from kerai_private.receive_each(items, judge, decisive, alone => false);
-    exception when sqlstate 'KR000' then
-        -- See kerai_private.receive.
-        return query select * from kerai_private.receive_each(items, judge, decisive, alone => true);
-    end;
+    return query select * from kerai_private.receive_each(items, judge, decisive, alone => true);
 end
 $$;
 
@@ -151,6 +144,11 @@ begin
             run := kerai_private.seal(run);
             ops := kerai_private.unpack_operations(run);
             good := kerai_private.count_good(run, ops, judge);
+        end if;
+
+        -- Only one step locks rows in the order that all keep.
+        if not alone and good < given and given > 1 then
+            raise exception using errcode = 'KR000', message = 'a batch that is not merged in one step';
         end if;
 
         if good > 0 then
@@ -219,7 +217,7 @@ begin
     from (
         select distinct on (u.author) u.author, u.public_key from unnest(items) as u
         where u.public_key is not null
-            and not exists (select from kerai_private.authors as a where a.author = u.author)
+            and not exists (select from kerai_private.authors as a where a.author = u.author offset 0)
         order by u.author
     ) as i;
     return items;
@@ -250,7 +248,8 @@ end
 $$;
 
 -- How many of the changesets of a run, from its first on, can be merged as they are. What stops the run is not
--- necessarily wrong: it is then looked at alone, and named exactly.
+-- necessarily wrong: it is then looked at alone, and named exactly. OFFSET 0: each is looked up by index, whatever the
+-- planner believes about the size of a table.
 create or replace function kerai_private.count_good(
     run kerai_private.checked[], ops kerai_private.operation[], judge boolean
 ) returns int
@@ -272,19 +271,21 @@ begin
         from unnest(run) with ordinality as u (
             id, author, first_seq, last_seq, first_lamport, last_lamport, prev, base, guard, task, message, ops, document,
             signature, public_key, swarm, member, member_signature, member_key, draft_id, c)
-        inner join kerai_private.authors as a on a.author = u.author
+        cross join lateral (select a.* from kerai_private.authors as a where a.author = u.author offset 0) as a
     ),
 
     chain as (
         select i.c, i.first_lamport, coalesce(lag(i.last_lamport) over w, i.head_lamport) as own_lamport,
             i.first_seq = 1 + coalesce(lag(i.last_seq) over w, i.head_seq)
             and i.prev is not distinct from coalesce(lag(i.id) over w, i.head_id)
-            and not exists (select from kerai.changesets as k where k.id = i.id)
+            and not exists (select from kerai.changesets as k where k.id = i.id offset 0)
             and not kerai_private.is_frozen(i.author)
             and (horizon is null or not exists (select from kerai.vector_missing(i.base, horizon)))
             and (i.draft_id is null or row_number() over d = 1
                 and not exists (
-                    select from kerai.changesets as k where k.draft_id = i.draft_id and k.author = i.author))
+                    select from kerai.changesets as k
+                    where k.draft_id = i.draft_id and k.author = i.author
+                    offset 0))
             as follows
         from item as i
         window w as (partition by i.author order by i.c), d as (partition by i.draft_id, i.author order by i.c)
@@ -302,7 +303,9 @@ begin
             max(case when b.c is not null then b.last_lamport when s.seq = a.seq then a.lamport
                 else kerai_private.lamport_of(s.author, s.seq) end) as lamport
         from seen as s
-        left join kerai_private.authors as a on a.author = s.author
+        left join lateral (
+            select a.seq, a.lamport from kerai_private.authors as a where a.author = s.author offset 0
+        ) as a on true
         left join item as b on b.author = s.author and b.last_seq = s.seq and b.c < s.c
         group by s.c
     )
@@ -330,7 +333,9 @@ begin
             or x.created_seq <= coalesce((i.base ->> substr(x.created_stamp, 18))::bigint, 0) as seen
         from named as e
         inner join item as i on i.c = e.c
-        left join kerai.nodes as x on x.id = e.node
+        left join lateral (
+            select n.created_stamp, n.created_seq from kerai.nodes as n where n.id = e.node offset 0
+        ) as x on true
     ),
 
     -- Nodes that the run itself brings.
@@ -355,8 +360,8 @@ begin
     if exists (select from kerai.tasks as t where t.id in (select r.task from unnest(run) as r) and t.scope_node_id is not null) then
         select min(o.c) into moved
         from unnest(ops) as o
-        left join kerai.nodes as x on x.id = o.node
-        where o.op = 'node_move' or o.op = 'node_insert' and x.id is not null;
+        where o.op = 'node_move'
+            or o.op = 'node_insert' and exists (select from kerai.nodes as n where n.id = o.node offset 0);
 
         unsure := array(
             select distinct o.c
@@ -372,21 +377,21 @@ begin
     begin
         for item in
             with bound as materialized (
-                select u.task, a as agent, u.c,
-                    row_number() over (partition by u.task, a.id order by u.c) > 1
+                select u.task, a.agent, u.c,
+                    row_number() over (partition by u.task, (a.agent).id order by u.c) > 1
                     or (u.c > moved or u.c = any(unsure)) and t.scope_node_id is not null as again
                 from (
                     select row_number() over () as c, r.task, coalesce(r.member, r.author) as author
                     from unnest(run) as r
                 ) as u
-                inner join kerai.agents as a on a.author = u.author
+                cross join lateral (select g as agent from kerai.agents as g where g.author = u.author offset 0) as a
                 left join kerai.tasks as t on t.id = u.task
                 where u.task is not null and u.c <= good and not coalesce(
                     t.status in ('pending', 'running')
                     and num_nonnulls(t.scope_node_id, t.budget_ops, t.budget_nkoi, t.budget_seconds) = 0
                     and not exists (
                         select from kerai.swarms as s
-                        inner join kerai.swarm_members as m on m.swarm_id = s.id and m.agent_id = a.id
+                        inner join kerai.swarm_members as m on m.swarm_id = s.id and m.agent_id = (a.agent).id
                         where s.task_id = t.id and s.status = 'stopped'), false)
             )
 
@@ -425,12 +430,21 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
+    wrote text;
     ticket uuid;
 begin
-    perform kerai_private.require_size(changeset);
-    insert into kerai_private.submissions as s (author, document, signature, public_key)
-    values (kerai_private.author_in(changeset), changeset, signature, public_key)
+    begin
+        wrote := changeset ->> 'author';
+    exception when data_exception or statement_too_complex or program_limit_exceeded then
+        null;  -- Refused when it is settled.
+    end;
+    insert into kerai_private.submissions as s (author, side, document, signature, public_key)
+    select wrote, hashtext(coalesce(wrote, '')) & 1, changeset, signature, public_key
+    where octet_length(changeset::text) <= (select t.value from kerai.settings as t where t.name = 'max_changeset_bytes')
     returning s.ticket into ticket;
+    if not found then
+        perform kerai_private.require_size(changeset);
+    end if;
     return ticket;
 end
 $$;
@@ -438,68 +452,62 @@ $$;
 comment on function kerai.submit(json, bytea, bytea) is
 'Stores a signed changeset, or the draft of a grouped swarm''s member, to be merged together with others, and returns a ticket. Commit, then ask kerai.settle(ticket) for the result. Nothing but its size is looked at before that.';
 
--- Who says that he wrote it; NULL when it does not say.
-create or replace function kerai_private.author_in(document json) returns text
-language plpgsql immutable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-    return document ->> 'author';
-exception when data_exception or statement_too_complex or program_limit_exceeded then
-    return null;
-end
-$$;
-
 create or replace function kerai.settle(ticket uuid) returns kerai.push_result
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set jit = off
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
-set random_page_cost = 1.1
 set lock_timeout = '30s'
 as $$
 #variable_conflict use_variable
 declare
-    known record;
+    waiting record;
+    waits boolean;
     result kerai_private.outcome;
     -- A session's first time takes long, since it has no plans yet: it lets others go first.
     patience int := case when current_setting('kerai.practised', true) = 'yes' then 0 else 5 end;
-    turn bigint;
+    free bigint;
     asked_at timestamptz;
 begin
-    perform kerai_private.require_read_committed();
+    if current_setting('transaction_isolation') <> 'read committed' then
+        perform kerai_private.require_read_committed();
+    end if;
     loop
-        select (select s.outcome from kerai_private.settled as s where s.ticket = ticket) as outcome,
-            exists (select from kerai_private.submissions as s where s.ticket = ticket) as waits,
-            (select min(t.turn) from kerai_private.settling_turns as t) as turn
-        into known;
-        exit when not known.waits;
+        select s.side, (select min(t.turn) from kerai_private.settling_turns as t where t.side = s.side) as turn
+        into waiting
+        from kerai_private.submissions as s
+        where s.ticket = ticket;
+        waits := found;
 
-        turn := null;
-        if patience = 0 then
-            select t.turn into turn from kerai_private.settling_turns as t
-            where t.turn <= known.turn + 1
+        free := null;
+        if waits and patience = 0 then
+            select t.turn into free from kerai_private.settling_turns as t
+            where t.side = waiting.side and t.turn <= waiting.turn + 1
             order by t.turn
             limit 1
             for update skip locked;
         end if;
-        if turn is not null then
-            perform kerai_private.settle_in_turn(ticket, turn);
+        if free is not null then
+            perform kerai_private.settle_in_turn(ticket, waiting.side, free);
             perform set_config('kerai.practised', 'yes', false);
-            continue;
+        elsif waits then
+            asked_at := clock_timestamp();
+            perform kerai_private.wait_for_turn(waiting.side, waiting.turn + 1);
+            -- Nobody had the next turn, or this one either.
+            if clock_timestamp() < asked_at + interval '1 millisecond' then
+                perform kerai_private.wait_for_turn(waiting.side, waiting.turn);
+            end if;
+            if clock_timestamp() < asked_at + interval '1 millisecond' then
+                perform pg_sleep(0.002);
+                patience := greatest(patience - 1, 0);
+            end if;
         end if;
 
-        asked_at := clock_timestamp();
-        perform kerai_private.wait_for_turn(known.turn + 1);
-        -- Nobody has it locked: he who has just got the right is about to, or it is free.
-        if clock_timestamp() < asked_at + interval '1 millisecond' then
-            perform pg_sleep(0.002);
-            patience := greatest(patience - 1, 0);
-        end if;
+        select (s.outcome).* into result from kerai_private.settled as s where s.ticket = ticket;
+        exit when found or not waits;
     end loop;
 
-    result := known.outcome;
     if result.n is null then
         perform kerai_private.refuse('KR006', 'no such ticket', format('ticket: %s', coalesce(ticket::text, 'null')),
             'A result is kept for ten minutes. Submit the changeset again: it is a duplicate when it was merged.');
@@ -509,9 +517,6 @@ begin
         perform kerai_private.refuse(result.code, result.message, result.detail, result.hint);
     end if;
     return (result.changeset_id, result.status, result.applied, result.first_seq, result.last_seq);
-exception when lock_not_available or deadlock_detected then
-    perform kerai_private.refuse('KR009', 'other pushes are in the way', sqlerrm,
-        'Nothing was merged. Settle the same ticket again in a second.');
 end
 $$;
 
@@ -542,75 +547,102 @@ $$;
 comment on function kerai.withdraw(uuid) is
 'Takes back what your agent has submitted and what is not settled, and returns how many changesets that were. After a crash or a refusal something may still wait and be merged by somebody''s settle: withdraw before the agent signs its next changeset, and ask kerai.next_changeset after that.';
 
-create or replace function kerai_private.lock_turn(turn bigint, alone boolean) returns void
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-    case turn % 3
-    when 0 then
-        if alone then
-            lock table kerai_private.settling_0 in exclusive mode;
-        else
-            lock table kerai_private.settling_0 in row share mode;
-        end if;
-    when 1 then
-        if alone then
-            lock table kerai_private.settling_1 in exclusive mode;
-        else
-            lock table kerai_private.settling_1 in row share mode;
-        end if;
-    else
-        if alone then
-            lock table kerai_private.settling_2 in exclusive mode;
-        else
-            lock table kerai_private.settling_2 in row share mode;
-        end if;
-    end case;
-end
-$$;
-
 -- Waits until nobody has the turn.
-create or replace function kerai_private.wait_for_turn(turn bigint) returns void
+create or replace function kerai_private.wait_for_turn(side int, turn bigint) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform kerai_private.lock_turn(turn, alone => false);
+    case side * 3 + turn % 3
+    when 0 then
+        lock table kerai_private.settling_0 in row share mode;
+    when 1 then
+        lock table kerai_private.settling_1 in row share mode;
+    when 2 then
+        lock table kerai_private.settling_2 in row share mode;
+    when 3 then
+        lock table kerai_private.settling_3 in row share mode;
+    when 4 then
+        lock table kerai_private.settling_4 in row share mode;
+    else
+        lock table kerai_private.settling_5 in row share mode;
+    end case;
     -- The lock is needed no more: undoing it is what gives it free.
     raise exception using errcode = 'KR000';
-exception when sqlstate 'KR000' then
-    null;
+exception
+    when sqlstate 'KR000' then
+        null;
+    when lock_not_available or deadlock_detected then
+        perform kerai_private.refuse_to_wait(sqlerrm);
 end
 $$;
 
--- Merges what waits, when the turns before this one are over. When the ticket's own is refused nothing else may be
--- merged, since raising that undoes everything: so it comes first, after what it may depend on.
-create or replace function kerai_private.settle_in_turn(ticket uuid, turn bigint) returns void
+-- Begins a turn whose row is locked: locks its table, and gives the side's next turns their numbers.
+create or replace function kerai_private.begin_turn(side int, turn bigint) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
-declare
-    taken record;
 begin
-    perform kerai_private.lock_turn(turn, alone => true);
+    execute format('lock table kerai_private.settling_%s in exclusive mode', side * 3 + turn % 3);
     loop
         -- A turn before this one that nobody has, since he who had it failed, is skipped.
-        perform from kerai_private.settling_turns as t where t.turn < turn for update skip locked;
-        exit when found or not exists (select from kerai_private.settling_turns as t where t.turn < turn);
-        perform kerai_private.wait_for_turn(turn - 1);
+        perform from kerai_private.settling_turns as t where t.side = side and t.turn < turn for update skip locked;
+        exit when found or not exists (
+            select from kerai_private.settling_turns as t where t.side = side and t.turn < turn);
+        perform kerai_private.wait_for_turn(side, turn - 1);
     end loop;
-    update kerai_private.settling_turns as t set turn = t.turn + 3 where t.turn <= turn;
+    update kerai_private.settling_turns as t set turn = t.turn + 3 where t.side = side and t.turn <= turn;
+end
+$$;
+
+-- Merges what waits, when the turns of this side before this one are over; what waits on the other side too, when
+-- nobody settles there. When the ticket's own is refused nothing else may be merged, since raising that undoes
+-- everything: so it comes first, after what it may depend on.
+create or replace function kerai_private.settle_in_turn(ticket uuid, side int, turn bigint) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set random_page_cost = 1.1
+as $$
+#variable_conflict use_variable
+declare
+    free record;
+    sides int[] := array[side];
+    taken record;
+begin
+    perform kerai_private.begin_turn(side, turn);
+    if exists (select from kerai_private.submissions as s where s.side = 1 - side order by s.ticket limit 1) then
+        select t.side, t.turn into free
+        from kerai_private.settling_turns as t
+        where t.side = 1 - side
+            and t.turn = (select min(f.turn) from kerai_private.settling_turns as f where f.side = 1 - side)
+        for update skip locked;
+        if found then
+            perform kerai_private.begin_turn(free.side, free.turn);
+            sides := sides || free.side;
+        end if;
+    end if;
 
     perform kerai_private.renew_plans();
     -- His own may have been settled at the turn before, or withdrawn: the others wait for this turn all the same.
-    taken := kerai_private.take_waiting(ticket);
+    taken := kerai_private.take_waiting(ticket, sides);
     insert into kerai_private.settled (ticket, outcome)
     select taken.tickets[o.n], o
     from kerai_private.receive_all(taken.given, judge => true, decisive => taken.own) as o;
     -- What nobody came for.
     delete from kerai_private.settled as s where s.settled_at < now() - interval '10 minutes';
+exception when lock_not_available or deadlock_detected then
+    perform kerai_private.refuse_to_wait(sqlerrm);
+end
+$$;
+
+create or replace function kerai_private.refuse_to_wait(problem text) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform kerai_private.refuse('KR009', 'other pushes are in the way', problem,
+        'Nothing was merged. Settle the same ticket again in a second.');
 end
 $$;
 
@@ -618,7 +650,7 @@ $$;
 -- has submitted. The settings: what comes and goes this fast leaves more dead rows than live ones, and only the index
 -- passes over them.
 create or replace function kerai_private.take_waiting(
-    ticket uuid, out tickets uuid[], out given kerai_private.incoming[], out own int
+    ticket uuid, sides int[], out tickets uuid[], out given kerai_private.incoming[], out own int
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -632,19 +664,20 @@ declare
     most_bytes constant bigint := kerai_private.setting('max_page_bytes');
     mine record;
 begin
-    select s.arrival, s.author into mine from kerai_private.submissions as s where s.ticket = ticket;
+    select s.author into mine from kerai_private.submissions as s where s.ticket = ticket;
 
     with waiting as materialized (
-        select s.ticket, s.arrival, octet_length(s.document::text) as size,
-            s.ticket = ticket or coalesce(s.arrival < mine.arrival and s.author = mine.author, false) as is_own
+        select s.ticket, octet_length(s.document::text) as size,
+            s.ticket = ticket or coalesce(s.ticket < ticket and s.author = mine.author, false) as is_own
         from kerai_private.submissions as s
-        order by s.arrival
+        where s.side = any(sides)
+        order by s.ticket
     ),
 
     chosen as (
         select w.ticket, w.is_own
         from (
-            select u.*, sum(u.size) over (order by u.is_own desc, u.arrival) as running from waiting as u
+            select u.*, sum(u.size) over (order by u.is_own desc, u.ticket) as running from waiting as u
         ) as w
         -- All of one's own: one that is left out would be a gap in the sequence.
         where w.is_own or w.running <= most_bytes
@@ -657,8 +690,8 @@ begin
         returning s.*, c.is_own
     )
 
-    select array_agg(g.ticket order by g.is_own desc, g.arrival),
-        array_agg(row(g.document, g.signature, g.public_key)::kerai_private.incoming order by g.is_own desc, g.arrival),
+    select array_agg(g.ticket order by g.is_own desc, g.ticket),
+        array_agg(row(g.document, g.signature, g.public_key)::kerai_private.incoming order by g.is_own desc, g.ticket),
         count(*) filter (where g.is_own)
     into tickets, given, own
     from gone as g;

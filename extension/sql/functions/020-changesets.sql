@@ -551,7 +551,7 @@ begin
             or a.public_key is null and right(s.author, 16) = left(encode(sha256(s.public_key), 'hex'), 16) order by s.n)
     into keys, fits
     from unnest(authors, public_keys) with ordinality as s (author, public_key, n)
-    left join kerai_private.authors as a on a.author = s.author;
+    left join lateral (select k.public_key from kerai_private.authors as k where k.author = s.author offset 0) as a on true;
 
     select v.n into bad
     from rows from (

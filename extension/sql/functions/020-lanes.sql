@@ -60,13 +60,20 @@ begin
         from (
             select row_number() over () as n, u.author, u.swarm, u.member, u.draft_id from unnest(items) as u
         ) as i
-        left join kerai.agents as a on a.author = i.member
-        left join kerai.swarm_members as m on m.agent_id = a.id and m.swarm_id = i.swarm
-        left join kerai.swarms as s on s.id = m.swarm_id and s.status <> 'stopped'
-        left join kerai_private.lanes as l on l.swarm_id = s.id
-            and l.lane = 1 + (hashtextextended(i.member, 0) & 2147483647) % s.lanes
-            and i.author is null
-            and not exists (select from kerai.changesets as c where c.draft_id = i.draft_id)
+        -- OFFSET 0: see kerai_private.count_good.
+        left join lateral (select g.id from kerai.agents as g where g.author = i.member offset 0) as a on true
+        left join lateral (
+            select m.swarm_id from kerai.swarm_members as m where m.agent_id = a.id and m.swarm_id = i.swarm offset 0
+        ) as m on true
+        left join lateral (
+            select w.id, w.lanes from kerai.swarms as w where w.id = m.swarm_id and w.status <> 'stopped' offset 0
+        ) as s on true
+        left join lateral (
+            select k.author from kerai_private.lanes as k
+            where k.swarm_id = s.id and k.lane = 1 + (hashtextextended(i.member, 0) & 2147483647) % s.lanes
+            offset 0
+        ) as l on i.author is null
+            and not exists (select from kerai.changesets as c where c.draft_id = i.draft_id offset 0)
         order by i.n);
 end
 $$;
@@ -99,7 +106,7 @@ begin
             else kerai_private.lamport_of(a.author, e.value::bigint) end) as lamport
         from (select row_number() over () as n, u.id, u.base from unnest(run) as u) as r
         cross join lateral jsonb_each_text(r.base) as e
-        inner join kerai_private.authors as a on a.author = e.key
+        cross join lateral (select k.* from kerai_private.authors as k where k.author = e.key offset 0) as a
         where r.id is null
         group by r.n
     ),

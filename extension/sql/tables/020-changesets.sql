@@ -275,10 +275,14 @@ create type kerai_private.outcome as (
 
 -- What was submitted and waits to be settled, and what became of it. A crash empties both: whoever holds a ticket
 -- submits again, and what had been merged is a duplicate.
+create unlogged sequence kerai_private.arrivals;
+
 create unlogged table kerai_private.submissions (
-    ticket uuid primary key default gen_random_uuid(),
-    arrival bigint not null unique generated always as identity,
+    -- In order of arrival, and not to be guessed.
+    ticket uuid primary key default (lpad(to_hex(nextval('kerai_private.arrivals')), 16, '0')
+        || right(replace(gen_random_uuid()::text, '-', ''), 16))::uuid,
     author text collate "C",
+    side int not null,
     document json not null,
     signature bytea,
     public_key bytea
@@ -294,15 +298,20 @@ create unlogged table kerai_private.settled (
 
 create index settled_at on kerai_private.settled (settled_at);
 
--- Whose turn it is to settle: the locks of a row and of its table are the right to one turn, and who has them has the
--- table locked until his turn is over, so that all that wait for it wake at once. The lowest turn is the one that runs;
--- whoever comes first meanwhile takes the next and waits for that one; all others wait for the next, which will merge
--- what is theirs. Those who wait for a turn are gone before its row and table come round again.
-create table kerai_private.settling_turns (turn bigint not null);
-insert into kerai_private.settling_turns values (0), (1), (2);
+-- Whose turn it is to settle, on each of two sides between which the authors are divided, so that two may merge at the
+-- same time: the locks of a row and of its table are the right to one turn, and who has them has the table locked until
+-- his turn is over, so that all that wait for it wake at once. The lowest turn of a side is the one that runs; whoever
+-- comes first meanwhile takes the next and waits for that one; all others wait for the next, which will merge what is
+-- theirs. Those who wait for a turn are gone before its row and table come round again.
+create table kerai_private.settling_turns (side int not null, turn bigint not null);
+insert into kerai_private.settling_turns
+select s.side, t.turn from generate_series(0, 1) as s (side) cross join generate_series(0, 2) as t (turn);
 create table kerai_private.settling_0 ();
 create table kerai_private.settling_1 ();
 create table kerai_private.settling_2 ();
+create table kerai_private.settling_3 ();
+create table kerai_private.settling_4 ();
+create table kerai_private.settling_5 ();
 
 select pg_extension_config_dump('kerai.changesets', '');
 select pg_extension_config_dump(pg_get_serial_sequence('kerai.changesets', 'arrival')::regclass, '');
