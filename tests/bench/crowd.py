@@ -8,8 +8,8 @@ in a table, as text, from which every push takes its own: all that this adds for
 index. An agent pushes with kerai.submit and, in another transaction, kerai.settle; alone and in large
 changesets with kerai.push_ops, which is faster for one. New sessions first push a few changesets, so that
 plans and interpreter are warm, and wait for each other; the time is from their common start to the last
-commit. Each agent pushes 80 times, since a session pays once for its first merge: with 20 that would be a third
-of the time. All take turns; medians.
+commit. Each agent pushes 80 times, since a session pays once for its first merge: with 20 that would be
+a third of the time. All take turns; medians.
 """
 
 from __future__ import annotations
