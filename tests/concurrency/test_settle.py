@@ -499,6 +499,7 @@ def test_kill_9_while_many_settle(own_server: PrivateServer) -> None:
             assert status(each.send(write(each, insert(str(uuid4()))))) == "merged"
         assert set(answers) <= {"merged", "duplicate"}
         answered_count = sum(len(answered) for answered, _ in results)
-        assert answered_count >= 20
+        # Each may have been killed after an answer: that one is tried again.
+        assert answered_count >= 20 - len(crew)
         assert scalar(connection, "select count(*) from kerai.changesets") == answered_count + 2 * len(crew)
         assert_written(connection)

@@ -20,6 +20,7 @@ from kerai import changeset
 KEY_FOLDER = "kerai"
 
 NOWHERE = -1  # what is above a root
+HERE = -2
 
 Node = TypeVar("Node", bound=Hashable)
 
@@ -314,18 +315,18 @@ def void_moves(
     flags = []
     targets = (number.get(parent, NOWHERE) if parent is not None else NOWHERE for parent in parents)
     for moved, target in zip(map(number.__getitem__, nodes), targets, strict=True):
+        home, above[moved] = above[moved], HERE  # so that the way up ends at the moved node too
         ancestor = target
         if in_ring == NOWHERE:
-            while ancestor >= 0 and ancestor != moved:
+            while ancestor >= 0:
                 ancestor = above[ancestor]
         else:
             passed: set[int] = set()
-            while ancestor >= 0 and ancestor != moved and ancestor not in passed:
+            while ancestor >= 0 and ancestor not in passed:
                 passed.add(ancestor)
                 ancestor = above[ancestor]
-        void = ancestor == moved
-        if not void:
-            above[moved] = target
+        void = ancestor == HERE
+        above[moved] = home if void else target
         flags.append(void)
     return flags
 
