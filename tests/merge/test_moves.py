@@ -73,6 +73,14 @@ def test_a_late_move_frees_one_that_was_void(instance: Instance) -> None:
     assert_ends(instance, story, {A: B, B: None}, voids=2)
 
 
+def test_a_late_move_closes_a_cycle_before_a_long_tail_elsewhere(instance: Instance) -> None:
+    leaves = [str(UUID(int=n)) for n in range(100, 140)]
+    story = start(3, insert(A), insert(B), insert(C), *(insert(leaf, C) for leaf in leaves))
+    story.do(1, move(A, B), seeing=[0])
+    story.do(2, *(move(leaf, None) for leaf in leaves), move(B, A), seeing=[0])
+    assert_ends(instance, story, {A: B, B: None, leaves[0]: None}, voids=1)
+
+
 def test_a_move_to_itself_and_below_itself(instance: Instance) -> None:
     story = start(2, insert(A), insert(B, A))
     story.do(1, move(A, A), move(A, B), move(B, B), seeing=[0])

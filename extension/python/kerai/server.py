@@ -132,7 +132,7 @@ def judge_moves(
     flags: str,
     *,
     look_up: Callable[[str], tuple[bytes, bytes, bytes, bytes, bytes, bytes, str]],
-    moves_of: Callable[[str], tuple[str, bytes, bytes, str]],
+    moves_of: Callable[[str, int], tuple[str, bytes, bytes, str]],
 ) -> tuple[list[str], list[str]]:
     """Say which moves of the tail become void, or are void no longer, now that some of them are new.
 
@@ -152,7 +152,8 @@ def judge_moves(
         root); those that now stand where the tail has put them, and the parent of each before the tail; and
         all moves of the tail of these.
     :param moves_of: gives the tail's moves of these nodes in the order of their stamps: the stamps, one a
-        line, and the moves; the flag is ``v`` when it was judged to be void before.
+        line, and the moves; the flag is ``v`` when it was judged to be void before. The number: how many
+        moves of the tail are worth reading to find these, 0 when they are better looked up by node.
     :returns: the moved nodes that lie on a cycle, in hex, and the stamps of the moves that are judged
         otherwise.
     """
@@ -199,7 +200,9 @@ def judge_moves(
     cyclic = cyclic_nodes(graph, [node for node in _cut(fresh) if node in graph])
     if not cyclic:
         return [], []
-    stamps, moved, targets, kinds = moves_of(_hex(cyclic))
+    # Where most of what moved lies on cycles the tail is read as it lies, unless much of it is elsewhere.
+    most = 2 * sum(map(len, edges.values())) if 2 * len(cyclic) > len(edges) else 0
+    stamps, moved, targets, kinds = moves_of(_hex(cyclic), most)
     voids = void_moves(
         cyclic,
         [parent_of[node] for node in cyclic],

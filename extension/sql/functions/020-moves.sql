@@ -68,25 +68,33 @@ if "look_up" not in SD:
                 offset 0
             ) as m
         ) as m""", ["text", "text"])
-    SD["moves"] = plpy.prepare("""
-        select string_agg(m.stamp, E'\n') as stamps, string_agg(uuid_send(m.node_id), '') as moved,
-            string_agg(uuid_send(coalesce(m.parent_id, m.node_id)), '') as targets,
-            string_agg(case when m.void then 'v' when m.parent_id is null then 'r' else '-' end, '') as flags
-        from (
-            select m.*
-            from unnest(('{' || $1 || '}')::uuid[]) as u (id)
-            cross join lateral (
-                select t.* from kerai_private.moves as t where t.node_id = u.id and t.stamp >= $2 offset 0
-            ) as m
-            order by m.stamp
+    moves = """
+        select count(*) as found, string_agg(m.stamp, E'\\n') filter (where m.counts) as stamps,
+            string_agg(uuid_send(m.node_id), '') filter (where m.counts) as moved,
+            string_agg(uuid_send(coalesce(m.parent_id, m.node_id)), '') filter (where m.counts) as targets,
+            string_agg(case when m.void then 'v' when m.parent_id is null then 'r' else '-' end, '')
+                filter (where m.counts) as flags
+        from (%s order by m.stamp) as m"""
+    SD["moves"] = plpy.prepare(moves % """
+        select m.*, true as counts
+        from unnest(('{' || $1 || '}')::uuid[]) as u (id)
+        cross join lateral (
+            select t.* from kerai_private.moves as t where t.node_id = u.id and t.stamp >= $2 offset 0
         ) as m""", ["text", "text"])
+    SD["tail"] = plpy.prepare(moves % """
+        select m.*, m.node_id in (select u.id from unnest(('{' || $1 || '}')::uuid[]) as u (id)) as counts
+        from (
+            select t.* from kerai_private.moves as t where t.stamp >= $2 order by t.stamp limit $3
+        ) as m""", ["text", "text", "int"])
 
 def look_up(nodes):
     row = plpy.execute(SD["look_up"], [nodes, since])[0]
     return (row["nodes"], row["parents"], row["displaced"], row["origins"], row["moved_nodes"], row["targets"], row["flags"])
 
-def moves_of(nodes):
-    row = plpy.execute(SD["moves"], [nodes, since])[0]
+def moves_of(nodes, most):
+    row = plpy.execute(SD["tail"], [nodes, since, most + 1])[0] if most else None
+    if row is None or row["found"] > most:
+        row = plpy.execute(SD["moves"], [nodes, since])[0]
     return row["stamps"], row["moved"], row["targets"], row["flags"]
 
 return GD["kerai @version@"].server.judge_moves(fresh, nodes, parents, flags, look_up=look_up, moves_of=moves_of)

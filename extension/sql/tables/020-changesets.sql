@@ -75,27 +75,28 @@ $$;
 
 -- A register's stamp is NULL while it still holds what the insert gave it: then created_stamp counts. Where the insert
 -- had put a node is kept in created_parent_id and created_position once it is moved.
+-- What moves and pushes look up comes first: a row is taken apart from the left.
 create table kerai.nodes (
     id uuid primary key,
     parent_id uuid,
-    position text collate "C" not null,
-    kind text not null,
-    name text,
-    language text,
-    content text,
-    path kerai_private.path not null,
-    metadata jsonb not null default '{}',
+    created_parent_id uuid,
+    created_seq bigint not null,
     deleted boolean not null default false,
     created_stamp text collate "C" not null,
-    created_seq bigint not null,
     placed_stamp text collate "C",
+    path kerai_private.path not null,
+    name text,
+    position text collate "C" not null,
+    kind text not null,
+    language text,
+    content text,
+    metadata jsonb not null default '{}',
     kind_stamp text collate "C",
     name_stamp text collate "C",
     language_stamp text collate "C",
     content_stamp text collate "C",
     metadata_stamps jsonb,
     deleted_stamp text collate "C",
-    created_parent_id uuid,
     created_position text collate "C"
 ) with (fillfactor = 90);
 
