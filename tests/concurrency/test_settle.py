@@ -44,7 +44,7 @@ def members(connect: Any) -> Callable[..., list[Member]]:
         made = []
         for n in range(count):
             each = Member(connect(), f"{'member' if swarm else 'author'}-{n}")
-            while sides and scalar(each.connection, "select hashtext(%s) & 1", [each.author]) != int(
+            while sides and scalar(each.connection, "select kerai_private.side_of(%s)", [each.author]) != int(
                 sides[n]
             ):
                 each = Member(each.connection, f"{each.author.rpartition('.')[0]}-")

@@ -103,8 +103,14 @@ create or replace function kerai_private.receive_checked(
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    -- What is more than one step from the start would only be begun twice.
+    one_step constant boolean := cardinality(items) = 1 or not kerai_private.is_partial() and (
+        select sum(jsonb_array_length(i.ops)) from unnest(items) as i) <= kerai_private.most_at_once();
 begin
-    if not exists (select from unnest(items) as i where judge and i.guard is not null or kerai_private.reshapes(i.ops)) then
+    if one_step and not exists (
+        select from unnest(items) as i where judge and i.guard is not null or kerai_private.reshapes(i.ops)
+    ) then
         begin
             return query select * from kerai_private.receive_each(items, judge, decisive, alone => false);
             return;
@@ -433,24 +439,26 @@ declare
     wrote text;
     ticket uuid;
 begin
+    perform kerai_private.require_size(changeset);
     begin
         wrote := changeset ->> 'author';
     exception when data_exception or statement_too_complex or program_limit_exceeded then
         null;  -- Refused when it is settled.
     end;
-    insert into kerai_private.submissions as s (author, side, document, signature, public_key)
-    select wrote, hashtext(coalesce(wrote, '')) & 1, changeset, signature, public_key
-    where octet_length(changeset::text) <= (select t.value from kerai.settings as t where t.name = 'max_changeset_bytes')
+    insert into kerai_private.submissions as s (author, document, signature, public_key)
+    values (wrote, changeset, signature, public_key)
     returning s.ticket into ticket;
-    if not found then
-        perform kerai_private.require_size(changeset);
-    end if;
     return ticket;
 end
 $$;
 
 comment on function kerai.submit(json, bytea, bytea) is
 'Stores a signed changeset, or the draft of a grouped swarm''s member, to be merged together with others, and returns a ticket. Commit, then ask kerai.settle(ticket) for the result. Nothing but its size is looked at before that.';
+
+-- On which of the two sides an author's changesets are settled: his own stay in order. Inlined.
+create or replace function kerai_private.side_of(author text) returns int
+language sql immutable parallel safe
+return hashtext(coalesce(author, '')) & 1;
 
 create or replace function kerai.settle(ticket uuid) returns kerai.push_result
 language plpgsql volatile security definer
@@ -470,14 +478,13 @@ declare
     free bigint;
     asked_at timestamptz;
 begin
-    if current_setting('transaction_isolation') <> 'read committed' then
-        perform kerai_private.require_read_committed();
-    end if;
+    perform kerai_private.require_read_committed();
     loop
-        select s.side, (select min(t.turn) from kerai_private.settling_turns as t where t.side = s.side) as turn
+        select m.side, (select min(t.turn) from kerai_private.settling_turns as t where t.side = m.side) as turn
         into waiting
-        from kerai_private.submissions as s
-        where s.ticket = ticket;
+        from (
+            select kerai_private.side_of(s.author) as side from kerai_private.submissions as s where s.ticket = ticket
+        ) as m;
         waits := found;
 
         free := null;
@@ -584,6 +591,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 begin
+    -- Once a turn: kerai_private.wait_for_turn, which all call, keeps its statements.
     execute format('lock table kerai_private.settling_%s in exclusive mode', side * 3 + turn % 3);
     loop
         -- A turn before this one that nobody has, since he who had it failed, is skipped.
@@ -611,7 +619,13 @@ declare
     taken record;
 begin
     perform kerai_private.begin_turn(side, turn);
-    if exists (select from kerai_private.submissions as s where s.side = 1 - side order by s.ticket limit 1) then
+    -- ORDER BY: as in kerai_private.take_waiting, only the index passes over the dead rows.
+    if exists (
+        select from kerai_private.submissions as s
+        where kerai_private.side_of(s.author) = 1 - side
+        order by s.ticket
+        limit 1
+    ) then
         select t.side, t.turn into free
         from kerai_private.settling_turns as t
         where t.side = 1 - side
@@ -670,7 +684,7 @@ begin
         select s.ticket, octet_length(s.document::text) as size,
             s.ticket = ticket or coalesce(s.ticket < ticket and s.author = mine.author, false) as is_own
         from kerai_private.submissions as s
-        where s.side = any(sides)
+        where kerai_private.side_of(s.author) = any(sides)
         order by s.ticket
     ),
 

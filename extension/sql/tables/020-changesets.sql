@@ -283,7 +283,6 @@ create unlogged table kerai_private.submissions (
     ticket uuid primary key default (lpad(to_hex(nextval('kerai_private.arrivals')), 16, '0')
         || right(replace(gen_random_uuid()::text, '-', ''), 16))::uuid,
     author text collate "C",
-    side int not null,
     document json not null,
     signature bytea,
     public_key bytea
