@@ -133,7 +133,7 @@ def judge_moves(
     *,
     look_up: Callable[[str], tuple[bytes, bytes, bytes, bytes, bytes, bytes, str]],
     moves_of: Callable[[str, int], tuple[str, bytes, bytes, str]],
-) -> tuple[list[str], list[str]]:
+) -> list[str]:
     """Say which moves of the tail become void, or are void no longer, now that some of them are new.
 
     The tail is all moves from the earliest new one on. In the graph of the edges before the tail and of all
@@ -154,30 +154,26 @@ def judge_moves(
     :param moves_of: gives the tail's moves of these nodes in the order of their stamps: the stamps, one a
         line, and the moves; the flag is ``v`` when it was judged to be void before. The number: how many
         moves of the tail are worth reading to find these, 0 when they are better looked up by node.
-    :returns: the moved nodes that lie on a cycle, in hex, and the stamps of the moves that are judged
-        otherwise.
+    :returns: the stamps of the moves that are judged otherwise.
     """
-    edges: dict[bytes, list[bytes]] = {}
-    _add_moves(edges, nodes, parents, flags)
-    frontier = {end for ends in edges.values() for end in ends}
+    moved, targets, kinds = _cut(nodes), _cut(parents), flags
     base: dict[bytes, bytes] = {}
+    frontier = {target for target, kind in zip(targets, kinds, strict=True) if kind != "r"}
     while frontier:
         # In the order of the index that finds them.
-        above, ends, displaced, origins, moved, targets, kinds = look_up(_hex(sorted(frontier)))
+        above, ends, displaced, origins, met, met_targets, met_kinds = look_up(_hex(sorted(frontier)))
         found = dict(zip(_cut(above), _cut(ends), strict=True))
         found.update(zip(_cut(displaced), _cut(origins), strict=True))
         base.update(found)
-        met: dict[bytes, list[bytes]] = {}
-        _add_moves(met, moved, targets, kinds)
-        edges.update(met)
-        frontier = set(found.values())
-        for node in found.keys() & edges.keys():
-            frontier.update(edges[node])
-        frontier = frontier.difference(base)
+        frontier = {*found.values(), *_cut(met_targets)}.difference(base)
+        moved += _cut(met)
+        targets += _cut(met_targets)
+        kinds += met_kinds
 
     # A node that the tail leaves alone has one edge, to its parent: it is no more than a part of the way to
     # the next one that is moved, which stands for it from here on. Those above were found last.
-    upper: dict[bytes, bytes | None] = {node: node for node in base.keys() & edges.keys()}
+    upper: dict[bytes, bytes | None] = {node: node for node in base.keys() & set(moved)}
+    parent_of: dict[bytes, bytes | None] = dict.fromkeys(upper)
     for start, parent in reversed(base.items()):
         if start in upper:
             continue
@@ -188,40 +184,31 @@ def judge_moves(
         end = upper.get(node)
         for each in passed:
             upper[each] = end
-    graph: dict[bytes, list[bytes]] = {}
-    parent_of: dict[bytes, bytes | None] = {}
-    for node, wanted in edges.items():
-        root = base.get(node)
-        if root is not None:
-            parent_of[node] = None if root == node else upper.get(root)
-            wanted_ends = [upper.get(each) for each in wanted]
-            graph[node] = [end for end in (parent_of[node], *wanted_ends) if end is not None]
+    for node in parent_of:
+        if base[node] != node:
+            parent_of[node] = upper.get(base[node])
+    graph = {node: [] if parent is None else [parent] for node, parent in parent_of.items()}
+    for node, target, kind in zip(moved, targets, kinds, strict=True):
+        if node in graph and kind != "r" and (end := upper.get(target)) is not None:
+            graph[node].append(end)
 
     cyclic = cyclic_nodes(graph, [node for node in _cut(fresh) if node in graph])
     if not cyclic:
-        return [], []
+        return []
     # Where most of what moved lies on cycles the tail is read as it lies, unless much of it is elsewhere.
-    most = 2 * sum(map(len, edges.values())) if 2 * len(cyclic) > len(edges) else 0
-    stamps, moved, targets, kinds = moves_of(_hex(cyclic), most)
+    most = 2 * len(moved) if 2 * len(cyclic) > len(set(moved)) else 0
+    stamps, nodes, parents, flags = moves_of(_hex(cyclic), most)
     voids = void_moves(
         cyclic,
         [parent_of[node] for node in cyclic],
-        _cut(moved),
-        [None if kind == "r" else upper.get(end) for end, kind in zip(_cut(targets), kinds, strict=True)],
+        _cut(nodes),
+        [None if kind == "r" else upper.get(end) for end, kind in zip(_cut(parents), flags, strict=True)],
     )
-    changed = [
+    return [
         stamp
-        for stamp, kind, void in zip(stamps.split("\n"), kinds, voids, strict=True)
+        for stamp, kind, void in zip(stamps.split("\n"), flags, voids, strict=True)
         if void != (kind == "v")
     ]
-    return [node.hex() for node in cyclic], changed
-
-
-def _add_moves(edges: dict[bytes, list[bytes]], nodes: bytes, parents: bytes, flags: str) -> None:
-    for node, parent, flag in zip(_cut(nodes), _cut(parents), flags, strict=True):
-        ends = edges.setdefault(node, [])
-        if flag != "r":
-            ends.append(parent)
 
 
 def _cut(ids: bytes) -> list[bytes]:

@@ -335,8 +335,8 @@ begin
 
     known as (
         select e.c, e.node,
-            substr(x.created_stamp, 18) = i.author
-            or x.created_seq <= coalesce((i.base ->> substr(x.created_stamp, 18))::bigint, 0) as seen
+            kerai_private.stamp_author(x.created_stamp) = i.author
+            or x.created_seq <= coalesce((i.base ->> kerai_private.stamp_author(x.created_stamp))::bigint, 0) as seen
         from named as e
         inner join item as i on i.c = e.c
         left join lateral (
@@ -611,6 +611,7 @@ create or replace function kerai_private.settle_in_turn(ticket uuid, side int, t
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set random_page_cost = 1.1
+set work_mem = '64MB'
 as $$
 #variable_conflict use_variable
 declare

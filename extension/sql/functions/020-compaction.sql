@@ -94,7 +94,7 @@ begin
     where m.stamp < floor collate "C"
         and not exists (
             select from kerai.operations as o
-            where o.author = substr(m.stamp, 18) and o.lamport_ts = ('x' || left(m.stamp, 16))::bit(64)::bigint);
+            where o.author = kerai_private.stamp_author(m.stamp) and o.lamport_ts = ('x' || left(m.stamp, 16))::bit(64)::bigint);
 end
 $$;
 

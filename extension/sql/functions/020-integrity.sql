@@ -591,7 +591,7 @@ begin
         return query
         select o.node_id, (o.payload ->> 'parent')::uuid
         from kerai.nodes as n
-        inner join kerai.operations as o on o.author = substr(n.created_stamp, 18) and o.author_seq = n.created_seq
+        inner join kerai.operations as o on o.author = kerai_private.stamp_author(n.created_stamp) and o.author_seq = n.created_seq
         where n.id = node and o.node_id = node and o.op_type = 'node_insert';
     end if;
     if not found then

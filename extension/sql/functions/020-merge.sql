@@ -50,7 +50,7 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    kinds constant text[] := array(select distinct o.op from unnest(ops) as o);
+    kinds constant text[] := array(select distinct (unnest(ops)).op);
     moves kerai_private.moves[];
 begin
     if 'node_insert' = any(kinds) and kerai_private.merge_inserts(ops, alone) then

@@ -15,19 +15,21 @@ if "kerai @version@" not in GD:
 return GD["kerai @version@"].server.void_moves(base_children, base_parents, nodes, parents, rings=rings)
 $$;
 
--- Which moved nodes lie on a cycle of the edges before `since` and of the moves from then on, and the stamps of the
--- moves that are judged otherwise than before. Given are the moves of the fresh nodes, and those that were void.
+-- The stamps of the moves from `since` on that are judged otherwise than before. Given are the moves of the fresh
+-- nodes, and those that were void.
 --
 -- A node is looked up by its id, and where it stood only when it was moved since: the setting and OFFSET 0 leave no
 -- other plan. Ids come as their 16 bytes, one after the other, and go in hex with commas between them, since a list of
 -- texts would cost more than all the rest; flags is a character a move: r, to be a root; v, void; -, neither. A root
 -- has its own id for its parent's.
 create or replace function kerai_private.judge_moves(
-    since text, fresh bytea, nodes bytea, parents bytea, flags text, out cyclic uuid[], out changed text[]
-)
+    since text, fresh bytea, nodes bytea, parents bytea, flags text
+) returns text[]
 language plpython3u stable
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
 as $$
 if "kerai @version@" not in GD:
     plpy.execute("select kerai_private.load_python()")
@@ -38,12 +40,8 @@ if "look_up" not in SD:
                 coalesce(string_agg(uuid_send(coalesce(x.parent_id, x.id)), ''), '') as parents,
                 array_agg(x.id) filter (where x.placed_stamp >= $2) as moved,
                 array_agg(x.created_parent_id) filter (where x.placed_stamp >= $2) as created
-            from unnest(('{' || $1 || '}')::uuid[]) as u (id)
-            cross join lateral (
-                select n.id, n.parent_id, n.placed_stamp, n.created_parent_id from kerai.nodes as n
-                where n.id = u.id
-                offset 0
-            ) as x
+            from kerai.nodes as x
+            where x.id = any(('{' || $1 || '}')::uuid[])
         ) as n
         cross join lateral (
             select coalesce(string_agg(uuid_send(u.id), ''), '') as displaced,
@@ -112,7 +110,7 @@ as $$
 declare
     since constant text collate "C" := (select min(f.stamp) from unnest(fresh) as f);
     given record;
-    judged record;
+    turned uuid[];
     changed uuid[];
 begin
     if since is null then
@@ -129,21 +127,25 @@ begin
         select m.node_id, m.parent_id, false from kerai_private.moves as m where m.void and m.stamp >= since
     ) as u;
 
-    judged := kerai_private.judge_moves(since, given.fresh, given.nodes, given.parents, given.flags);
-    update kerai_private.moves as m
-    set void = not m.void
-    from unnest(judged.changed) as c (stamp)
-    where m.stamp = c.stamp;
+    with t as (
+        update kerai_private.moves as m
+        set void = not m.void
+        from unnest(kerai_private.judge_moves(since, given.fresh, given.nodes, given.parents, given.flags)) as c (stamp)
+        where m.stamp = c.stamp
+        returning m.node_id
+    )
 
-    -- Of a node that lies on no cycle no move since is void: the last one counts.
+    select array_agg(distinct t.node_id) into turned from t;
+
+    -- A node none of whose moves is judged otherwise goes where the last of the fresh ones puts it, or stays.
     with place as materialized (
-        select p.id, p.parent_id, p.position, p.stamp, true as is_cyclic
-        from kerai_private.places_before(judged.cyclic, null) as p
+        select p.id, p.parent_id, p.position, p.stamp, true as is_turned
+        from kerai_private.places_before(turned, null) as p
         union all
         (
             select distinct on (f.node_id) f.node_id, f.parent_id, f.position, f.stamp, false
             from unnest(fresh) as f
-            where f.node_id not in (select c.id from unnest(judged.cyclic) as c (id))
+            where f.node_id not in (select t.id from unnest(turned) as t (id))
             order by f.node_id, f.stamp desc
         )
     ),
@@ -155,12 +157,12 @@ begin
             created_position = case when n.placed_stamp is null then n.position else n.created_position end
         from place as p
         where n.id = p.id and n.placed_stamp is distinct from p.stamp
-            and (p.is_cyclic or n.placed_stamp is null or n.placed_stamp < p.stamp)
+            and (p.is_turned or n.placed_stamp is null or n.placed_stamp < p.stamp)
         returning n.id, n.parent_id, n.name, n.path::text
     )
 
     select array_agg(w.id) into changed
-    from written as w
+    from (select w.* from written as w order by w.parent_id) as w -- as in the index that finds the parents
     left join lateral (select p.path::text from kerai.nodes as p where p.id = w.parent_id offset 0) as p on true
     where w.path <> kerai_private.path_below(coalesce(p.path, ''), w.name);
     perform kerai_private.refresh_paths(changed);

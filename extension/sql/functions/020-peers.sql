@@ -203,6 +203,7 @@ set jit = off
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set random_page_cost = 1.1
+set work_mem = '64MB'
 set lock_timeout = '30s'
 as $$
 #variable_conflict use_column

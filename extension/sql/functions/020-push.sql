@@ -224,14 +224,12 @@ create or replace function kerai_private.named_nodes(ops kerai_private.operation
 returns table (c int, n int, node uuid, born boolean)
 language sql immutable parallel safe
 begin atomic
-    select o.c, o.n, o.node, o.op = 'node_insert' as born from unnest(ops) as o where o.node is not null
-    union all
-    select o.c, o.n, o.parent, false as born from unnest(ops) as o where o.parent is not null
-    union all
-    select o.c, o.n, x.node, false as born
+    select o.c, o.n, x.node, x.born
     from unnest(ops) as o
-    cross join lateral (values (o.source), (o.target), (o.context)) as x (node)
-    where coalesce(o.source, o.context) is not null and x.node is not null;
+    cross join lateral (values
+        (o.node, o.op = 'node_insert'), (o.parent, false), (o.source, false), (o.target, false), (o.context, false)
+    ) as x (node, born)
+    where x.node is not null;
 end;
 
 -- Refuses KR006 or KR004 unless every node that an operation names was inserted by an operation that its author had
@@ -260,8 +258,8 @@ begin
         select n.id, n.created_stamp, n.created_seq from kerai.nodes as n where n.id = e.node offset 0
     ) as x on true
     where x.id is null
-        or substr(x.created_stamp, 18) <> require_known_nodes.author
-        and x.created_seq > coalesce((base ->> substr(x.created_stamp, 18))::bigint, 0);
+        or kerai_private.stamp_author(x.created_stamp) <> require_known_nodes.author
+        and x.created_seq > coalesce((base ->> kerai_private.stamp_author(x.created_stamp))::bigint, 0);
     if doubted.nodes is null then
         return;
     end if;
@@ -285,7 +283,7 @@ begin
     -- Two authors may have inserted one node; then the one that was seen need not be the one that counts. Asked apart:
     -- it locks all partitions of the log.
     select e.node, e.n, x.created_stamp is not null as known,
-        substr(x.created_stamp, 18) as creator, x.created_seq into bad
+        kerai_private.stamp_author(x.created_stamp) as creator, x.created_seq into bad
     from unnest(doubted.nodes, doubted.ns) as e (node, n)
     left join kerai.nodes as x on x.id = e.node
     where not exists (
@@ -578,6 +576,7 @@ set jit = off
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set random_page_cost = 1.1
+set work_mem = '64MB'
 set lock_timeout = '30s'
 as $$
 declare

@@ -1,18 +1,15 @@
--- 020 vectors and stamps.
+-- 020 vectors and stamps. What has a stamp asked of every row is inlined: it has no settings.
 
 create or replace function kerai_private.stamp(lamport bigint, author text) returns text
 language sql immutable parallel safe
-set search_path = pg_catalog, pg_temp
 return lpad(to_hex(lamport), 16, '0') || ':' || author;
 
 create or replace function kerai_private.stamp_author(stamp text) returns text
 language sql immutable parallel safe
-set search_path = pg_catalog, pg_temp
-return substr(stamp, 18);
+return right(stamp, -17);
 
 create or replace function kerai_private.stamp_lamport(stamp text) returns bigint
 language sql immutable parallel safe
-set search_path = pg_catalog, pg_temp
 return ('x' || left(stamp, 16))::bit(64)::bigint;
 
 -- The vector itself without its zero entries, which say no more than absent ones; refuses KR005 what is none. One pass

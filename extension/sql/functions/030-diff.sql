@@ -75,7 +75,7 @@ begin
         union
         select m.node_id
         from kerai_private.moves as m
-        left join kerai_private.unseen_authors(both_seen) as u on u.author = substr(m.stamp, 18)
+        left join kerai_private.unseen_authors(both_seen) as u on u.author = kerai_private.stamp_author(m.stamp)
         where m.stamp >= (select s.stamp from since as s) and (u.author is null or m.stamp <= u.stamp collate "C"));
 end
 $$;

@@ -186,5 +186,5 @@ comment on function kerai.revert_ops(bytea, text) is
 -- Whether a stamp is one of an author's run of stamps.
 create or replace function kerai_private.is_between(stamp text, first_stamp text, last_stamp text) returns boolean
 language sql immutable parallel safe
-return substr(stamp, 18) = substr(first_stamp, 18)
+return kerai_private.stamp_author(stamp) = kerai_private.stamp_author(first_stamp)
     and stamp collate "C" >= first_stamp and stamp collate "C" <= last_stamp;

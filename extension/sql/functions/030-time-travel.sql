@@ -100,7 +100,7 @@ begin
 
         seen as materialized (
             select m.* from kerai_private.moves as m
-            left join unseen as u on u.author = substr(m.stamp, 18)
+            left join unseen as u on u.author = kerai_private.stamp_author(m.stamp)
             where m.stamp >= since and (u.author is null or m.stamp <= u.stamp collate "C")
         )
 
@@ -159,7 +159,7 @@ begin
             inner join kerai.nodes as n on n.id = c.parent
             left join moved as m on m.node = n.id
             left join unseen as u
-                on u.author = substr(n.created_stamp, 18) and n.created_stamp > u.stamp collate "C"
+                on u.author = kerai_private.stamp_author(n.created_stamp) and n.created_stamp > u.stamp collate "C"
         )
 
         select array_agg(c.node), array_agg(c.parent) into base_nodes, base_parents from climb as c
@@ -300,7 +300,7 @@ begin
                 select m.value from jsonb_each_text(n.metadata_stamps) as m
             ) as s
             inner join kerai_private.unseen_authors(at) as u
-                on u.author = substr(s.stamp, 18) and s.stamp > u.stamp collate "C"
+                on u.author = kerai_private.stamp_author(s.stamp) and s.stamp > u.stamp collate "C"
             where n.id = any(among)
             union
             select m.node_id from kerai_private.moves as m where m.stamp >= since and m.node_id = any(among));
