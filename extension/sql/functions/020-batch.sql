@@ -288,10 +288,8 @@ begin
             and not kerai_private.is_frozen(i.author)
             and (horizon is null or not exists (select from kerai.vector_missing(i.base, horizon)))
             and (i.draft_id is null or row_number() over d = 1
-                and not exists (
-                    select from kerai.changesets as k
-                    where k.draft_id = i.draft_id and k.author = i.author
-                    offset 0))
+                and i.author not in (
+                    select k.author from kerai.changesets as k where k.draft_id = i.draft_id offset 0))
             as follows
         from item as i
         window w as (partition by i.author order by i.c), d as (partition by i.draft_id, i.author order by i.c)
@@ -620,13 +618,12 @@ declare
     taken record;
 begin
     perform kerai_private.begin_turn(side, turn);
-    -- ORDER BY: as in kerai_private.take_waiting, only the index passes over the dead rows.
-    if exists (
-        select from kerai_private.submissions as s
-        where kerai_private.side_of(s.author) = 1 - side
-        order by s.ticket
-        limit 1
-    ) then
+    -- As in kerai_private.take_waiting, only the index passes over the dead rows; EXISTS would not keep the order.
+    perform from kerai_private.submissions as s
+    where kerai_private.side_of(s.author) = 1 - side
+    order by s.ticket
+    limit 1;
+    if found then
         select t.side, t.turn into free
         from kerai_private.settling_turns as t
         where t.side = 1 - side

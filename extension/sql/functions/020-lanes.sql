@@ -12,9 +12,8 @@ declare
     member_of record;
 begin
     select l.author into lane
-    from kerai.changesets as c
-    inner join kerai_private.lanes as l on l.author = c.author and l.swarm_id = item.swarm
-    where c.draft_id = item.draft_id;
+    from (select k.author from kerai.changesets as k where k.draft_id = item.draft_id offset 0) as c
+    inner join kerai_private.lanes as l on l.author = c.author and l.swarm_id = item.swarm;
     if found then
         return lane;
     end if;

@@ -403,7 +403,8 @@ begin
     select c.id, c.first_seq, c.last_seq into kept from kerai.changesets as c where c.id = item.id;
     if item.id is null then
         select c.id, c.first_seq, c.last_seq into kept
-        from kerai.changesets as c where c.draft_id = item.draft_id and c.author = item.author;
+        from (select k.* from kerai.changesets as k where k.draft_id = item.draft_id offset 0) as c
+        where c.author = item.author;
     end if;
     if kept.id is not null then
         return (kept.id, 'duplicate'::text, 0, kept.first_seq, kept.last_seq);
