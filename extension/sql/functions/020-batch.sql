@@ -437,7 +437,9 @@ declare
     wrote text;
     ticket uuid;
 begin
-    perform kerai_private.require_size(changeset);
+    if (octet_length(changeset::text) <= kerai_private.setting('max_changeset_bytes')) is not true then
+        perform kerai_private.require_size(changeset);
+    end if;
     begin
         wrote := changeset ->> 'author';
     exception when data_exception or statement_too_complex or program_limit_exceeded then
@@ -473,10 +475,13 @@ declare
     result kerai_private.outcome;
     -- A session's first time takes long, since it has no plans yet: it lets others go first.
     patience int := case when current_setting('kerai.practised', true) = 'yes' then 0 else 5 end;
+    settles boolean;
     free bigint;
     asked_at timestamptz;
 begin
-    perform kerai_private.require_read_committed();
+    if current_setting('transaction_isolation') <> 'read committed' then
+        perform kerai_private.require_read_committed();
+    end if;
     loop
         select m.side, (select min(t.turn) from kerai_private.settling_turns as t where t.side = m.side) as turn
         into waiting
@@ -485,18 +490,24 @@ begin
         ) as m;
         waits := found;
 
-        free := null;
+        settles := false;
         if waits and patience = 0 then
-            select t.turn into free from kerai_private.settling_turns as t
-            where t.side = waiting.side and t.turn <= waiting.turn + 1
-            order by t.turn
-            limit 1
-            for update skip locked;
+            begin
+                select t.turn into free from kerai_private.settling_turns as t
+                where t.side = waiting.side and t.turn <= waiting.turn + 1
+                order by t.turn
+                limit 1
+                for update skip locked;
+                settles := found;
+                if settles then
+                    perform kerai_private.settle_in_turn(ticket, waiting.side, free);
+                    perform set_config('kerai.practised', 'yes', false);
+                end if;
+            exception when lock_not_available or deadlock_detected then
+                perform kerai_private.refuse_to_wait(sqlerrm);
+            end;
         end if;
-        if free is not null then
-            perform kerai_private.settle_in_turn(ticket, waiting.side, free);
-            perform set_config('kerai.practised', 'yes', false);
-        elsif waits then
+        if waits and not settles then
             asked_at := clock_timestamp();
             perform kerai_private.wait_for_turn(waiting.side, waiting.turn + 1);
             -- Nobody had the next turn, or this one either.
@@ -643,8 +654,6 @@ begin
     from kerai_private.receive_all(taken.given, judge => true, decisive => taken.own) as o;
     -- What nobody came for.
     delete from kerai_private.settled as s where s.settled_at < now() - interval '10 minutes';
-exception when lock_not_available or deadlock_detected then
-    perform kerai_private.refuse_to_wait(sqlerrm);
 end
 $$;
 

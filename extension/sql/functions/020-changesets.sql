@@ -428,10 +428,10 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform count(r.node), count(r.parent), count(r.source), count(r.target), count(r.context), count(r.weight)
+    perform count((u.op ->> 'node')::uuid), count((u.op ->> 'parent')::uuid), count((u.op ->> 'source')::uuid),
+        count((u.op ->> 'target')::uuid), count((u.op ->> 'context')::uuid), count((u.op ->> 'weight')::double precision)
     from unnest(items) as i
-    cross join lateral jsonb_to_recordset(i.ops) as r (
-        node uuid, parent uuid, source uuid, target uuid, context uuid, weight double precision);
+    cross join lateral jsonb_array_elements(i.ops) as u (op);
 exception when data_exception then
     perform kerai_private.refuse('KR005', 'an operation is malformed',
         (select format('operation %s %s', u.n - 1, kerai_private.operation_problem(u.op))
