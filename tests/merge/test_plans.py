@@ -83,3 +83,17 @@ def test_a_batch_reads_by_index_what_it_names(connection: Connection[Any], lanes
     assert scalar(connection, "select count(*) from kerai.nodes") == 100 * 9
     assert scalar(connection, "select count(distinct received_at) from kerai.changesets") == 5
     assert read[-1] - read[-2] < 60, read
+
+
+def test_settling_passes_over_what_was_submitted_before(connection: Connection[Any]) -> None:
+    _, swarm = launch(connection, 1)
+    crew = [Member(connection, f"member-{n}") for n in range(3)]
+    for each in crew:
+        each.join(swarm)
+    for _ in range(3):
+        tickets = [each.submit(each.draft(swarm, insert(str(uuid4())), seen={})) for each in crew]
+        assert each.settle(tickets[-1])["status"] == "merged"
+    connection.execute("select pg_stat_force_next_flush()")
+    # A scan of the table would read all that was deleted and is not yet vacuumed.
+    scans = "select seq_scan from pg_stat_user_tables where relname = 'submissions'"
+    assert scalar(connection, scans) == 0
