@@ -97,3 +97,25 @@ def test_settling_passes_over_what_was_submitted_before(connection: Connection[A
     # A scan of the table would read all that was deleted and is not yet vacuumed.
     scans = "select seq_scan from pg_stat_user_tables where relname = 'submissions'"
     assert scalar(connection, scans) == 0
+
+
+def test_a_nodes_moves_are_read_and_no_others(connection: Connection[Any]) -> None:
+    nodes = [uuid4() for _ in range(60)]
+    push(connection, [insert(str(node)) for node in nodes])
+    fill = """
+        insert into kerai_private.moves (stamp, node_id, position)
+        select kerai_private.stamp(1000 + n, 'x'), (%s::uuid[])[1 + n %% 4], 'a'
+        from generate_series(1, 8000) as n"""
+    connection.execute(fill, [nodes])
+    connection.execute("analyze kerai_private.moves")  # a few nodes have all the moves
+    connection.execute("update kerai.nodes set placed_stamp = kerai_private.stamp(10000, 'x')")
+    moved, targets = nodes[4], nodes[5:]
+    ids = b"".join(each.bytes for each in targets)
+    with connection.transaction():
+        before = scalar(connection, READ)
+        connection.execute("set local random_page_cost = 1.1")  # as where changesets are merged
+        connection.execute(
+            "select kerai_private.judge_moves(kerai_private.stamp(9999, 'x'), %s, %s, %s, %s)",
+            [moved.bytes, moved.bytes * len(targets), ids, "-" * len(targets)],
+        )
+        assert scalar(connection, READ) - before < 500

@@ -110,6 +110,7 @@ as $$
 declare
     since constant text collate "C" := (select min(f.stamp) from unnest(fresh) as f);
     given record;
+    judged text[];
     turned uuid[];
     changed uuid[];
 begin
@@ -127,11 +128,12 @@ begin
         select m.node_id, m.parent_id, false from kerai_private.moves as m where m.void and m.stamp >= since
     ) as u;
 
+    judged := kerai_private.judge_moves(since, given.fresh, given.nodes, given.parents, given.flags);
     with t as (
         update kerai_private.moves as m
         set void = not m.void
-        from unnest(kerai_private.judge_moves(since, given.fresh, given.nodes, given.parents, given.flags)) as c (stamp)
-        where m.stamp = c.stamp
+        from unnest(judged) as j (stamp)
+        where m.stamp = j.stamp
         returning m.node_id
     )
 
