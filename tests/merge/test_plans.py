@@ -109,13 +109,13 @@ def test_a_nodes_moves_are_read_and_no_others(connection: Connection[Any]) -> No
     connection.execute(fill, [nodes])
     connection.execute("analyze kerai_private.moves")  # a few nodes have all the moves
     connection.execute("update kerai.nodes set placed_stamp = kerai_private.stamp(10000, 'x')")
-    moved, targets = nodes[4], nodes[5:]
-    ids = b"".join(each.bytes for each in targets)
+    moved = b"".join(each.bytes for each in nodes[4:-1])
+    parents = b"".join(each.bytes for each in nodes[5:])
     with connection.transaction():
         before = scalar(connection, READ)
         connection.execute("set local random_page_cost = 1.1")  # as where changesets are merged
         connection.execute(
             "select kerai_private.judge_moves(kerai_private.stamp(9999, 'x'), %s, %s, %s, %s)",
-            [moved.bytes, moved.bytes * len(targets), ids, "-" * len(targets)],
+            [moved, moved, parents, "-" * len(nodes[5:])],
         )
         assert scalar(connection, READ) - before < 500

@@ -25,6 +25,7 @@ HERE = -2
 Node = TypeVar("Node", bound=Hashable)
 
 Envelope = tuple[int, str, bytes, int, int, bytes | None, bytes]
+Moves = tuple[str, bytes, bytes, str]
 
 
 def _key_file(data_directory: str, public_key: bytes) -> Path:
@@ -131,8 +132,9 @@ def judge_moves(
     parents: bytes,
     flags: str,
     *,
-    look_up: Callable[[str], tuple[bytes, bytes, bytes, bytes, bytes, bytes, str]],
-    moves_of: Callable[[str, int], tuple[str, bytes, bytes, str]],
+    look_up: Callable[[str, bool], tuple[bytes, bytes, bytes, bytes, bytes, bytes, str]],
+    moves_of: Callable[[str], Moves],
+    tail: Callable[[int], Moves | None],
 ) -> list[str]:
     """Say which moves of the tail become void, or are void no longer, now that some of them are new.
 
@@ -149,19 +151,24 @@ def judge_moves(
     :param fresh: the nodes that the new moves move.
     :param nodes: those, and the nodes of the tail's void moves, each with its parent and flag.
     :param look_up: gives of nodes those that there are, and the parent of each (its own id when it is a
-        root); those that now stand where the tail has put them, and the parent of each before the tail; and
-        all moves of the tail of these.
+        root); those that now stand where the tail has put them, and the parent of each before the tail; and,
+        when asked for, all moves of the tail of these.
     :param moves_of: gives the tail's moves of these nodes in the order of their stamps: the stamps, one a
-        line, and the moves; the flag is ``v`` when it was judged to be void before. The number: how many
-        moves of the tail are worth reading to find these, 0 when they are better looked up by node.
+        line, and the moves; the flag is ``v`` when it was judged to be void before.
+    :param tail: gives all moves of the tail like that, or None when they are more than this.
     :returns: the stamps of the moves that are judged otherwise.
     """
     moved, targets, kinds = _cut(nodes), _cut(parents), flags
+    # Where nodes are moved again and again the tail is read as it lies, unless it is long.
+    whole = tail(16 * len(moved)) if 4 * len(set(moved)) < 3 * len(moved) else None
+    if whole is not None:
+        moved, targets, kinds = _cut(whole[1]), _cut(whole[2]), whole[3]
     base: dict[bytes, bytes] = {}
     frontier = {target for target, kind in zip(targets, kinds, strict=True) if kind != "r"}
     while frontier:
         # In the order of the index that finds them.
-        above, ends, displaced, origins, met, met_targets, met_kinds = look_up(_hex(sorted(frontier)))
+        rows = look_up(_hex(sorted(frontier)), whole is None)
+        above, ends, displaced, origins, met, met_targets, met_kinds = rows
         found = dict(zip(_cut(above), _cut(ends), strict=True))
         found.update(zip(_cut(displaced), _cut(origins), strict=True))
         base.update(found)
@@ -195,20 +202,22 @@ def judge_moves(
     cyclic = cyclic_nodes(graph, [node for node in _cut(fresh) if node in graph])
     if not cyclic:
         return []
-    # Where most of what moved lies on cycles the tail is read as it lies, unless much of it is elsewhere.
-    most = 2 * len(moved) if 2 * len(cyclic) > len(set(moved)) else 0
-    stamps, nodes, parents, flags = moves_of(_hex(cyclic), most)
-    voids = void_moves(
-        cyclic,
-        [parent_of[node] for node in cyclic],
-        _cut(nodes),
-        [None if kind == "r" else upper.get(end) for end, kind in zip(_cut(parents), flags, strict=True)],
-    )
-    return [
-        stamp
-        for stamp, kind, void in zip(stamps.split("\n"), flags, voids, strict=True)
-        if void != (kind == "v")
+    # And where most of what moved lies on cycles.
+    if whole is None and 2 * len(cyclic) > len(set(moved)):
+        whole = tail(2 * len(moved))
+    stamps, nodes, parents, flags = moves_of(_hex(cyclic)) if whole is None else whole
+    on_cycle = set(cyclic)
+    moves = [
+        (stamp, node, None if flag == "r" else upper.get(parent), flag)
+        for stamp, node, parent, flag in zip(
+            stamps.split("\n"), _cut(nodes), _cut(parents), flags, strict=True
+        )
+        if node in on_cycle
     ]
+    voids = void_moves(
+        cyclic, [parent_of[node] for node in cyclic], [move[1] for move in moves], [move[2] for move in moves]
+    )
+    return [move[0] for move, void in zip(moves, voids, strict=True) if void != (move[3] == "v")]
 
 
 def _cut(ids: bytes) -> list[bytes]:

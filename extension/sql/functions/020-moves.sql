@@ -59,43 +59,42 @@ if "look_up" not in SD:
             select coalesce(string_agg(uuid_send(m.node_id), ''), '') as moved_nodes,
                 coalesce(string_agg(uuid_send(coalesce(m.parent_id, m.node_id)), ''), '') as targets,
                 coalesce(string_agg(case when m.parent_id is null then 'r' else '-' end, ''), '') as flags
-            from unnest(n.moved) as u (id)
+            from unnest(case when $3 then n.moved end) as u (id)
             cross join lateral (
                 select t.node_id, t.parent_id from kerai_private.moves as t
                 where t.node_id = u.id and t.stamp >= $2
                 offset 0
             ) as m
-        ) as m""", ["text", "text"])
+        ) as m""", ["text", "text", "bool"])
     moves = """
-        select count(*) as found, string_agg(m.stamp, E'\\n') filter (where m.counts) as stamps,
-            string_agg(uuid_send(m.node_id), '') filter (where m.counts) as moved,
-            string_agg(uuid_send(coalesce(m.parent_id, m.node_id)), '') filter (where m.counts) as targets,
-            string_agg(case when m.void then 'v' when m.parent_id is null then 'r' else '-' end, '')
-                filter (where m.counts) as flags
-        from (%s order by m.stamp) as m"""
+        select count(*) as found, string_agg(m.stamp, E'\\n') as stamps, string_agg(uuid_send(m.node_id), '') as moved,
+            string_agg(uuid_send(coalesce(m.parent_id, m.node_id)), '') as targets,
+            string_agg(case when m.void then 'v' when m.parent_id is null then 'r' else '-' end, '') as flags
+        from (%s) as m"""
     SD["moves"] = plpy.prepare(moves % """
-        select m.*, true as counts
-        from unnest(('{' || $1 || '}')::uuid[]) as u (id)
+        select m.*
+        from unnest(('{' || $2 || '}')::uuid[]) as u (id)
         cross join lateral (
-            select t.* from kerai_private.moves as t where t.node_id = u.id and t.stamp >= $2 offset 0
-        ) as m""", ["text", "text"])
+            select t.* from kerai_private.moves as t where t.node_id = u.id and t.stamp >= $1 offset 0
+        ) as m
+        order by m.stamp""", ["text", "text"])
     SD["tail"] = plpy.prepare(moves % """
-        select m.*, m.node_id in (select u.id from unnest(('{' || $1 || '}')::uuid[]) as u (id)) as counts
-        from (
-            select t.* from kerai_private.moves as t where t.stamp >= $2 order by t.stamp limit $3
-        ) as m""", ["text", "text", "int"])
+        select t.* from kerai_private.moves as t where t.stamp >= $1 order by t.stamp limit $2""", ["text", "int"])
 
-def look_up(nodes):
-    row = plpy.execute(SD["look_up"], [nodes, since])[0]
+def look_up(nodes, with_moves):
+    row = plpy.execute(SD["look_up"], [nodes, since, with_moves])[0]
     return (row["nodes"], row["parents"], row["displaced"], row["origins"], row["moved_nodes"], row["targets"], row["flags"])
 
-def moves_of(nodes, most):
-    row = plpy.execute(SD["tail"], [nodes, since, most + 1])[0] if most else None
-    if row is None or row["found"] > most:
-        row = plpy.execute(SD["moves"], [nodes, since])[0]
+def moves_of(nodes):
+    row = plpy.execute(SD["moves"], [since, nodes])[0]
     return row["stamps"], row["moved"], row["targets"], row["flags"]
 
-return GD["kerai @version@"].server.judge_moves(fresh, nodes, parents, flags, look_up=look_up, moves_of=moves_of)
+def tail(most):
+    row = plpy.execute(SD["tail"], [since, most + 1])[0]
+    return (row["stamps"], row["moved"], row["targets"], row["flags"]) if row["found"] <= most else None
+
+return GD["kerai @version@"].server.judge_moves(
+    fresh, nodes, parents, flags, look_up=look_up, moves_of=moves_of, tail=tail)
 $$;
 
 -- The moves of a batch, which are in kerai_private.moves already: decides which moves from the earliest of them on are
