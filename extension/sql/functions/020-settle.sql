@@ -31,62 +31,78 @@ create or replace function kerai_private.side_of(author text) returns int
 language sql immutable parallel safe
 return hashtext(coalesce(author, '')) & 1;
 
+-- The sequence that counts a side's turns.
+create or replace function kerai_private.turns_of(side int) returns regclass
+language sql immutable parallel safe
+return case side when 0 then 'kerai_private.turns_0'::regclass else 'kerai_private.turns_1'::regclass end;
+
+-- The number after that of the turn that runs, or ran last. Inlined, as is the next one.
+create or replace function kerai_private.next_turn(turns regclass) returns int
+language sql volatile
+return (1 + coalesce(pg_sequence_last_value(turns), 0) % 2000000000)::int;
+
+-- Waits until nobody has the turn; what it locks it gives free in the same expression.
+create or replace function kerai_private.wait_for_turn(turns regclass, turn int) returns boolean
+language sql volatile
+return pg_advisory_lock_shared(turns::oid::int, turn) is null or pg_advisory_unlock_shared(turns::oid::int, turn);
+
 create or replace function kerai.settle(ticket uuid) returns kerai.push_result
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
-set jit = off
-set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set lock_timeout = '30s'
 as $$
 #variable_conflict use_variable
 declare
-    waiting record;
+    side int;
+    turns regclass;
+    turn int;
     waits boolean;
+    over boolean;
     result kerai_private.outcome;
     -- A session's first time takes long, since it has no plans yet: it lets others go first.
     patience int := case when current_setting('kerai.practised', true) = 'yes' then 0 else 5 end;
-    settles boolean;
-    free bigint;
     asked_at timestamptz;
 begin
     perform kerai_private.require_read_committed();
     loop
-        select m.side, (select min(t.turn) from kerai_private.settling_turns as t where t.side = m.side) as turn
-        into waiting
-        from (
-            select kerai_private.side_of(s.author) as side from kerai_private.submissions as s where s.ticket = ticket
-        ) as m;
+        select kerai_private.side_of(s.author) into side from kerai_private.submissions as s where s.ticket = ticket;
         waits := found;
 
-        settles := false;
-        if waits and patience = 0 then
+        if waits then
+            turns := kerai_private.turns_of(side);
             begin
-                select t.turn into free from kerai_private.settling_turns as t
-                where t.side = waiting.side and t.turn <= waiting.turn + 1
-                order by t.turn
-                limit 1
-                for update skip locked;
-                settles := found;
-                if settles then
-                    perform kerai_private.settle_in_turn(ticket, waiting.side, free);
-                    perform set_config('kerai.practised', 'yes', false);
+                if turn < kerai_private.next_turn(turns) then
+                    -- It has begun, and merges this.
+                    over := kerai_private.wait_for_turn(turns, turn);
+                    turn := null;
+                else
+                    -- The turn that runs may have looked already.
+                    turn := kerai_private.next_turn(turns);
+                    if patience = 0 and pg_try_advisory_xact_lock(turns::oid::int, turn) then
+                        perform kerai_private.settle_in_turn(ticket, side, turn);
+                        perform set_config('kerai.practised', 'yes', false);
+                    else
+                        asked_at := clock_timestamp();
+                        over := kerai_private.wait_for_turn(turns, turn);
+                        if clock_timestamp() < asked_at + interval '1 millisecond' then
+                            -- Nobody has it: it may be taken while this one runs.
+                            over := kerai_private.wait_for_turn(turns, turn - 1);
+                            over := kerai_private.wait_for_turn(turns, turn);
+                        end if;
+                        if clock_timestamp() < asked_at + interval '1 millisecond' then
+                            perform pg_sleep(0.002);
+                            patience := greatest(patience - 1, 0);
+                        end if;
+                    end if;
                 end if;
-            exception when lock_not_available or deadlock_detected then
-                perform kerai_private.refuse_to_wait(sqlerrm);
+            exception
+                when sqlstate 'KR000' then
+                    null;  -- The turn was over.
+                when lock_not_available or deadlock_detected then
+                    perform kerai_private.refuse('KR009', 'other pushes are in the way', sqlerrm,
+                        'Nothing was merged. Settle the same ticket again in a second.');
             end;
-        end if;
-        if waits and not settles then
-            asked_at := clock_timestamp();
-            perform kerai_private.wait_for_turn(waiting.side, waiting.turn + 1);
-            -- Nobody had the next turn, or this one either.
-            if clock_timestamp() < asked_at + interval '1 millisecond' then
-                perform kerai_private.wait_for_turn(waiting.side, waiting.turn);
-            end if;
-            if clock_timestamp() < asked_at + interval '1 millisecond' then
-                perform pg_sleep(0.002);
-                patience := greatest(patience - 1, 0);
-            end if;
         end if;
 
         select (s.outcome).* into result from kerai_private.settled as s where s.ticket = ticket;
@@ -132,86 +148,45 @@ $$;
 comment on function kerai.withdraw(uuid) is
 'Takes back what your agent has submitted and what is not settled, and returns how many changesets that were. After a crash or a refusal something may still wait and be merged by somebody''s settle: withdraw before the agent signs its next changeset, and ask kerai.next_changeset after that.';
 
--- Waits until nobody has the turn.
-create or replace function kerai_private.wait_for_turn(side int, turn bigint) returns void
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-    case side * 3 + turn % 3
-    when 0 then
-        lock table kerai_private.settling_0 in row share mode;
-    when 1 then
-        lock table kerai_private.settling_1 in row share mode;
-    when 2 then
-        lock table kerai_private.settling_2 in row share mode;
-    when 3 then
-        lock table kerai_private.settling_3 in row share mode;
-    when 4 then
-        lock table kerai_private.settling_4 in row share mode;
-    else
-        lock table kerai_private.settling_5 in row share mode;
-    end case;
-    -- The lock is needed no more: undoing it is what gives it free.
-    raise exception using errcode = 'KR000';
-exception
-    when sqlstate 'KR000' then
-        null;
-    when lock_not_available or deadlock_detected then
-        perform kerai_private.refuse_to_wait(sqlerrm);
-end
-$$;
-
--- Begins a turn whose row is locked: locks its table, and gives the side's next turns their numbers.
-create or replace function kerai_private.begin_turn(side int, turn bigint) returns void
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-#variable_conflict use_variable
-begin
-    -- Once a turn: kerai_private.wait_for_turn, which all call, keeps its statements.
-    execute format('lock table kerai_private.settling_%s in exclusive mode', side * 3 + turn % 3);
-    loop
-        -- A turn before this one that nobody has, since he who had it failed, is skipped.
-        perform from kerai_private.settling_turns as t where t.side = side and t.turn < turn for update skip locked;
-        exit when found or not exists (
-            select from kerai_private.settling_turns as t where t.side = side and t.turn < turn);
-        perform kerai_private.wait_for_turn(side, turn - 1);
-    end loop;
-    update kerai_private.settling_turns as t set turn = t.turn + 3 where t.side = side and t.turn <= turn;
-end
-$$;
-
--- Merges what waits, when the turns of this side before this one are over; what waits on the other side too, when
+-- Merges what waits, when the turn of this side before this one is over; what waits on the other side too, when
 -- nobody settles there. When the ticket's own is refused nothing else may be merged, since raising that undoes
 -- everything: so it comes first, after what it may depend on.
-create or replace function kerai_private.settle_in_turn(ticket uuid, side int, turn bigint) returns void
+create or replace function kerai_private.settle_in_turn(ticket uuid, side int, turn int) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+set jit = off
+set plan_cache_mode = force_generic_plan
 set random_page_cost = 1.1
 set work_mem = '64MB'
 as $$
 #variable_conflict use_variable
 declare
-    free record;
+    turns constant regclass := kerai_private.turns_of(side);
+    other constant regclass := kerai_private.turns_of(1 - side);
+    next int;
     sides int[] := array[side];
     taken record;
+    over boolean;
 begin
-    perform kerai_private.begin_turn(side, turn);
+    over := kerai_private.wait_for_turn(turns, turn - 1);
+    -- Whoever is told the number of a turn that is over before he locks it may lock it still.
+    if turn <> kerai_private.next_turn(turns) then
+        raise exception using errcode = 'KR000', message = 'the turn is over';
+    end if;
+    perform nextval(turns);
+
     -- As in kerai_private.take_waiting, only the index passes over the dead rows; EXISTS would not keep the order.
     perform from kerai_private.submissions as s
     where kerai_private.side_of(s.author) = 1 - side
     order by s.ticket
     limit 1;
     if found then
-        select t.side, t.turn into free
-        from kerai_private.settling_turns as t
-        where t.side = 1 - side
-            and t.turn = (select min(f.turn) from kerai_private.settling_turns as f where f.side = 1 - side)
-        for update skip locked;
-        if found then
-            perform kerai_private.begin_turn(free.side, free.turn);
-            sides := sides || free.side;
+        next := kerai_private.next_turn(other);
+        if pg_try_advisory_xact_lock_shared(other::oid::int, next - 1) and pg_try_advisory_xact_lock(other::oid::int, next)
+            and next = kerai_private.next_turn(other)
+        then
+            perform nextval(other);
+            sides := array[0, 1];
         end if;
     end if;
 
@@ -223,16 +198,6 @@ begin
     from kerai_private.receive_all(taken.given, judge => true, decisive => taken.own) as o;
     -- What nobody came for.
     delete from kerai_private.settled as s where s.settled_at < now() - interval '10 minutes';
-end
-$$;
-
-create or replace function kerai_private.refuse_to_wait(problem text) returns void
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-    perform kerai_private.refuse('KR009', 'other pushes are in the way', problem,
-        'Nothing was merged. Settle the same ticket again in a second.');
 end
 $$;
 

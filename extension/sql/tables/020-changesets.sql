@@ -300,20 +300,13 @@ create unlogged table kerai_private.settled (
 
 create index settled_at on kerai_private.settled (settled_at);
 
--- Whose turn it is to settle, on each of two sides between which the authors are divided, so that two may merge at the
--- same time: the locks of a row and of its table are the right to one turn, and who has them has the table locked until
--- his turn is over, so that all that wait for it wake at once. The lowest turn of a side is the one that runs; whoever
--- comes first meanwhile takes the next and waits for that one; all others wait for the next, which will merge what is
--- theirs. Those who wait for a turn are gone before its row and table come round again.
-create table kerai_private.settling_turns (side int not null, turn bigint not null);
-insert into kerai_private.settling_turns
-select s.side, t.turn from generate_series(0, 1) as s (side) cross join generate_series(0, 2) as t (turn);
-create table kerai_private.settling_0 ();
-create table kerai_private.settling_1 ();
-create table kerai_private.settling_2 ();
-create table kerai_private.settling_3 ();
-create table kerai_private.settling_4 ();
-create table kerai_private.settling_5 ();
+-- What waits is settled in turns, on each of two sides between which the authors are divided, so that two may merge at
+-- the same time. A sequence has the number of the turn that runs, or ran last; who has a turn holds the advisory lock of
+-- the sequence's oid and the turn's number until it is over, so that all that wait for it wake at once. Whoever comes
+-- first meanwhile takes the next turn and waits for this one; all others wait for the next, which will merge what is
+-- theirs. Anyone can take an advisory lock: these say only who goes first.
+create unlogged sequence kerai_private.turns_0 maxvalue 2000000000 cycle;
+create unlogged sequence kerai_private.turns_1 maxvalue 2000000000 cycle;
 
 select pg_extension_config_dump('kerai.changesets', '');
 select pg_extension_config_dump(pg_get_serial_sequence('kerai.changesets', 'arrival')::regclass, '');
