@@ -131,8 +131,15 @@ def test_a_dump_restores_into_the_same_instance(
     original = connect(full.dsn)
     before = everything(original)
     empty = {name for name, rows in before.items() if not rows}
-    scratch = {"merge_gate", "submissions", "settled", *(f"settling_{n}" for n in range(6))}
-    scratch |= {"served_scopes", "served_nodes", "repeated_inserts", "repeats_noted"}
+    scratch = {
+        "merge_gate",
+        "submissions",
+        "settled",
+        "served_scopes",
+        "served_nodes",
+        "repeated_inserts",
+        "repeats_noted",
+    }
     # Full in a partial instance only: see tests/instances/test_scopes.py.
     scratch |= {"partial_scope", "scope_nodes", "late_changesets"}
     assert empty <= {f"kerai_private.{name}" for name in scratch} | {

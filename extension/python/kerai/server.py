@@ -169,34 +169,35 @@ def judge_moves(
         # In the order of the index that finds them.
         rows = look_up(_hex(sorted(frontier)), whole is None)
         above, ends, displaced, origins, met, met_targets, met_kinds = rows
-        found = dict(zip(_cut(above), _cut(ends), strict=True))
-        found.update(zip(_cut(displaced), _cut(origins), strict=True))
-        base.update(found)
-        frontier = {*found.values(), *_cut(met_targets)}.difference(base)
+        to, back, aims = _cut(ends), _cut(origins), _cut(met_targets)
+        base.update(zip(_cut(above), to, strict=True))
+        base.update(zip(_cut(displaced), back, strict=True))
+        frontier = {*to, *back, *aims}.difference(base)
         moved += _cut(met)
-        targets += _cut(met_targets)
+        targets += aims
         kinds += met_kinds
 
     # A node that the tail leaves alone has one edge, to its parent: it is no more than a part of the way to
-    # the next one that is moved, which stands for it from here on. Those above were found last.
-    upper: dict[bytes, bytes | None] = {node: node for node in base.keys() & set(moved)}
-    parent_of: dict[bytes, bytes | None] = dict.fromkeys(upper)
-    for start, parent in reversed(base.items()):
-        if start in upper:
-            continue
-        node, passed = parent, [start]
-        while node not in upper and node != passed[-1]:
+    # the next one that is moved, which stands for it. One that nothing leads to is on no cycle.
+    moving = base.keys() & set(moved)
+    upper: dict[bytes, bytes | None] = {node: node for node in moving}
+
+    def stands_for(node: bytes) -> bytes | None:
+        passed = []
+        while node not in upper:
             passed.append(node)
-            node = base.get(node, node)
-        end = upper.get(node)
+            if (parent := base.get(node, node)) == node:
+                upper[node] = None
+            node = parent
+        end = upper[node]
         for each in passed:
             upper[each] = end
-    for node in parent_of:
-        if base[node] != node:
-            parent_of[node] = upper.get(base[node])
+        return end
+
+    parent_of = {node: None if base[node] == node else stands_for(base[node]) for node in moving}
     graph = {node: [] if parent is None else [parent] for node, parent in parent_of.items()}
     for node, target, kind in zip(moved, targets, kinds, strict=True):
-        if node in graph and kind != "r" and (end := upper.get(target)) is not None:
+        if node in graph and kind != "r" and (end := stands_for(target)) is not None:
             graph[node].append(end)
 
     cyclic = cyclic_nodes(graph, [node for node in _cut(fresh) if node in graph])
@@ -208,7 +209,7 @@ def judge_moves(
     stamps, nodes, parents, flags = moves_of(_hex(cyclic)) if whole is None else whole
     on_cycle = set(cyclic)
     moves = [
-        (stamp, node, None if flag == "r" else upper.get(parent), flag)
+        (stamp, node, None if flag == "r" else stands_for(parent), flag)
         for stamp, node, parent, flag in zip(
             stamps.split("\n"), _cut(nodes), _cut(parents), flags, strict=True
         )

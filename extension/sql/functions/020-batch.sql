@@ -114,7 +114,7 @@ begin
         begin
             return query select * from kerai_private.receive_each(items, judge, decisive, alone => false);
             return;
-        exception when sqlstate 'KR000' then
+        exception when sqlstate 'KR000' or unique_violation then
             null;  -- See kerai_private.receive.
         end;
     end if;

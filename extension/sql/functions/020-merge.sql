@@ -56,7 +56,9 @@ begin
     if 'node_insert' = any(kinds) and kerai_private.merge_inserts(ops, alone) then
         perform kerai_private.repeat_inserts(ops);
     end if;
-    if kinds && '{node_update,node_delete,node_restore}' then
+    -- Writing the registers locks by id what it writes; where more than that is to be written, this does.
+    if kinds && '{node_delete,node_restore}' or 'node_update' = any(kinds) and exists (
+        select from (select unnest(ops) as o) as u where (u.o).op = 'node_update' and (u.o).metadata <> '{}') then
         perform from kerai.nodes as n
         where n.id in (
             select o.node from unnest(ops) as o where o.op in ('node_update', 'node_delete', 'node_restore'))
@@ -90,7 +92,9 @@ begin
 end
 $$;
 
--- Returns whether any of the nodes was here already: it is inserted again only by an author who had not seen it.
+-- Returns whether any of the nodes was here already: it is inserted again only by an author who had not seen it. Who is
+-- not alone does not look for them: a unique violation tells, and then it is merged again, alone. (Only one that is here
+-- can be inserted below what is inserted below it, and so have no place.)
 -- The setting: joins within the batch are hashed, whatever the planner believes about its size.
 create or replace function kerai_private.merge_inserts(ops kerai_private.operation[], alone boolean) returns boolean
 language plpgsql volatile
@@ -98,14 +102,13 @@ set search_path = pg_catalog, pg_temp
 set enable_nestloop = off
 as $$
 declare
-    nodes constant uuid[] := array(select distinct o.node from unnest(ops) as o where o.op = 'node_insert');
     known uuid[] := '{}';
-    inserted int;
 begin
     if alone then
         known := array(
-            select k.id from unnest(nodes) as u (id)
-            cross join lateral (select n.id from kerai.nodes as n where n.id = u.id offset 0) as k);
+            select k.id
+            from (select distinct o.node from unnest(ops) as o where o.op = 'node_insert') as u
+            cross join lateral (select n.id from kerai.nodes as n where n.id = u.node offset 0) as k);
     end if;
 
     with recursive fresh as materialized (
@@ -139,17 +142,11 @@ begin
 
     insert into kerai.nodes
         (id, parent_id, position, kind, name, language, content, path, metadata, created_stamp, created_seq)
-    select f.node, f.parent, f.position, f.kind, f.name, f.language, f.content, p.path::kerai_private.path,
+    select f.node, f.parent, f.position, f.kind, f.name, f.language, f.content, coalesce(p.path, '')::kerai_private.path,
         case when f.metadata is null then '{}' else kerai_private.without_nulls(f.metadata) end, f.stamp, f.seq
     from fresh as f
-    inner join placed as p on p.node = f.node
-    order by f.node
-    on conflict do nothing;
-
-    get diagnostics inserted = row_count;
-    if inserted + cardinality(known) < cardinality(nodes) then
-        raise exception using errcode = 'KR000', message = 'a node is here that was inserted by another changeset';
-    end if;
+    left join placed as p on p.node = f.node
+    order by f.node;
     return known <> '{}';
 end
 $$;
@@ -235,9 +232,12 @@ as $$
     where written_stamps ->> w.key > coalesce(stamps ->> w.key, created) collate "C"
 $$;
 
+-- The settings: rows are written, and so locked, in the order in which the batch is grouped.
 create or replace function kerai_private.merge_updates(ops kerai_private.operation[]) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+set enable_hashjoin = off
+set enable_mergejoin = off
 as $$
 declare
     renamed uuid[];
@@ -270,7 +270,8 @@ begin
     ) as u
     where n.id = u.node;
 
-    if exists (select from unnest(ops) as o where o.op = 'node_update' and o.metadata <> '{}') then
+    if exists (
+        select from (select unnest(ops) as o) as u where (u.o).op = 'node_update' and (u.o).metadata <> '{}') then
         update kerai.nodes as n
         set (metadata, metadata_stamps) = (
             select m.metadata, m.metadata_stamps

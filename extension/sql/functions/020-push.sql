@@ -219,17 +219,22 @@ begin
 end
 $$;
 
--- Which nodes the operations name, and whether it is by inserting them. Inlined: it has no settings of its own.
+-- Which nodes the operations name, and whether it is by inserting them. Inlined: it has no settings of its own. UNNEST
+-- stands where its rows are not copied first.
 create or replace function kerai_private.named_nodes(ops kerai_private.operation[])
 returns table (c int, n int, node uuid, born boolean)
 language sql immutable parallel safe
 begin atomic
-    select o.c, o.n, x.node, x.born
-    from unnest(ops) as o
-    cross join lateral (values
-        (o.node, o.op = 'node_insert'), (o.parent, false), (o.source, false), (o.target, false), (o.context, false)
-    ) as x (node, born)
-    where x.node is not null;
+    select (u.o).c, (u.o).n, (u.o).node, (u.o).op = 'node_insert'
+    from (select unnest(ops) as o) as u
+    where (u.o).node is not null
+    union all
+    select (u.o).c, (u.o).n, (u.o).parent, false from (select unnest(ops) as o) as u where (u.o).parent is not null
+    union all
+    select (u.o).c, (u.o).n, x.node, false
+    from (select unnest(ops) as o) as u
+    cross join lateral (values ((u.o).source), ((u.o).target), ((u.o).context)) as x (node)
+    where (u.o).op not like 'node\_%' and x.node is not null;
 end;
 
 -- Refuses KR006 or KR004 unless every node that an operation names was inserted by an operation that its author had
@@ -435,7 +440,7 @@ begin
     begin
         perform kerai_private.enter_gate(false);
         return kerai_private.receive_at_gate(item, ops, judge, alone => false);
-    exception when sqlstate 'KR000' then
+    exception when unique_violation then
         -- It inserts a node that another author has inserted too.
         perform kerai_private.enter_gate(true);
         return kerai_private.receive_at_gate(item, ops, judge, alone => true);
