@@ -298,6 +298,45 @@ def test_evidence_goes_where_it_belongs_whatever_connections_the_session_has(
     assert scalar(author.connection, "select dblink_get_connections()") == ["kerai"]
 
 
+def until_blocked(observer: Connection[Any], waiting: Any, holder: Any) -> None:
+    """Wait until one session waits for another's lock."""
+    pids = [each.connection.info.backend_pid for each in (waiting, holder)]
+    for _ in range(2000):
+        if scalar(observer, "select array[%s::int] && pg_blocking_pids(%s)", pids[::-1]):
+            return
+        observer.execute("select pg_sleep(0.01)")
+    raise AssertionError("nobody waits")
+
+
+@pytest.mark.parametrize("low", ["content", "metadata", "deletion"])
+def test_what_is_written_is_locked_in_one_order(authors: Any, connect: Any, low: str) -> None:
+    """By id, whatever is written and in which order: so two pushes wait for each other, and never for ever."""
+    first, second = authors(2)
+    observer = connect()
+    nodes = sorted(str(uuid4()) for _ in range(40))
+    first.push(*(insert(node) for node in nodes))
+    kinds: dict[str, Callable[[str], Body]] = {
+        "content": lambda node: update(node, content="1"),
+        "metadata": lambda node: {"op": "node_update", "node": node, "metadata": {"a": 1}},
+        "deletion": lambda node: {"op": "node_delete", "node": node},
+    }
+    writes = [update(node, content="1") for node in reversed(nodes[20:])]
+    writes += [kinds[low](node) for node in reversed(nodes[:20])]
+    document = second.write(writes)
+    first.connection.execute("begin")
+    with ThreadPoolExecutor(1) as pool:
+        first.connection.execute("select from kerai.nodes where id = %s for update", [nodes[19]])
+        pushed = pool.submit(second.send, document)
+        until_blocked(observer, second, first)
+        free = observer.execute(
+            "select id::text from kerai.nodes order by id for update skip locked"
+        ).fetchall()
+        assert [each["id"] for each in free] == nodes[20:]
+        first.connection.execute("commit")
+        assert pushed.result(timeout=30) == "merged"
+    assert_fold(observer)
+
+
 @pytest.mark.parametrize("holds", ["a move", "its own row"])
 def test_nobody_waits_for_ever(authors: Any, connect: Any, holds: str) -> None:
     first, second = authors(2)

@@ -19,7 +19,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 from psycopg import Connection
-from tests.concurrency.test_push import NAMES, assert_fold, at_once
+from tests.concurrency.test_push import NAMES, assert_fold, at_once, until_blocked
 from tests.merge.batches import Parcel, push_each, receive_all
 from tests.merge.crew import Member, launch, status
 from tests.merge.live import Body, insert, move, update
@@ -323,16 +323,6 @@ def test_a_batch_that_is_not_all_good_is_merged_alone(members: Any) -> None:
         "merged",
     ]
     assert_fold(ann.connection)
-
-
-def until_blocked(observer: Connection[Any], waiting: Member, holder: Member) -> None:
-    """Wait until one session waits for another's lock."""
-    pids = [each.connection.info.backend_pid for each in (waiting, holder)]
-    for _ in range(2000):
-        if scalar(observer, "select array[%s::int] && pg_blocking_pids(%s)", pids[::-1]):
-            return
-        observer.execute("select pg_sleep(0.01)")
-    raise AssertionError("nobody waits")
 
 
 @pytest.mark.parametrize("canceled", [False, True])

@@ -225,13 +225,15 @@ create or replace function kerai_private.named_nodes(ops kerai_private.operation
 returns table (c int, n int, node uuid, born boolean)
 language sql immutable parallel safe
 begin atomic
-    select (u.o).c, (u.o).n, (u.o).node, (u.o).op = 'node_insert'
+    select (u.o).c as c, (u.o).n as n, (u.o).node as node, (u.o).op = 'node_insert' as born
     from (select unnest(ops) as o) as u
     where (u.o).node is not null
     union all
-    select (u.o).c, (u.o).n, (u.o).parent, false from (select unnest(ops) as o) as u where (u.o).parent is not null
+    select (u.o).c as c, (u.o).n as n, (u.o).parent as node, false as born
+    from (select unnest(ops) as o) as u
+    where (u.o).parent is not null
     union all
-    select (u.o).c, (u.o).n, x.node, false
+    select (u.o).c as c, (u.o).n as n, x.node, false as born
     from (select unnest(ops) as o) as u
     cross join lateral (values ((u.o).source), ((u.o).target), ((u.o).context)) as x (node)
     where (u.o).op not like 'node\_%' and x.node is not null;
