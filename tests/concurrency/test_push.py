@@ -310,7 +310,7 @@ def until_blocked(observer: Connection[Any], waiting: Any, holder: Any) -> None:
 
 @pytest.mark.parametrize("low", ["content", "metadata", "deletion"])
 def test_what_is_written_is_locked_in_one_order(authors: Any, connect: Any, low: str) -> None:
-    """By id, whatever is written and in which order: so two pushes wait for each other, and never for ever."""
+    """By id, whatever is written and in which order: so two pushes never wait for each other for ever."""
     first, second = authors(2)
     observer = connect()
     nodes = sorted(str(uuid4()) for _ in range(40))
