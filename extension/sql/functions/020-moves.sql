@@ -41,7 +41,7 @@ if "look_up" not in SD:
                 array_agg(x.id) filter (where x.placed_stamp >= $2) as moved,
                 array_agg(x.created_parent_id) filter (where x.placed_stamp >= $2) as created
             from kerai.nodes as x
-            where x.id = any(('{' || $1 || '}')::uuid[])
+            where x.id = any(string_to_array($1, ',')::uuid[])
         ) as n
         cross join lateral (
             select coalesce(string_agg(uuid_send(u.id), ''), '') as displaced,
@@ -73,7 +73,7 @@ if "look_up" not in SD:
         from (%s) as m"""
     SD["moves"] = plpy.prepare(moves % """
         select m.*
-        from unnest(('{' || $2 || '}')::uuid[]) as u (id)
+        from unnest(string_to_array($2, ',')::uuid[]) as u (id)
         cross join lateral (
             select t.* from kerai_private.moves as t where t.node_id = u.id and t.stamp >= $1 offset 0
         ) as m

@@ -247,39 +247,30 @@ create or replace function kerai_private.require_known_nodes(
 ) returns void
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
+set enable_bitmapscan = off
 as $$
 declare
+    -- As in the index that finds them.
+    named constant uuid[] := array(
+        select distinct r.node from kerai_private.named_nodes(ops) as r where not r.born order by r.node);
+    seen constant uuid[] := array(
+        select n.id from kerai.nodes as n
+        where n.id = any(named) and (
+            kerai_private.stamp_author(n.created_stamp) = require_known_nodes.author
+            or n.created_seq <= coalesce((base ->> kerai_private.stamp_author(n.created_stamp))::bigint, 0)));
     doubted record;
     bad record;
 begin
-    with named as (
-        select r.node, min(r.n) as n from kerai_private.named_nodes(ops) as r
-        where not r.born
-        group by r.node
-        order by r.node -- as in the index that finds them
-    )
-
-    select array_agg(e.node) as nodes, array_agg(e.n) as ns into doubted
-    from named as e
-    left join lateral (
-        select n.id, n.created_stamp, n.created_seq from kerai.nodes as n where n.id = e.node offset 0
-    ) as x on true
-    where x.id is null
-        or kerai_private.stamp_author(x.created_stamp) <> require_known_nodes.author
-        and x.created_seq > coalesce((base ->> kerai_private.stamp_author(x.created_stamp))::bigint, 0);
-    if doubted.nodes is null then
+    if cardinality(seen) = cardinality(named) then
         return;
     end if;
 
-    -- But not those that this changeset inserts before it names them. Grouped, since a join might not be hashed.
+    -- But not those that this changeset inserts before it names them. NOT IN is hashed.
     select array_agg(e.node) as nodes, array_agg(e.n) as ns into doubted
     from (
         select r.node, min(r.n) filter (where not r.born) as n
-        from (
-            select d.node, d.n, false as born from unnest(doubted.nodes, doubted.ns) as d (node, n)
-            union all
-            select o.node, o.n, true as born from unnest(ops) as o where o.op = 'node_insert'
-        ) as r
+        from kerai_private.named_nodes(ops) as r
+        where r.node not in (select u.id from unnest(seen) as u (id))
         group by r.node
         having min(r.n) filter (where not r.born) <= coalesce(min(r.n) filter (where r.born), 2147483647)
     ) as e;
