@@ -7,9 +7,9 @@ pgbench is the client: next to nothing beside the server on the same processors.
 in a table, as text, from which every push takes its own: all that this adds for the server is one look-up by
 index. An agent pushes with kerai.submit and, in another transaction, kerai.settle; alone and in large
 changesets with kerai.push_ops, which is faster for one. New sessions first push a few changesets, so that
-plans and interpreter are warm, and wait for each other; the time is from their common start to the last
-commit. Each agent pushes 80 times, since a session pays once for its first merge: with 20 that would be
-a third of the time. All take turns; medians.
+plans and interpreter are warm, and wait for each other; what is counted is merged between their common start
+and the moment when the first of them has nothing left to push, since after that there are fewer than 64. Each
+agent has 80 changesets. All take turns; medians.
 """
 
 from __future__ import annotations
@@ -73,11 +73,6 @@ class Side:
     script: str
     grouped: bool = False
 
-    @property
-    def pushed(self) -> int:
-        """How many operations are measured in a round."""
-        return self.agents * self.pushes * self.operations
-
 
 def prepare(dsn: str, sides: list[Side]) -> None:
     """Make a swarm and its agents, and sign all that they will push."""
@@ -105,7 +100,7 @@ def prepare(dsn: str, sides: list[Side]) -> None:
 
 
 def measure(dsn: str, side: Side, number: int) -> float:
-    """Let one side push its documents of a round; return the seconds."""
+    """Let one side push its documents of a round; return how many operations a second."""
     place = conninfo_to_dict(dsn)
     done = number * (WARM_UP + side.pushes)
     with (
@@ -130,7 +125,10 @@ def measure(dsn: str, side: Side, number: int) -> float:
         with subprocess.Popen(
             [*command, place["dbname"]], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         ) as pgbench:
-            waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted"
+            waiting = (
+                "select count(*) from pg_locks "
+                "where (locktype, classid, objid) = ('advisory', 0, 1) and not granted"
+            )
             deadline = time.monotonic() + LONGEST_WARM_UP
             while gate.execute(waiting).fetchone() != (side.agents,):
                 if pgbench.poll() is not None or time.monotonic() > deadline:
@@ -143,9 +141,12 @@ def measure(dsn: str, side: Side, number: int) -> float:
         after = gate.execute("select count(*) from kerai.changesets").fetchone() or ()
         if pgbench.returncode or after[0] - before[0] != side.agents * (WARM_UP + side.pushes):
             raise RuntimeError("\n".join(["not everything was merged:", *output.splitlines()[:20]]))
-        # The last two fields of a line: when the push was done, in seconds and microseconds.
+        # A line a push: the client, its how manieth, and in the last two fields when it was done.
         lines = [line.split() for log in Path(folder).glob("log.*") for line in log.read_text().splitlines()]
-        return max(int(line[4]) + int(line[5]) / 1e6 for line in lines) - started
+    pushes = [(int(line[1]), int(line[4]) + int(line[5]) / 1e6) for line in lines]
+    end = min(done for place, done in pushes if place == WARM_UP + side.pushes)
+    counted = sum(place > WARM_UP and done <= end for place, done in pushes)
+    return counted * side.operations / (end - started)
 
 
 def run(server: PrivateServer) -> list[Row]:
@@ -157,10 +158,8 @@ def run(server: PrivateServer) -> list[Row]:
     large = Side(2 * AGENTS + 1, 1, 12, 1_000, ONE_CALL)
     sides = [crowd, grouped, alone, large]
     prepare(dsn, sides)
-    seconds = [[measure(dsn, side, number) for side in sides] for number in range(ROUNDS)]
-    *crowds, one, best = (
-        side.pushed / median(each) for side, each in zip(sides, zip(*seconds, strict=True), strict=True)
-    )
+    rounds = [[measure(dsn, side, number) for side in sides] for number in range(ROUNDS)]
+    *crowds, one, best = map(median, zip(*rounds, strict=True))
     return [
         Row(
             f"{AGENTS} agents{how} push changesets of 10 operations, against one session with 1,000 at once "

@@ -93,8 +93,8 @@ end
 $$;
 
 -- Returns whether any of the nodes was here already: it is inserted again only by an author who had not seen it. Who is
--- not alone does not look for them: a unique violation tells, and then it is merged again, alone. (Only what is here can
--- be inserted below what is inserted below it, and so have no place.)
+-- not alone does not look for them: a unique violation tells, and then it is merged again, alone. (Only what is here
+-- can be inserted below what is inserted below it, and so have no place.)
 -- The setting: joins within the batch are hashed, whatever the planner believes about its size.
 create or replace function kerai_private.merge_inserts(ops kerai_private.operation[], alone boolean) returns boolean
 language plpgsql volatile
