@@ -232,10 +232,11 @@ as $$
     where written_stamps ->> w.key > coalesce(stamps ->> w.key, created) collate "C"
 $$;
 
--- The settings: rows are written, and so locked, in the order in which the batch is grouped.
+-- The settings: rows are written, and so locked, in the order in which the batch is sorted.
 create or replace function kerai_private.merge_updates(ops kerai_private.operation[]) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+set enable_hashagg = off
 set enable_hashjoin = off
 set enable_mergejoin = off
 as $$
@@ -255,18 +256,22 @@ begin
             else n.content end,
         content_stamp = greatest(n.content_stamp, u.content_stamp)
     from (
-        select o.node,
-            (array_agg(o.set ->> 'kind' order by o.n desc) filter (where o.set ? 'kind'))[1] as kind,
-            max(o.stamp) filter (where o.set ? 'kind') as kind_stamp,
-            (array_agg(o.set ->> 'name' order by o.n desc) filter (where o.set ? 'name'))[1] as name,
-            max(o.stamp) filter (where o.set ? 'name') as name_stamp,
-            (array_agg(o.set ->> 'language' order by o.n desc) filter (where o.set ? 'language'))[1] as language,
-            max(o.stamp) filter (where o.set ? 'language') as language_stamp,
-            (array_agg(o.set ->> 'content' order by o.n desc) filter (where o.set ? 'content'))[1] as content,
-            max(o.stamp) filter (where o.set ? 'content') as content_stamp
-        from unnest(ops) as o
-        where o.op = 'node_update' and o.set <> '{}'
-        group by o.node
+        select s.node,
+            (array_agg(s.set ->> 'kind') filter (where s.set ? 'kind'))[1] as kind,
+            max(s.stamp) filter (where s.set ? 'kind') as kind_stamp,
+            (array_agg(s.set ->> 'name') filter (where s.set ? 'name'))[1] as name,
+            max(s.stamp) filter (where s.set ? 'name') as name_stamp,
+            (array_agg(s.set ->> 'language') filter (where s.set ? 'language'))[1] as language,
+            max(s.stamp) filter (where s.set ? 'language') as language_stamp,
+            (array_agg(s.set ->> 'content') filter (where s.set ? 'content'))[1] as content,
+            max(s.stamp) filter (where s.set ? 'content') as content_stamp
+        from (
+            select o.node, o.set, o.stamp
+            from unnest(ops) as o
+            where o.op = 'node_update' and o.set <> '{}'
+            order by o.node, o.n desc -- once, and not by every aggregate
+        ) as s
+        group by s.node
     ) as u
     where n.id = u.node;
 

@@ -250,31 +250,25 @@ set search_path = pg_catalog, pg_temp
 set enable_bitmapscan = off
 as $$
 declare
-    -- As in the index that finds them.
-    named constant uuid[] := array(
-        select distinct r.node from kerai_private.named_nodes(ops) as r where not r.born order by r.node);
-    seen constant uuid[] := array(
-        select n.id from kerai.nodes as n
-        where n.id = any(named) and (
-            kerai_private.stamp_author(n.created_stamp) = require_known_nodes.author
-            or n.created_seq <= coalesce((base ->> kerai_private.stamp_author(n.created_stamp))::bigint, 0)));
-    doubted record;
+    named record;
+    seen uuid[];
     bad record;
 begin
-    if cardinality(seen) = cardinality(named) then
-        return;
-    end if;
-
-    -- But not those that this changeset inserts before it names them. NOT IN is hashed.
-    select array_agg(e.node) as nodes, array_agg(e.n) as ns into doubted
+    -- But not those that this changeset inserts before it names them. Sorted as in the index that finds them.
+    select array_agg(e.node) as nodes, array_agg(e.n) as ns into named
     from (
         select r.node, min(r.n) filter (where not r.born) as n
         from kerai_private.named_nodes(ops) as r
-        where r.node not in (select u.id from unnest(seen) as u (id))
         group by r.node
         having min(r.n) filter (where not r.born) <= coalesce(min(r.n) filter (where r.born), 2147483647)
+        order by r.node
     ) as e;
-    if doubted.nodes is null then
+    seen := array(
+        select n.id from kerai.nodes as n
+        where n.id = any(named.nodes) and (
+            kerai_private.stamp_author(n.created_stamp) = require_known_nodes.author
+            or n.created_seq <= coalesce((base ->> kerai_private.stamp_author(n.created_stamp))::bigint, 0)));
+    if cardinality(seen) = coalesce(cardinality(named.nodes), 0) then
         return;
     end if;
 
@@ -282,9 +276,9 @@ begin
     -- it locks all partitions of the log.
     select e.node, e.n, x.created_stamp is not null as known,
         kerai_private.stamp_author(x.created_stamp) as creator, x.created_seq into bad
-    from unnest(doubted.nodes, doubted.ns) as e (node, n)
+    from unnest(named.nodes, named.ns) as e (node, n)
     left join kerai.nodes as x on x.id = e.node
-    where not exists (
+    where e.node not in (select u.id from unnest(seen) as u (id)) and not exists (
         select from kerai.operations as o
         where o.node_id = e.node and o.op_type = 'node_insert'
             and (o.author = require_known_nodes.author or o.author_seq <= coalesce((base ->> o.author)::bigint, 0)))
