@@ -132,6 +132,8 @@ def judge_moves(
     parents: bytes,
     flags: str,
     *,
+    standing: bytes,
+    below: bytes,
     look_up: Callable[[str, bool], tuple[bytes, bytes, bytes, bytes, bytes, bytes, str]],
     moves_of: Callable[[str], Moves],
     tail: Callable[[int], Moves | None],
@@ -150,6 +152,8 @@ def judge_moves(
 
     :param fresh: the nodes that the new moves move.
     :param nodes: those, and the nodes of the tail's void moves, each with its parent and flag.
+    :param standing: nodes that the tail has not placed and that need not be looked up.
+    :param below: the parent of each.
     :param look_up: gives of nodes those that there are, and the parent of each (its own id when it is a
         root); those that now stand where the tail has put them, and the parent of each before the tail; and,
         when asked for, all moves of the tail of these.
@@ -164,8 +168,13 @@ def judge_moves(
     if whole is not None:
         moved, targets, kinds = _cut(whole[1]), _cut(whole[2]), whole[3]
     base: dict[bytes, bytes] = {}
+    known = dict(zip(_cut(standing), _cut(below), strict=True))
     frontier = {target for target, kind in zip(targets, kinds, strict=True) if kind != "r"}
     while frontier:
+        if here := known.keys() & frontier:
+            base.update((node, known[node]) for node in here)
+            frontier = frontier.union(known[node] for node in here).difference(base)
+            continue
         # In the order of the index that finds them.
         rows = look_up(_hex(sorted(frontier)), whole is None)
         above, ends, displaced, origins, met, met_targets, met_kinds = rows

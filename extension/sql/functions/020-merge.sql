@@ -45,7 +45,9 @@ language sql immutable parallel safe
 return case when name = '' or name is null or length(parent) > 1000 then parent else parent
     || case when parent = '' then '' else '.' end || left(regexp_replace(name, '[^A-Za-z0-9_]', '_', 'g'), 200) end;
 
-create or replace function kerai_private.merge_operations(ops kerai_private.operation[], alone boolean) returns void
+create or replace function kerai_private.merge_operations(
+    ops kerai_private.operation[], alone boolean, standing kerai_private.standing default null
+) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
@@ -84,7 +86,7 @@ begin
             select row(o.stamp, o.node, o.parent, o.position, false)::kerai_private.moves
             from unnest(ops) as o where o.op = 'node_move');
         insert into kerai_private.moves select * from unnest(moves);
-        perform kerai_private.replay_moves(moves);
+        perform kerai_private.replay_moves(moves, case when kinds = '{node_move}' then standing end);
     end if;
     if kinds && '{edge_insert,edge_delete,perspective_set,perspective_delete,association_set,association_delete}' then
         perform kerai_private.merge_relations(ops);

@@ -21,9 +21,9 @@ $$;
 -- A node is looked up by its id, and where it stood only when it was moved since: the setting and OFFSET 0 leave no
 -- other plan. Ids come as their 16 bytes, one after the other, and go in hex with commas between them, since a list of
 -- texts would cost more than all the rest; flags is a character a move: r, to be a root; v, void; -, neither. A root
--- has its own id for its parent's.
+-- has its own id for its parent's. Nodes that are known to stand below others are not looked up, see the type.
 create or replace function kerai_private.judge_moves(
-    since text, fresh bytea, nodes bytea, parents bytea, flags text
+    since text, fresh bytea, nodes bytea, parents bytea, flags text, standing bytea, below bytea
 ) returns text[]
 language plpython3u stable
 set search_path = pg_catalog, pg_temp
@@ -94,13 +94,16 @@ def tail(most):
     return (row["stamps"], row["moved"], row["targets"], row["flags"]) if row["found"] <= most else None
 
 return GD["kerai @version@"].server.judge_moves(
-    fresh, nodes, parents, flags, look_up=look_up, moves_of=moves_of, tail=tail)
+    fresh, nodes, parents, flags, standing=standing or b"", below=below or b"",
+    look_up=look_up, moves_of=moves_of, tail=tail)
 $$;
 
 -- The moves of a batch, which are in kerai_private.moves already: decides which moves from the earliest of them on are
 -- void, and puts the nodes where they belong. The caller is alone in the gate.
 -- The settings: its joins look nodes and moves up, by index; IS TRUE keeps IN from being one of them.
-create or replace function kerai_private.replay_moves(fresh kerai_private.moves[]) returns void
+create or replace function kerai_private.replay_moves(
+    fresh kerai_private.moves[], standing kerai_private.standing default null
+) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_hashjoin = off
@@ -127,7 +130,8 @@ begin
         select m.node_id, m.parent_id, false from kerai_private.moves as m where m.void and m.stamp >= since
     ) as u;
 
-    judged := kerai_private.judge_moves(since, given.fresh, given.nodes, given.parents, given.flags);
+    judged := kerai_private.judge_moves(
+        since, given.fresh, given.nodes, given.parents, given.flags, standing.nodes, standing.parents);
     with t as (
         update kerai_private.moves as m
         set void = not m.void

@@ -244,14 +244,16 @@ end;
 -- whatever order they receive the changesets, take and refuse the same ones.
 create or replace function kerai_private.require_known_nodes(
     ops kerai_private.operation[], author text, base jsonb
-) returns void
+) returns kerai_private.standing
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set enable_bitmapscan = off
 as $$
 declare
+    -- Only a changeset that does nothing but move is merged before anything of this changes.
+    since constant text collate "C" := case when (ops[1]).op = 'node_move' then (ops[1]).stamp end;
     named record;
-    seen uuid[];
+    seen record;
     bad record;
 begin
     -- But not those that this changeset inserts before it names them. Sorted as in the index that finds them.
@@ -263,13 +265,17 @@ begin
         having min(r.n) filter (where not r.born) <= coalesce(min(r.n) filter (where r.born), 2147483647)
         order by r.node
     ) as e;
-    seen := array(
-        select n.id from kerai.nodes as n
-        where n.id = any(named.nodes) and (
-            kerai_private.stamp_author(n.created_stamp) = require_known_nodes.author
-            or n.created_seq <= coalesce((base ->> kerai_private.stamp_author(n.created_stamp))::bigint, 0)));
-    if cardinality(seen) = coalesce(cardinality(named.nodes), 0) then
-        return;
+    select array_agg(n.id) as nodes, count(*) as found,
+        row(string_agg(uuid_send(n.id), '') filter (where coalesce(n.placed_stamp, '') < since),
+            string_agg(uuid_send(coalesce(n.parent_id, n.id)), '') filter (where coalesce(n.placed_stamp, '') < since)
+        )::kerai_private.standing as standing
+    into seen
+    from kerai.nodes as n
+    where n.id = any(named.nodes) and (
+        kerai_private.stamp_author(n.created_stamp) = require_known_nodes.author
+        or n.created_seq <= coalesce((base ->> kerai_private.stamp_author(n.created_stamp))::bigint, 0));
+    if seen.found = coalesce(cardinality(named.nodes), 0) then
+        return seen.standing;
     end if;
 
     -- Two authors may have inserted one node; then the one that was seen need not be the one that counts. Asked apart:
@@ -278,7 +284,7 @@ begin
         kerai_private.stamp_author(x.created_stamp) as creator, x.created_seq into bad
     from unnest(named.nodes, named.ns) as e (node, n)
     left join kerai.nodes as x on x.id = e.node
-    where e.node not in (select u.id from unnest(seen) as u (id)) and not exists (
+    where e.node not in (select u.id from unnest(seen.nodes) as u (id)) and not exists (
         select from kerai.operations as o
         where o.node_id = e.node and o.op_type = 'node_insert'
             and (o.author = require_known_nodes.author or o.author_seq <= coalesce((base ->> o.author)::bigint, 0)))
@@ -294,12 +300,14 @@ begin
         perform kerai_private.refuse('KR006', 'no such node', format('operation %s names node %s', bad.n, bad.node),
             'Insert a node before naming it; SELECT id, path FROM kerai.nodes shows what there is.');
     end if;
+    return seen.standing;
 end
 $$;
 
 -- Merges a batch whose changesets were found to be their authors' next ones. The caller is in the gate.
 create or replace function kerai_private.take_in(
-    items kerai_private.checked[], ops kerai_private.operation[], alone boolean
+    items kerai_private.checked[], ops kerai_private.operation[], alone boolean,
+    standing kerai_private.standing default null
 ) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -333,7 +341,7 @@ begin
         ) as i on i.c = o.c;
     end if;
 
-    perform kerai_private.merge_operations(ops, alone);
+    perform kerai_private.merge_operations(ops, alone, standing);
 
     update kerai_private.authors as a
     set seq = h.last_seq, lamport = h.last_lamport, changeset_id = h.id
@@ -445,6 +453,7 @@ declare
     head kerai_private.authors;
     agent kerai.agents;
     overtaken boolean;
+    standing kerai_private.standing;
 begin
     if item.first_seq = 1 then
         perform kerai_private.introduce_author(item.author, item.public_key);
@@ -465,7 +474,7 @@ begin
             return (item.id, 'stale'::text, 0, item.first_seq, item.last_seq);
         end if;
     end if;
-    perform kerai_private.require_known_nodes(ops, item.author, item.base);
+    standing := kerai_private.require_known_nodes(ops, item.author, item.base);
 
     -- Tasks are this instance's own: a foreign author's changeset may name one that is not here.
     if judge and item.task is not null then
@@ -475,7 +484,7 @@ begin
         end if;
     end if;
     perform kerai_private.enter_scope(ops);
-    perform kerai_private.take_in(array[item], ops, alone);
+    perform kerai_private.take_in(array[item], ops, alone, standing);
     return (item.id, 'merged'::text, cardinality(ops), item.first_seq, item.last_seq);
 end
 $$;

@@ -248,6 +248,13 @@ create type kerai_private.operation as (
     payload jsonb
 );
 
+-- Nodes that a changeset names and no later move has placed, and the parents below which they stand, their own for
+-- roots: ids of 16 bytes, one after the other. What was looked up to check the changeset need not be again to merge it.
+create type kerai_private.standing as (
+    nodes bytea,
+    parents bytea
+);
+
 create type kerai.push_result as (
     changeset_id bytea,
     status text,
