@@ -355,6 +355,33 @@ def test_all_wait_for_the_next_one_and_none_is_left_when_he_fails(
     assert_fold(cleo.connection)
 
 
+@pytest.mark.parametrize("mode", ["_shared", ""])
+def test_a_stranger_who_locks_turns_keeps_nobody_from_settling(members: Any, connect: Any, mode: str) -> None:
+    """Anyone can take an advisory lock."""
+    connect().execute("alter function kerai.settle(uuid) set lock_timeout = '50ms'")
+    stranger = connect()
+    stranger.execute("set role pg_read_all_settings")
+    taken = scalar(
+        stranger,
+        f"""select count(pg_advisory_lock{mode}(c.oid::int, n) is null)
+        from pg_class as c cross join generate_series(1, 300) as n
+        where c.relname in ('turns_0', 'turns_1')""",
+    )
+    assert taken == 600
+
+    def push(member: Member) -> list[Any]:
+        answers = []
+        for _ in range(3):
+            ticket = member.submit(member.own(insert(str(uuid4()))))
+            tries = (member.settle(ticket) for _ in range(100))
+            answers.append(status(next(each for each in tries if each.get("code") != "KR009")))
+        return answers
+
+    crew = members(6)
+    assert at_once([partial(push, each) for each in crew]) == [["merged"] * 3] * 6
+    assert_fold(connect())
+
+
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
 def test_settling_must_see_what_others_have_just_merged(members: Any, level: str) -> None:
     (ann,) = members(1)

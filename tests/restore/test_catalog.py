@@ -22,8 +22,9 @@ NOT_DUMPED = {
     "kerai_private.submissions",
     "kerai_private.settled",
     "kerai_private.arrivals",
-    "kerai_private.turns_0",  # name locks, which do not outlive the server
+    "kerai_private.turns_0",  # number what does not outlive the server
     "kerai_private.turns_1",
+    "kerai_private.turn_locks",  # six rows, everywhere
     "kerai_private.served_scopes",  # follows from the log
     "kerai_private.served_nodes",
     "kerai_private.repeated_inserts",

@@ -36,15 +36,35 @@ create or replace function kerai_private.turns_of(side int) returns regclass
 language sql immutable parallel safe
 return case side when 0 then 'kerai_private.turns_0'::regclass else 'kerai_private.turns_1'::regclass end;
 
--- The number after that of the turn that runs, or ran last. Inlined, as is the next one.
+-- The number after that of the turn that runs, or ran last. Inlined.
 create or replace function kerai_private.next_turn(turns regclass) returns int
 language sql volatile
 return (1 + coalesce(pg_sequence_last_value(turns), 0) % 2000000000)::int;
 
--- Waits until nobody has the turn; what it locks it gives free in the same expression.
+-- Waits until a turn that somebody has is over: he has an advisory lock of the sequence's oid and the turn's number. No
+-- turn uses it again, and it is given free in the same expression. Anyone can take such a lock, so nothing rests on it:
+-- who has a turn does without it when he must, and nobody waits long for what may be a stranger's.
 create or replace function kerai_private.wait_for_turn(turns regclass, turn int) returns boolean
-language sql volatile
-return pg_advisory_lock_shared(turns::oid::int, turn) is null or pg_advisory_unlock_shared(turns::oid::int, turn);
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '200ms'
+as $$
+begin
+    return pg_advisory_lock_shared(turns::oid::int, turn) is null or pg_advisory_unlock_shared(turns::oid::int, turn);
+end
+$$;
+
+-- Takes a turn, if nobody has it.
+create or replace function kerai_private.take_turn(side int, turn int) returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+begin
+    perform from kerai_private.turn_locks as t where t.side = side and t.place = turn % 3 for update skip locked;
+    return found;
+end
+$$;
 
 create or replace function kerai.settle(ticket uuid) returns kerai.push_result
 language plpgsql volatile security definer
@@ -58,7 +78,9 @@ declare
     turns regclass;
     turn int;
     waits boolean;
+    settles boolean;
     over boolean;
+    started_at constant timestamptz := clock_timestamp();
     result kerai_private.outcome;
     -- A session's first time takes long, since it has no plans yet: it lets others go first.
     patience int := case when current_setting('kerai.practised', true) = 'yes' then 0 else 5 end;
@@ -71,6 +93,7 @@ begin
 
         if waits then
             turns := kerai_private.turns_of(side);
+            settles := false;
             begin
                 if turn < kerai_private.next_turn(turns) then
                     -- It has begun, and merges this.
@@ -79,7 +102,8 @@ begin
                 else
                     -- The turn that runs may have looked already.
                     turn := kerai_private.next_turn(turns);
-                    if patience = 0 and pg_try_advisory_xact_lock(turns::oid::int, turn) then
+                    settles := patience = 0 and kerai_private.take_turn(side, turn);
+                    if settles then
                         perform kerai_private.settle_in_turn(ticket, side, turn);
                         perform set_config('kerai.practised', 'yes', false);
                     else
@@ -100,8 +124,11 @@ begin
                 when sqlstate 'KR000' then
                     null;  -- The turn was over.
                 when lock_not_available or deadlock_detected then
-                    perform kerai_private.refuse('KR009', 'other pushes are in the way', sqlerrm,
-                        'Nothing was merged. Settle the same ticket again in a second.');
+                    if settles or clock_timestamp() > started_at + interval '30 seconds' then
+                        perform kerai_private.refuse('KR009', 'other pushes are in the way', sqlerrm,
+                            'Nothing was merged. Settle the same ticket again in a second.');
+                    end if;
+                    patience := 0;
             end;
         end if;
 
@@ -166,13 +193,13 @@ declare
     next int;
     sides int[] := array[side];
     taken record;
-    over boolean;
 begin
-    over := kerai_private.wait_for_turn(turns, turn - 1);
-    -- Whoever is told the number of a turn that is over before he locks it may lock it still.
+    -- Whoever is told the number of a turn that is over before he takes it may get it still.
     if turn <> kerai_private.next_turn(turns) then
         raise exception using errcode = 'KR000', message = 'the turn is over';
     end if;
+    perform pg_try_advisory_xact_lock(turns::oid::int, turn);
+    perform from kerai_private.turn_locks as t where t.side = side and t.place = (turn - 1) % 3 for update;
     perform nextval(turns);
 
     -- As in kerai_private.take_waiting, only the index passes over the dead rows; EXISTS would not keep the order.
@@ -181,13 +208,19 @@ begin
     order by s.ticket
     limit 1;
     if found then
-        next := kerai_private.next_turn(other);
-        if pg_try_advisory_xact_lock_shared(other::oid::int, next - 1) and pg_try_advisory_xact_lock(other::oid::int, next)
-            and next = kerai_private.next_turn(other)
-        then
-            perform nextval(other);
-            sides := array[0, 1];
-        end if;
+        begin
+            next := kerai_private.next_turn(other);
+            if kerai_private.take_turn(1 - side, next - 1) then
+                if not kerai_private.take_turn(1 - side, next) or next <> kerai_private.next_turn(other) then
+                    raise exception using errcode = 'KR000', message = 'somebody else is about to settle there';
+                end if;
+                perform pg_try_advisory_xact_lock(other::oid::int, next);
+                perform nextval(other);
+                sides := array[0, 1];
+            end if;
+        exception when sqlstate 'KR000' then
+            null;
+        end;
     end if;
 
     perform kerai_private.renew_plans();

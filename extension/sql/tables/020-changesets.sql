@@ -308,12 +308,14 @@ create unlogged table kerai_private.settled (
 create index settled_at on kerai_private.settled (settled_at);
 
 -- What waits is settled in turns, on each of two sides between which the authors are divided, so that two may merge at
--- the same time. A sequence has the number of the turn that runs, or ran last; who has a turn holds the advisory lock of
--- the sequence's oid and the turn's number until it is over, so that all that wait for it wake at once. Whoever comes
--- first meanwhile takes the next turn and waits for this one; all others wait for the next, which will merge what is
--- theirs. Anyone can take an advisory lock: these say only who goes first.
+-- the same time. A sequence has the number of the turn that runs, or ran last, and the lock of one of three rows, by
+-- that number, is the right to a turn. Whoever comes first while one runs takes the next and waits for this one; all
+-- others wait for the next, which will merge what is theirs.
 create unlogged sequence kerai_private.turns_0 maxvalue 2000000000 cycle;
 create unlogged sequence kerai_private.turns_1 maxvalue 2000000000 cycle;
+create table kerai_private.turn_locks (side int not null, place int not null, primary key (side, place));
+insert into kerai_private.turn_locks
+select s.side, t.place from generate_series(0, 1) as s (side) cross join generate_series(0, 2) as t (place);
 
 select pg_extension_config_dump('kerai.changesets', '');
 select pg_extension_config_dump(pg_get_serial_sequence('kerai.changesets', 'arrival')::regclass, '');
