@@ -382,6 +382,23 @@ def test_a_stranger_who_locks_turns_keeps_nobody_from_settling(members: Any, con
     assert_fold(connect())
 
 
+def test_nobody_waits_for_ever_for_a_turn_that_is_taken(members: Any, connect: Any) -> None:
+    (ann,) = members(1)
+    holder = connect()
+    # Thirty seconds are for users; the test need not wait for them.
+    settle = scalar(holder, "select pg_get_functiondef('kerai.settle(uuid)'::regprocedure)")
+    assert "'30 seconds'" in settle
+    holder.execute(settle.replace("'30 seconds'", "'300 milliseconds'").encode())
+    ticket = ann.submit(ann.own(insert(str(uuid4()))))
+    ann.connection.execute("set statement_timeout = '20s'")
+    holder.execute("begin")
+    holder.execute("select from kerai_private.turn_locks for update")
+    refusal = ann.settle(ticket)
+    assert (refusal["code"], refusal["detail"]) == ("KR009", "the next turn is taken")
+    holder.execute("rollback")
+    assert status(ann.settle(ticket)) == "merged"
+
+
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
 def test_settling_must_see_what_others_have_just_merged(members: Any, level: str) -> None:
     (ann,) = members(1)

@@ -115,6 +115,9 @@ begin
                             over := kerai_private.wait_for_turn(turns, turn);
                         end if;
                         if clock_timestamp() < asked_at + interval '1 millisecond' then
+                            if clock_timestamp() > started_at + interval '30 seconds' then
+                                raise lock_not_available using message = 'the next turn is taken';
+                            end if;
                             perform pg_sleep(0.002);
                             patience := greatest(patience - 1, 0);
                         end if;
