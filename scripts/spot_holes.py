@@ -7,6 +7,8 @@ Two things of ours are beyond pgspot 0.9, which stops at them:
   made and never again, so there is no search_path to abuse when they run: they are left out.
 - PL/pgSQL bodies that write ``function_name.variable``: bodies are not looked into (--no-plpgsql). A
   body that runs under a pinned search_path, which pgspot does insist on, has nothing to hide from it.
+
+A procedure that commits can have no settings. Its body is looked into: every name in it has its schema.
 """
 
 from __future__ import annotations
@@ -18,35 +20,42 @@ from pathlib import Path
 from pglast import ast, parse_sql
 
 
-def judged(script: str) -> str:
-    """Return a script without the functions whose body is SQL itself."""
+def judged(script: str) -> tuple[str, str]:
+    """Return a script without the functions whose body is SQL itself, and its procedures apart."""
     # psql's commands are not SQL; PostgreSQL skips those lines too.
     text = "".join(line for line in script.splitlines(keepends=True) if not line.startswith("\\"))
-    kept = []
+    kept: list[str] = []
+    procedures: list[str] = []
     for statement in parse_sql(text):
         node = statement.stmt
-        if isinstance(node, ast.CreateFunctionStmt) and node.sql_body is not None:
+        function = isinstance(node, ast.CreateFunctionStmt)
+        if function and node.sql_body is not None:
             continue
         start = statement.stmt_location
         end = start + statement.stmt_len if statement.stmt_len else len(text)
-        kept.append(text[start:end].strip() + ";\n")
-    return "".join(kept)
+        its_text = text[start:end].strip() + ";\n"
+        if not (function and node.is_procedure):
+            kept.append(its_text)
+        if isinstance(node, ast.CreateSchemaStmt) or (function and node.is_procedure):
+            procedures.append(its_text)
+    return "".join(kept), "".join(procedures)
 
 
 def main() -> int:
     """Run pgspot over the scripts named on the command line; return its exit code."""
-    options = ["--no-plpgsql", "--ignore-lang=plpython3u"]
+    options = ["--no-plpgsql", "--ignore-lang=plpython3u"], ["--plpgsql", "--ignore=PS005"]
     for file in sys.argv[1:]:
-        run = subprocess.run(
-            [sys.executable, "-m", "pgspot", *options],
-            input=judged(Path(file).read_text("utf-8")),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if run.returncode != 0:
-            print(f"{file}:\n{run.stdout}{run.stderr}")
-            return run.returncode
+        for part, its_options in zip(judged(Path(file).read_text("utf-8")), options, strict=True):
+            run = subprocess.run(
+                [sys.executable, "-m", "pgspot", *its_options],
+                input=part,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if run.returncode != 0:
+                print(f"{file}:\n{run.stdout}{run.stderr}")
+                return run.returncode
     return 0
 
 

@@ -28,7 +28,6 @@ PAGE_BYTES = 4 * 1024 * 1024
 LAST_PUSH_SECONDS = 30.0
 # The guard of a change to all there is, whatever roots it has.
 WHOLE_STATE = UUID(int=2**128 - 1)
-MOST_SUBMISSIONS = 3
 NOT_PERMITTED = "KR013"
 
 Operation = Mapping[str, Any]
@@ -303,7 +302,7 @@ class Session:
     def _send(self, connection: Connection, pages: Sequence[Page]) -> str | None:
         """Push pages, all or none; return the id of the last changeset, None when they were stale."""
         if len(pages) == 1 and self._may_submit:
-            return self._settle(connection, pages[0])
+            return self._push_together(connection, pages[0])
         result = None
         try:
             with connection.transaction():
@@ -319,28 +318,20 @@ class Session:
         found: str = result["changeset_id"]
         return found
 
-    def _settle(self, connection: Connection, page: Page) -> str | None:
-        """Push one page together with what other agents push at the same time: in two transactions."""
+    def _push_together(self, connection: Connection, page: Page) -> str | None:
+        """Push one page together with what other agents push at the same time: in transactions of its own."""
         name = {"name": self._application_name}
         self._unsettled = True
-        for tries_left in reversed(range(MOST_SUBMISSIONS)):
-            submitted = connection.execute(queries()["submit"], self._signed(page) | name).fetchone()
-            assert submitted is not None
-            try:
-                result = connection.execute(queries()["settle"], submitted | name).fetchone()
-            except psycopg.Error as error:
-                # A server that has crashed, or was replaced, does not know the ticket.
-                if tries_left and error.diag.message_primary == "no such ticket":
-                    continue
-                if error.sqlstate is not None and error.sqlstate.startswith("KR") and not is_transient(error):
-                    self._withdraw(connection)
-                raise
-            else:
-                break
+        try:
+            result = connection.execute(queries()["push_together"], self._signed(page) | name).fetchone()
+        except psycopg.Error as error:
+            if error.sqlstate is not None and error.sqlstate.startswith("KR") and not is_transient(error):
+                self._withdraw(connection)
+            raise
         assert result is not None
         self._unsettled = False
-        found: str = result["changeset_id"]
-        return None if result["status"] == "stale" else found
+        found: bytes = result["changeset_id"]
+        return None if result["status"] == "stale" else found.hex()
 
     def _withdraw(self, connection: Connection) -> None:
         """Take back what an earlier push has submitted, and then was cut off or refused.

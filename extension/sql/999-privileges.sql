@@ -7,7 +7,7 @@ do $$
 declare
     member record;
     agent_functions constant text [] := '{
-        register_agent, push_ops, submit, settle, withdraw, join_swarm, record_test_result, record_failed_attempt, instance_key}';
+        register_agent, push_ops, push_together, submit, settle, settle_more, withdraw, join_swarm, record_test_result, record_failed_attempt, instance_key}';
     operator_functions constant text [] := '{
         create_task, launch_swarm, stop_swarm, expire_failed_operations, maintain, verify, rebuild, compact,
         add_peer, remove_peer, pull, push, sync, exchange, compare_heads, hang_up, begin_contact, end_contact, begin_pull,
@@ -24,9 +24,9 @@ begin
         inner join pg_namespace as n on n.oid = p.pronamespace
         where n.nspname in ('kerai', 'kerai_private')
     loop
-        execute format('revoke all on function %s from public', member.signature);
+        execute format('revoke all on routine %s from public', member.signature);
         if member.nspname = 'kerai' then
-            execute format('grant execute on function %s to %s', member.signature, case
+            execute format('grant execute on routine %s to %s', member.signature, case
                 when member.proname = any(operator_functions) then 'kerai_operator'
                 when member.proname = any(agent_functions) then 'kerai_agent'
                 when member.proname = any(peer_functions) then 'kerai_peer'

@@ -5,8 +5,8 @@ swarm whose members write under their own names, once in one that groups them.
 
 pgbench is the client: next to nothing beside the server on the same processors. The documents, signed, wait
 in a table, as text, from which every push takes its own: all that this adds for the server is one look-up by
-index. An agent pushes with kerai.submit and, in another transaction, kerai.settle; alone and in large
-changesets with kerai.push_ops, which is faster for one. New sessions first push a few changesets, so that
+index. An agent pushes with kerai.push_together; alone and in large changesets with kerai.push_ops, which is
+faster for one. New sessions first push a few changesets, so that
 plans and interpreter are warm, and wait for each other; what is counted is merged between their common start
 and the moment when the first of them has nothing left to push, since after that there are fewer than 64. Each
 agent has 80 changesets. All take turns; medians.
@@ -41,6 +41,19 @@ create table bench.documents (
     agent int, n int, document text not null, signature bytea not null, public_key bytea not null,
     primary key (agent, n)
 );
+create procedure bench.push_together(agent int, n int)
+language plpgsql
+as $$
+declare
+    own bench.documents;
+    result kerai.push_result;
+begin
+    select d.* into own
+    from bench.documents as d where d.agent = push_together.agent and d.n = push_together.n;
+    call kerai.push_together(own.document::json, own.signature, own.public_key,
+        null, result.changeset_id, result.status, result.applied, result.first_seq, result.last_seq);
+end
+$$;
 """
 LAUNCH = "select id::text from kerai.launch_swarm(%s, grouped => %s)"
 JOIN = "select kerai.join_swarm(%s, a.id) from kerai.register_agent(%s, 'llm', %s) as a"
@@ -55,10 +68,8 @@ ONE_CALL = """
 select (kerai.push_ops(d.document::json, d.signature, d.public_key)).status
 from bench.documents as d where d.agent = :agent and d.n = :n;
 """
-TWO_CALLS = r"""
-select kerai.submit(d.document::json, d.signature, d.public_key) as ticket
-from bench.documents as d where d.agent = :agent and d.n = :n \gset
-select status from kerai.settle(:ticket);
+TOGETHER = """
+call bench.push_together(:agent, :n);
 """
 
 
@@ -152,7 +163,7 @@ def measure(dsn: str, side: Side, number: int) -> float:
 def run(server: PrivateServer) -> list[Row]:
     """Measure, and return the ratio of the rates in operations a second."""
     dsn = new_database(server, "crowd")
-    crowd = Side(0, AGENTS, 80, 10, TWO_CALLS)
+    crowd = Side(0, AGENTS, 80, 10, TOGETHER)
     grouped = replace(crowd, first=AGENTS, grouped=True)
     alone = Side(2 * AGENTS, 1, 200, 10, ONE_CALL)
     large = Side(2 * AGENTS + 1, 1, 12, 1_000, ONE_CALL)

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from kerai_client import session
-from kerai_client.database import Database, queries
+from kerai_client.database import Database
 from kerai_client.database import connect as connect_to
 from kerai_client.session import WHOLE_STATE, Session, read_state, read_vector
 from kerai_client.source import ROOT_ID, new_id
@@ -24,6 +24,7 @@ Result = subprocess.CompletedProcess[str]
 Run = Callable[..., Result]
 
 TESTS = f"{shlex.quote(sys.executable)} check.py"
+SUBMIT = "select kerai.submit(%(document)s, %(signature)s, %(public_key)s) as ticket"
 REPAIR = "sed -i 's/a - b/a + b/' sum.py"
 
 
@@ -165,7 +166,7 @@ def test_what_a_killed_agent_has_submitted_forks_nothing(database: Any) -> None:
             ops = [insert(str(ROOT_ID), "file", "never asked after")]
             (page,) = killed._changesets(ops, base=base, guard=None, task=None, message="")
             # killed before it could settle
-            way.connection().execute(queries()["submit"], killed._signed(page) | {"name": "killed"})
+            way.connection().execute(SUBMIT, killed._signed(page))
         with Session(way, "killed") as again:
             assert witness.push([insert(str(ROOT_ID), "file", "a")], base).status == "merged"
             assert again.push([insert(str(ROOT_ID), "file", "b")], base).vector == {again.author: 2}
@@ -187,19 +188,6 @@ def test_a_refused_push_does_not_wait_for_better_times(database: Any) -> None:
         assert {node.name for node in read_state(way).tree.subtree(ROOT_ID)} == {None, "c", "d"}
 
 
-def test_a_ticket_that_a_crash_has_lost_is_asked_for_again(
-    database: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lose = "with lost as (delete from kerai_private.submissions) " + queries()["settle"]
-    with Database(database.dsn) as way, Session(way, "first") as first:
-        known = dict(queries())
-        settles = iter([lose, known["settle"]])
-        monkeypatch.setattr(
-            session, "queries", lambda: {**known, "settle": next(settles)} if first._unsettled else known
-        )
-        assert first.push([root()], {}).vector == {first.author: 1}
-
-
 def test_another_role_with_the_key_pushes_without_submitting(database: Any, role_connection: Any) -> None:
     with Database(database.dsn) as way, Session(way, "shared") as shared:
         base = shared.push([root()], {}).vector
@@ -216,8 +204,7 @@ def test_another_role_with_the_key_pushes_without_submitting(database: Any, role
 def test_withdrawing_waits_for_whoever_settles(database: Any) -> None:
     with Database(database.dsn) as way, Session(way, "first") as first, ThreadPoolExecutor(1) as pool:
         (page,) = first._changesets([root()], base={}, guard=None, task=None, message="")
-        submit = first._signed(page) | {"name": "first"}
-        (ticket,) = way.connection().execute(queries()["submit"], submit).fetchall()
+        (ticket,) = way.connection().execute(SUBMIT, first._signed(page)).fetchall()
         with connect_to(database.dsn) as settler, connect_to(database.dsn) as other:
             with settler.transaction():
                 settler.execute("select kerai.settle(%(ticket)s)", ticket)

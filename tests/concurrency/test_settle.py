@@ -11,6 +11,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import pytest
 from psycopg import Connection
 from tests.concurrency.test_push import NAMES, assert_fold, at_once, until_blocked
 from tests.merge.batches import Parcel, push_each, receive_all
-from tests.merge.crew import Member, launch, status
+from tests.merge.crew import Member, called, launch, status
 from tests.merge.live import Body, insert, move, update
 from tests.merge.model import Operation, fold
 from tests.merge.observe import assert_state, scalar
@@ -34,6 +35,8 @@ from kerai_client.server import PrivateServer
 WRITERS = """
 select o.author, o.author_seq, o.lamport_ts, o.payload, coalesce(c.member, c.author) as writer
 from kerai.operations as o inner join kerai.changesets as c on c.id = o.changeset_id"""
+
+NO_PATIENCE = "alter function kerai_private.settle_in_turn set lock_timeout = '100ms'"
 
 
 @pytest.fixture
@@ -94,7 +97,10 @@ def work(member: Member, swarm: str | None, nodes: list[str], shared: list[str],
             if swarm and chance.random() < 0.8
             else member.own(*body, guard=guard)
         )
-        answer = member.send(document) if chance.random() < 0.3 else member.settle(member.submit(document))
+        how = chance.choice(
+            [member.send, lambda text: member.settle(member.submit(text)), member.push_together]
+        )
+        answer = how(document)
         # What names a node that is not there is refused, and nothing else is.
         if answer.get("code") == "KR006" and wrong:
             answers["wrong"] += 1
@@ -265,7 +271,7 @@ def test_results_that_nobody_came_for_are_removed(members: Any) -> None:
 @pytest.mark.parametrize("end", ["commit", "rollback"])
 def test_an_open_settlement_holds_others_up_and_loses_nothing(members: Any, connect: Any, end: str) -> None:
     ann, bob, cleo = members(3, sides="000")
-    connect().execute("alter function kerai.settle(uuid) set lock_timeout = '100ms'")
+    connect().execute(NO_PATIENCE)
     ticket = ann.submit(ann.own(insert(str(uuid4()))))
     waiting = bob.submit(bob.own(insert(str(uuid4()))))
     ann.connection.execute("begin")
@@ -288,7 +294,7 @@ def test_an_open_settlement_holds_others_up_and_loses_nothing(members: Any, conn
 def test_two_sides_settle_at_the_same_time(members: Any, connect: Any, waits: bool) -> None:
     """Unless the first has merged what the second one waits for."""
     ann, bob = members(2, sides="01")
-    connect().execute("alter function kerai.settle(uuid) set lock_timeout = '100ms'")
+    connect().execute(NO_PATIENCE)
     first = ann.submit(ann.own(insert(str(uuid4()))))
     document = bob.own(insert(str(uuid4())))
     second = bob.submit(document) if waits else None
@@ -358,7 +364,7 @@ def test_all_wait_for_the_next_one_and_none_is_left_when_he_fails(
 @pytest.mark.parametrize("mode", ["_shared", ""])
 def test_a_stranger_who_locks_turns_keeps_nobody_from_settling(members: Any, connect: Any, mode: str) -> None:
     """Anyone can take an advisory lock."""
-    connect().execute("alter function kerai.settle(uuid) set lock_timeout = '50ms'")
+    connect().execute("alter function kerai.settle set lock_timeout = '50ms'")
     stranger = connect()
     stranger.execute("set role pg_read_all_settings")
     taken = scalar(
@@ -386,7 +392,7 @@ def test_nobody_waits_for_ever_for_a_turn_that_is_taken(members: Any, connect: A
     (ann,) = members(1)
     holder = connect()
     # Thirty seconds are for users; the test need not wait for them.
-    settle = scalar(holder, "select pg_get_functiondef('kerai.settle(uuid)'::regprocedure)")
+    settle = scalar(holder, "select pg_get_functiondef('kerai.settle'::regproc)")
     assert "'30 seconds'" in settle
     holder.execute(settle.replace("'30 seconds'", "'300 milliseconds'").encode())
     ticket = ann.submit(ann.own(insert(str(uuid4()))))
@@ -394,9 +400,137 @@ def test_nobody_waits_for_ever_for_a_turn_that_is_taken(members: Any, connect: A
     holder.execute("begin")
     holder.execute("select from kerai_private.turn_locks for update")
     refusal = ann.settle(ticket)
-    assert (refusal["code"], refusal["detail"]) == ("KR009", "the next turn is taken")
+    assert (refusal["code"], refusal["detail"]) == ("KR009", "the turns are taken")
     holder.execute("rollback")
     assert status(ann.settle(ticket)) == "merged"
+
+
+def advisory_locks(connection: Connection[Any]) -> int:
+    held = scalar(connection, "select count(*) from pg_locks where locktype = 'advisory'")
+    assert isinstance(held, int)
+    return held
+
+
+@pytest.mark.parametrize("level", ["read committed", "serializable"])
+def test_one_call_submits_and_settles(members: Any, level: str) -> None:
+    """At whatever level the session begins its transactions."""
+    (ann,) = members(1)
+    ann.connection.execute(f"set default_transaction_isolation = '{level}'")
+    document = ann.own(insert(str(uuid4())))
+    answer = ann.push_together(document)
+    assert answer == {
+        "changeset_id": bytes.fromhex(changeset.changeset_id(document)),
+        "status": "merged",
+        "applied": 1,
+        "first_seq": 1,
+        "last_seq": 1,
+    }
+    assert status(ann.push_together(document)) == "duplicate"
+    assert status(ann.push_together(ann.own(update(str(uuid4()), content="x")))) == "KR006"
+    ann.connection.execute("reset default_transaction_isolation")
+    assert scalar(ann.connection, "select kerai.withdraw(%s)", [ann.id]) == 1
+    ann.connection.execute("begin")
+    assert status(ann.push_together(ann.own(insert(str(uuid4()))))) == "2D000"
+    ann.connection.execute("rollback")
+    assert scalar(ann.connection, "select count(*) from kerai_private.submissions") == 0
+    assert status(ann.push_together(ann.own(insert(str(uuid4()))))) == "merged"
+    assert advisory_locks(ann.connection) == 0
+    assert_fold(ann.connection)
+
+
+def test_one_call_looks_nothing_up_in_the_path_of_its_caller(members: Any, connect: Any) -> None:
+    (ann,) = members(1)
+    connect().execute(
+        """
+        create schema trap;
+        create function trap.spring() returns text language plpgsql as $$ begin raise 'a trap'; end $$;
+        create function trap.set_config(text, text, boolean) returns text return trap.spring();
+        create function trap.current_setting(text, boolean) returns text return trap.spring();
+        create function trap.clock_timestamp() returns timestamptz return trap.spring()::timestamptz;
+        create function trap.later(timestamptz, interval) returns timestamptz
+            return trap.spring()::timestamptz;
+        create function trap.differ(text, text) returns boolean return trap.spring()::boolean;
+        create operator trap.+ (leftarg = timestamptz, rightarg = interval, function = trap.later);
+        create operator trap.<> (leftarg = text, rightarg = text, function = trap.differ);
+        create domain trap.uuid as text;
+        create domain trap.timestamptz as text;"""
+    )
+    document = ann.own(insert(str(uuid4())))
+    ann.connection.execute("set search_path = trap, pg_catalog")
+    with pytest.raises(psycopg.errors.RaiseException, match="a trap"):
+        ann.connection.execute("select 'a'::text <> 'b'::text")
+    assert status(ann.push_together(document, application_name="ann")) == "merged"
+
+
+@contextmanager
+def held_up(connection: Connection[Any]) -> Iterator[None]:
+    """Let nobody into the gate."""
+    with connection.transaction():
+        connection.execute("lock table kerai_private.merge_gate in exclusive mode")
+        yield
+
+
+def test_who_merges_goes_on_with_what_comes_meanwhile(members: Any, connect: Any) -> None:
+    ann, *others = members(5, sides="00000")
+    observer, gate = connect(), connect()
+    documents = [each.own(insert(str(uuid4()))) for each in (ann, *others)]
+    with ThreadPoolExecutor(5) as pool:
+        with held_up(gate):
+            answers = [pool.submit(ann.push_together, documents[0], application_name="ann's")]
+            until_blocked(observer, ann, gate)
+            named = "select application_name from pg_stat_activity where pid = %s"
+            assert scalar(observer, named, [ann.connection.info.backend_pid]) == "ann's"
+            for each, document in zip(others, documents[1:], strict=True):
+                answers.append(pool.submit(each.push_together, document))
+                until_blocked(observer, each, ann)
+        assert [status(each.result(timeout=30)) for each in answers] == ["merged"] * 5
+    assert scalar(observer, "select count(distinct received_at) from kerai.changesets") == 2
+    practised = "select coalesce(current_setting('kerai.practised', true), '')"
+    assert [scalar(each.connection, practised) for each in (ann, *others)] == ["yes", "", "", "", ""]
+    assert advisory_locks(observer) == 0
+    assert_fold(observer)
+
+
+def test_what_goes_wrong_for_others_is_not_told_to_who_merges_for_them(members: Any, connect: Any) -> None:
+    ann, bob = members(2, sides="00")
+    observer, gate = connect(), connect()
+    observer.execute(
+        """
+        create function public.fail() returns trigger language plpgsql as
+            $$ begin raise 'the disk is full' using errcode = '53100'; end $$;
+        create trigger fail before insert on kerai.changesets
+            for each row when (new.message = 'too much') execute function public.fail();"""
+    )
+    with ThreadPoolExecutor(2) as pool:
+        with held_up(gate):
+            first = pool.submit(ann.push_together, ann.own(insert(str(uuid4()))))
+            until_blocked(observer, ann, gate)
+            second = pool.submit(bob.push_together, bob.own(insert(str(uuid4())), message="too much"))
+            until_blocked(observer, bob, ann)
+        assert status(first.result(timeout=30)) == "merged"
+        assert status(second.result(timeout=30)) == "53100"
+    assert scalar(observer, "select kerai.withdraw(%s)", [bob.id]) == 1
+    assert status(bob.push_together(bob.own(insert(str(uuid4()))))) == "merged"
+    assert advisory_locks(observer) == 0
+    assert_fold(observer)
+
+
+def test_a_turn_that_was_announced_in_vain_is_another_s(members: Any) -> None:
+    """Who settles until some time and does not go on keeps others waiting for a moment, and once."""
+    ann, bob = members(2, sides="00")
+    ticket = ann.submit(ann.own(insert(str(uuid4()))))
+    settle = "select status from kerai.settle(%s, clock_timestamp() + interval '1 hour')"
+    assert scalar(ann.connection, settle, [ticket]) == "merged"
+    ann.connection.execute("begin isolation level repeatable read")
+    more = "select kerai.settle_more(clock_timestamp()) as status"
+    assert status(called(ann.connection, more, [])) == "KR011"
+    ann.connection.execute("rollback")
+    assert advisory_locks(ann.connection) == 1
+    assert status(bob.push_together(bob.own(insert(str(uuid4()))))) == "merged"
+    # The next time it is given back.
+    assert status(ann.push_together(ann.own(insert(str(uuid4()))))) == "merged"
+    assert advisory_locks(ann.connection) == 0
+    assert_fold(ann.connection)
 
 
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])

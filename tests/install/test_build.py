@@ -145,6 +145,19 @@ def test_a_function_without_search_path_does_not_pass_the_linter(tmp_path: Path)
     assert "kerai.good()" not in found.stdout
 
 
+def test_a_procedure_that_commits_names_every_schema(tmp_path: Path) -> None:
+    script = tmp_path / "kerai--1.sql"
+    text = """create schema kerai;
+    create procedure kerai.go_on() language plpgsql as
+        $$ begin commit; perform pg_catalog.set_config('a.b', '', false); end $$;"""
+    script.write_text(text)
+    assert spot_holes(script).returncode == 0
+    script.write_text(text.replace("pg_catalog.", ""))
+    found = spot_holes(script)
+    assert found.returncode == 1
+    assert "Unqualified function call: set_config" in found.stdout
+
+
 def test_make_is_as_good_as_its_word(tmp_path: Path) -> None:
     """Every target of `make help` exists, from a copy in a folder with spaces, and -n runs nothing."""
     copy = tmp_path / "a copy"

@@ -60,6 +60,12 @@ class Member:
             scalar(self.connection, SUBMIT, [document, changeset.sign(document, self.key), self.public_key])
         )
 
+    def push_together(self, document: str, **given: str) -> dict[str, Any]:
+        """Sign and push a document with what others push; return the answer, or the refusal's code."""
+        call = f"call kerai.push_together(%s, %s, %s{''.join(f', {name} => %s' for name in given)})"
+        signature = changeset.sign(document, self.key)
+        return called(self.connection, call, [document, signature, self.public_key, *given.values()])
+
     def settle(self, ticket: str) -> dict[str, Any]:
         """Return the push_result, or the refusal's code."""
         return called(self.connection, SETTLE, [ticket])

@@ -194,7 +194,10 @@ def test_the_roles_cannot_log_in_and_follow_each_other(catalog: Connection[Any])
 
 
 def test_every_function_pins_its_search_path(catalog: Connection[Any]) -> None:
-    assert column(catalog, UNPINNED) == []
+    # What commits can have no settings; tests/concurrency calls it with a path full of traps.
+    assert column(catalog, UNPINNED) == [
+        "kerai.push_together(json,bytea,bytea,text,bytea,text,integer,bigint,bigint)"
+    ]
 
 
 def test_everything_public_has_a_comment(catalog: Connection[Any]) -> None:

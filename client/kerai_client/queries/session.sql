@@ -42,16 +42,9 @@ select
     prev
 from kerai.next_changeset(%(author)s, %(base)s);
 
--- name: submit
+-- name: push_together
 -- application_name tells an agent's next process that this one is still under way.
-select kerai.submit(%(document)s, %(signature)s, %(public_key)s) as ticket
-from set_config('application_name', %(name)s, true);
-
--- name: settle
-select
-    encode(s.changeset_id, 'hex') as changeset_id,
-    s.status
-from set_config('application_name', %(name)s, true), kerai.settle(%(ticket)s) as s;
+call kerai.push_together(%(document)s, %(signature)s, %(public_key)s, %(name)s);
 
 -- name: withdraw
 select kerai.withdraw(%(agent)s);

@@ -16,9 +16,10 @@ begin
     exception when data_exception or statement_too_complex or program_limit_exceeded then
         null;  -- Refused when it is settled.
     end;
-    insert into kerai_private.submissions as s (author, document, signature, public_key)
-    values (wrote, changeset, signature, public_key)
-    returning s.ticket into ticket;
+    ticket := (lpad(to_hex(nextval('kerai_private.arrivals')), 16, '0') || right(replace(gen_random_uuid()::text, '-', ''), 15)
+        || kerai_private.side_of(wrote))::uuid;
+    insert into kerai_private.submissions (ticket, author, document, signature, public_key)
+    values (ticket, wrote, changeset, signature, public_key);
     return ticket;
 end
 $$;
@@ -31,6 +32,11 @@ create or replace function kerai_private.side_of(author text) returns int
 language sql immutable parallel safe
 return hashtext(coalesce(author, '')) & 1;
 
+-- On which side a submitted changeset is settled: its ticket's last bit says it. Inlined.
+create or replace function kerai_private.side_of(ticket uuid) returns int
+language sql immutable parallel safe
+return get_byte(uuid_send(ticket), 15) & 1;
+
 -- The sequence that counts a side's turns.
 create or replace function kerai_private.turns_of(side int) returns regclass
 language sql immutable parallel safe
@@ -41,18 +47,23 @@ create or replace function kerai_private.next_turn(turns regclass) returns int
 language sql volatile
 return (1 + coalesce(pg_sequence_last_value(turns), 0) % 2000000000)::int;
 
--- Waits until a turn that somebody has is over: he has an advisory lock of the sequence's oid and the turn's number. No
--- turn uses it again, and it is given free in the same expression. Anyone can take such a lock, so nothing rests on it:
--- who has a turn does without it when he must, and nobody waits long for what may be a stranger's.
+-- Has anybody said that he has, or is about to take, a turn? He has an advisory lock of the sequence's oid and the
+-- turn's number. No turn uses it again. Anyone can take such a lock, so nothing rests on it: who has a turn does
+-- without it when he must, and nobody waits long for what may be a stranger's. Inlined.
+create or replace function kerai_private.is_announced(turns regclass, turn int) returns boolean
+language sql volatile
+return not (pg_try_advisory_lock_shared(turns::oid::int, turn) and pg_advisory_unlock_shared(turns::oid::int, turn));
+
+-- Waits until an announced turn is over, which merges what is one's own. Whoever waited lets the next one go: they wake
+-- one after another, since all at once would take the processor from whoever merges the next batch. Inlined.
 create or replace function kerai_private.wait_for_turn(turns regclass, turn int) returns boolean
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-set lock_timeout = '200ms'
-as $$
-begin
-    return pg_advisory_lock_shared(turns::oid::int, turn) is null or pg_advisory_unlock_shared(turns::oid::int, turn);
-end
-$$;
+language sql volatile
+return pg_advisory_lock(turns::oid::int, turn) is null or pg_advisory_unlock(turns::oid::int, turn);
+
+-- Waits until a turn is over that does not merge what is one's own. Inlined.
+create or replace function kerai_private.wait_with_all(turns regclass, turn int) returns boolean
+language sql volatile
+return pg_advisory_lock_shared(turns::oid::int, turn) is null or pg_advisory_unlock_shared(turns::oid::int, turn);
 
 -- Takes a turn, if nobody has it.
 create or replace function kerai_private.take_turn(side int, turn int) returns boolean
@@ -66,77 +77,108 @@ begin
 end
 $$;
 
-create or replace function kerai.settle(ticket uuid) returns kerai.push_result
+-- The turn that this session has announced beyond the end of a transaction: its side and its number.
+create or replace function kerai_private.announced_turn() returns int[]
+language sql stable
+return string_to_array(nullif(current_setting('kerai.announced', true), ''), ' ')::int[];
+
+-- Says, beyond the end of this transaction, that this session is about to take a turn, and no longer the one before.
+create or replace function kerai_private.announce_turn(side int, turn int) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    before constant int[] := kerai_private.announced_turn();
+begin
+    if turn is not null then
+        perform pg_try_advisory_lock(kerai_private.turns_of(side)::oid::int, turn);
+    end if;
+    if before is not null then
+        perform pg_advisory_unlock(kerai_private.turns_of(before[1])::oid::int, before[2]);
+    end if;
+    perform set_config('kerai.announced', coalesce(side || ' ' || turn, ''), false);
+end
+$$;
+
+create or replace function kerai.settle(ticket uuid, until timestamptz default null) returns kerai.push_result
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
-set lock_timeout = '30s'
+set lock_timeout = '200ms'
 as $$
 #variable_conflict use_variable
 declare
-    side int;
-    turns regclass;
-    turn int;
-    waits boolean;
-    settles boolean;
+    side constant int := kerai_private.side_of(ticket);
+    turns constant regclass := kerai_private.turns_of(side);
+    turn int := kerai_private.next_turn(turns);
+    waits boolean := true;
+    goes_on boolean := false;
     over boolean;
-    started_at constant timestamptz := clock_timestamp();
     result kerai_private.outcome;
+    -- Announced in vain, or by a stranger.
+    doubted int;
     -- A session's first time takes long, since it has no plans yet: it lets others go first.
     patience int := case when current_setting('kerai.practised', true) = 'yes' then 0 else 5 end;
-    asked_at timestamptz;
+    started_at timestamptz;
 begin
-    perform kerai_private.require_read_committed();
+    if current_setting('transaction_isolation') <> 'read committed' then
+        perform kerai_private.require_read_committed();
+    end if;
     loop
-        select kerai_private.side_of(s.author) into side from kerai_private.submissions as s where s.ticket = ticket;
-        waits := found;
-
-        if waits then
-            turns := kerai_private.turns_of(side);
-            settles := false;
+        if turn is distinct from doubted and kerai_private.is_announced(turns, turn) then
+            started_at := coalesce(started_at, clock_timestamp());
             begin
-                if turn < kerai_private.next_turn(turns) then
-                    -- It has begun, and merges this.
-                    over := kerai_private.wait_for_turn(turns, turn);
-                    turn := null;
-                else
-                    -- The turn that runs may have looked already.
-                    turn := kerai_private.next_turn(turns);
-                    settles := patience = 0 and kerai_private.take_turn(side, turn);
-                    if settles then
-                        perform kerai_private.settle_in_turn(ticket, side, turn);
-                        perform set_config('kerai.practised', 'yes', false);
-                    else
-                        asked_at := clock_timestamp();
-                        over := kerai_private.wait_for_turn(turns, turn);
-                        if clock_timestamp() < asked_at + interval '1 millisecond' then
-                            -- Nobody has it: it may be taken while this one runs.
-                            over := kerai_private.wait_for_turn(turns, turn - 1);
-                            over := kerai_private.wait_for_turn(turns, turn);
-                        end if;
-                        if clock_timestamp() < asked_at + interval '1 millisecond' then
-                            if clock_timestamp() > started_at + interval '30 seconds' then
-                                raise lock_not_available using message = 'the next turn is taken';
-                            end if;
-                            perform pg_sleep(0.002);
-                            patience := greatest(patience - 1, 0);
-                        end if;
-                    end if;
+                over := kerai_private.wait_for_turn(turns, turn);
+                if turn = kerai_private.next_turn(turns) then
+                    doubted := turn;
                 end if;
-            exception
-                when sqlstate 'KR000' then
-                    null;  -- The turn was over.
-                when lock_not_available or deadlock_detected then
-                    if settles or clock_timestamp() > started_at + interval '30 seconds' then
+            exception when lock_not_available or deadlock_detected then
+                begin
+                    if turn = kerai_private.next_turn(turns) and kerai_private.take_turn(side, turn - 1) then
+                        raise exception using errcode = 'KR000', message = 'the turn before is over, and this has not begun';
+                    end if;
+                exception when sqlstate 'KR000' then
+                    doubted := turn;
+                end;
+            end;
+        elsif patience > 0 then
+            begin
+                if kerai_private.is_announced(turns, turn - 1) then
+                    over := kerai_private.wait_with_all(turns, turn - 1);
+                else
+                    patience := patience - 1;
+                    perform pg_sleep(0.002);
+                end if;
+            exception when lock_not_available or deadlock_detected then
+                patience := 0;
+            end;
+        else
+            waits := exists (select from kerai_private.submissions as s where s.ticket = ticket);
+            if waits and kerai_private.take_turn(side, turn) then
+                begin
+                    goes_on := kerai_private.settle_in_turn(ticket, side, turn, until);
+                    perform set_config('kerai.practised', 'yes', false);
+                exception
+                    when sqlstate 'KR000' then
+                        null;  -- The turn was over.
+                    when lock_not_available or deadlock_detected then
                         perform kerai_private.refuse('KR009', 'other pushes are in the way', sqlerrm,
                             'Nothing was merged. Settle the same ticket again in a second.');
-                    end if;
-                    patience := 0;
-            end;
+                end;
+            elsif waits then
+                perform pg_sleep(0.002);
+                doubted := null;
+            end if;
         end if;
 
         select (s.outcome).* into result from kerai_private.settled as s where s.ticket = ticket;
         exit when found or not waits;
+        started_at := coalesce(started_at, clock_timestamp());
+        if clock_timestamp() > started_at + interval '30 seconds' then
+            perform kerai_private.refuse('KR009', 'other pushes are in the way', 'the turns are taken',
+                'Nothing was merged. Settle the same ticket again in a second.');
+        end if;
+        turn := kerai_private.next_turn(turns);
     end loop;
 
     if result.n is null then
@@ -147,12 +189,87 @@ begin
     if result.code is not null then
         perform kerai_private.refuse(result.code, result.message, result.detail, result.hint);
     end if;
+    if goes_on then
+        perform kerai_private.announce_turn(side, turn + 1);
+    end if;
     return (result.changeset_id, result.status, result.applied, result.first_seq, result.last_seq);
 end
 $$;
 
-comment on function kerai.settle(uuid) is
-'What became of a submitted changeset, or its refusal. The first to ask merges all that wait, each with its own result, which is kept for ten minutes. Submit and settle are two transactions: what is not committed nobody else can merge.';
+comment on function kerai.settle(uuid, timestamptz) is
+'What became of a submitted changeset, or its refusal. The first to ask merges all that wait, each with its own result, which is kept for ten minutes. Submit and settle are two transactions: what is not committed nobody else can merge. until: who has merged announces that he takes the next turn too, and has to call kerai.settle_more after the commit, as kerai.push_together does.';
+
+create or replace function kerai.settle_more(until timestamptz) returns boolean
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    announced constant int[] := kerai_private.announced_turn();
+    goes_on boolean := false;
+begin
+    perform kerai_private.require_read_committed();
+    if announced is null then
+        return false;
+    end if;
+    begin
+        if kerai_private.take_turn(announced[1], announced[2]) then
+            goes_on := kerai_private.settle_in_turn(null, announced[1], announced[2], until);
+        end if;
+    exception when others then
+        null;  -- Those will be told whose changesets they are.
+    end;
+    -- Until the commit this session has the lock of the turn itself, as everyone has who settles.
+    perform kerai_private.announce_turn(announced[1], case when goes_on then announced[2] + 1 end);
+    return goes_on;
+end
+$$;
+
+comment on function kerai.settle_more(timestamptz) is
+'Goes on merging what others have submitted meanwhile, with no ticket of one''s own, when kerai.settle(ticket, until) has announced it: call and commit until it returns false. kerai.push_together does.';
+
+-- No SET and no SECURITY DEFINER, which would not let it commit: every name in it has its schema.
+create or replace procedure kerai.push_together(
+    changeset json, signature bytea, public_key bytea default null, application_name text default null,
+    inout changeset_id bytea default null, inout status text default null, inout applied int default null,
+    inout first_seq bigint default null, inout last_seq bigint default null
+)
+language plpgsql
+as $$
+declare
+    ticket pg_catalog.uuid;
+    result kerai.push_result;
+    until pg_catalog.timestamptz;
+begin
+    if application_name is not null then
+        perform pg_catalog.set_config('application_name', application_name, true);
+    end if;
+    ticket := kerai.submit(changeset, signature, public_key);
+    commit;
+
+    -- Whatever the session's default is.
+    set transaction isolation level read committed;
+    if application_name is not null then
+        perform pg_catalog.set_config('application_name', application_name, true);
+    end if;
+    until := pg_catalog.clock_timestamp() operator(pg_catalog.+) pg_catalog.interval '200 ms';
+    result := kerai.settle(ticket, until);
+    changeset_id := result.changeset_id;
+    status := result.status;
+    applied := result.applied;
+    first_seq := result.first_seq;
+    last_seq := result.last_seq;
+
+    -- Who has merged goes on for a while: nobody else has all that it takes so close to the processor.
+    while pg_catalog.current_setting('kerai.announced', true) operator(pg_catalog.<>) '' loop
+        commit;
+        set transaction isolation level read committed;
+        perform kerai.settle_more(until);
+    end loop;
+end
+$$;
+
+comment on procedure kerai.push_together (json, bytea, bytea, text, bytea, text, int, bigint, bigint) is
+'Pushes one signed changeset together with those that others push at the same time: kerai.submit and kerai.settle in one call, CALL kerai.push_together(changeset, signature). Who merges for the others goes on for 200 ms. application_name: what pg_stat_activity shows until the own changeset is settled. It commits, so it cannot be called in a transaction block.';
 
 create or replace function kerai.withdraw(agent uuid) returns int
 language plpgsql volatile security definer
@@ -180,19 +297,24 @@ comment on function kerai.withdraw(uuid) is
 
 -- Merges what waits, when the turn of this side before this one is over; what waits on the other side too, when
 -- nobody settles there. When the ticket's own is refused nothing else may be merged, since raising that undoes
--- everything: so it comes first, after what it may depend on.
-create or replace function kerai_private.settle_in_turn(ticket uuid, side int, turn int) returns void
+-- everything: so it comes first, after what it may depend on. Returns whether this session is to take the next turn
+-- too: those who come meanwhile wait for that.
+create or replace function kerai_private.settle_in_turn(
+    ticket uuid, side int, turn int, until timestamptz
+) returns boolean
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set jit = off
 set plan_cache_mode = force_generic_plan
 set random_page_cost = 1.1
 set work_mem = '64MB'
+set lock_timeout = '30s'
 as $$
 #variable_conflict use_variable
 declare
     turns constant regclass := kerai_private.turns_of(side);
     other constant regclass := kerai_private.turns_of(1 - side);
+    goes_on constant boolean := coalesce(clock_timestamp() < until, false);
     next int;
     sides int[] := array[side];
     taken record;
@@ -202,17 +324,20 @@ begin
         raise exception using errcode = 'KR000', message = 'the turn is over';
     end if;
     perform pg_try_advisory_xact_lock(turns::oid::int, turn);
+    if goes_on then
+        perform pg_try_advisory_xact_lock(turns::oid::int, turn + 1);
+    end if;
     perform from kerai_private.turn_locks as t where t.side = side and t.place = (turn - 1) % 3 for update;
     perform nextval(turns);
 
     -- As in kerai_private.take_waiting, only the index passes over the dead rows; EXISTS would not keep the order.
     perform from kerai_private.submissions as s
-    where kerai_private.side_of(s.author) = 1 - side
+    where kerai_private.side_of(s.ticket) = 1 - side
     order by s.ticket
     limit 1;
-    if found then
+    next := kerai_private.next_turn(other);
+    if found and not kerai_private.is_announced(other, next) then
         begin
-            next := kerai_private.next_turn(other);
             if kerai_private.take_turn(1 - side, next - 1) then
                 if not kerai_private.take_turn(1 - side, next) or next <> kerai_private.next_turn(other) then
                     raise exception using errcode = 'KR000', message = 'somebody else is about to settle there';
@@ -234,6 +359,7 @@ begin
     from kerai_private.receive_all(taken.given, judge => true, decisive => taken.own) as o;
     -- What nobody came for.
     delete from kerai_private.settled as s where s.settled_at < now() - interval '10 minutes';
+    return goes_on and taken.given is not null;
 end
 $$;
 
@@ -261,7 +387,7 @@ begin
         select s.ticket, octet_length(s.document::text) as size,
             s.ticket = ticket or coalesce(s.ticket < ticket and s.author = mine.author, false) as is_own
         from kerai_private.submissions as s
-        where kerai_private.side_of(s.author) = any(sides)
+        where kerai_private.side_of(s.ticket) = any(sides)
         order by s.ticket
     ),
 

@@ -289,8 +289,7 @@ create unlogged sequence kerai_private.arrivals;
 
 create unlogged table kerai_private.submissions (
     -- In order of arrival, and not to be guessed.
-    ticket uuid primary key default (lpad(to_hex(nextval('kerai_private.arrivals')), 16, '0')
-        || right(replace(gen_random_uuid()::text, '-', ''), 16))::uuid,
+    ticket uuid primary key,
     author text collate "C",
     document json not null,
     signature bytea,
