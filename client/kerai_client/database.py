@@ -25,7 +25,7 @@ NAME_LINE = re.compile(r"^-- name: *(\S+) *$", re.MULTILINE)
 # The same call may succeed a moment later: connection exceptions, shutdown and restart of the server,
 # too many connections, serialization failure, deadlock, other pushes in the way.
 TRANSIENT_CLASSES = ("08",)
-TRANSIENT_CODES = {"57P01", "57P02", "57P03", "53300", "40001", "40P01", "KR009"}
+TRANSIENT_CODES = {"57P01", "57P02", "57P03", "53300", "40001", "40P01", "55P03", "KR009"}
 # libpq gives no SQLSTATE for a refused connection, only these words.
 PERMANENT_WORDS = ("does not exist", "authentication failed", "no password supplied", "no pg_hba.conf entry")
 

@@ -406,7 +406,13 @@ def test_nobody_waits_for_ever_for_a_turn_that_is_taken(members: Any, connect: A
 
 
 def advisory_locks(connection: Connection[Any]) -> int:
-    held = scalar(connection, "select count(*) from pg_locks where locktype = 'advisory'")
+    held = scalar(
+        connection,
+        """
+        select count(*) from pg_locks
+        where locktype = 'advisory'
+            and database = (select oid from pg_database where datname = current_database())""",
+    )
     assert isinstance(held, int)
     return held
 
@@ -473,6 +479,8 @@ def held_up(connection: Connection[Any]) -> Iterator[None]:
 def test_who_merges_goes_on_with_what_comes_meanwhile(members: Any, connect: Any) -> None:
     ann, *others = members(5, sides="00000")
     observer, gate = connect(), connect()
+    # With her plans made she is not slow to begin.
+    assert status(ann.push_together(ann.own(insert(str(uuid4()))))) == "merged"
     documents = [each.own(insert(str(uuid4()))) for each in (ann, *others)]
     with ThreadPoolExecutor(5) as pool:
         with held_up(gate):
@@ -484,7 +492,7 @@ def test_who_merges_goes_on_with_what_comes_meanwhile(members: Any, connect: Any
                 answers.append(pool.submit(each.push_together, document))
                 until_blocked(observer, each, ann)
         assert [status(each.result(timeout=30)) for each in answers] == ["merged"] * 5
-    assert scalar(observer, "select count(distinct received_at) from kerai.changesets") == 2
+    assert scalar(observer, "select count(distinct received_at) from kerai.changesets") == 3
     practised = "select coalesce(current_setting('kerai.practised', true), '')"
     assert [scalar(each.connection, practised) for each in (ann, *others)] == ["yes", "", "", "", ""]
     assert advisory_locks(observer) == 0
@@ -501,10 +509,12 @@ def test_what_goes_wrong_for_others_is_not_told_to_who_merges_for_them(members: 
         create trigger fail before insert on kerai.changesets
             for each row when (new.message = 'too much') execute function public.fail();"""
     )
+    assert status(ann.push_together(ann.own(insert(str(uuid4()))))) == "merged"
     with ThreadPoolExecutor(2) as pool:
         with held_up(gate):
             first = pool.submit(ann.push_together, ann.own(insert(str(uuid4()))))
             until_blocked(observer, ann, gate)
+            assert advisory_locks(observer) == 2  # this turn and the next
             second = pool.submit(bob.push_together, bob.own(insert(str(uuid4())), message="too much"))
             until_blocked(observer, bob, ann)
         assert status(first.result(timeout=30)) == "merged"
@@ -531,6 +541,74 @@ def test_a_turn_that_was_announced_in_vain_is_another_s(members: Any) -> None:
     assert status(ann.push_together(ann.own(insert(str(uuid4()))))) == "merged"
     assert advisory_locks(ann.connection) == 0
     assert_fold(ann.connection)
+
+
+def test_who_takes_a_turn_too_late_gives_it_back(members: Any, connect: Any) -> None:
+    """He was told its number before it was over."""
+    ann, bob = members(2, sides="00")
+    for _ in range(2):
+        assert status(bob.settle(bob.submit(bob.own(insert(str(uuid4())))))) == "merged"
+    ann.connection.execute("select set_config('kerai.practised', 'yes', false)")
+    ann.connection.execute("begin")
+    # Seen by nobody else.
+    settle = str(scalar(ann.connection, "select pg_get_functiondef('kerai.settle'::regproc)"))
+    number = "turn int := kerai_private.next_turn(turns);"
+    assert number in settle
+    ann.connection.execute(settle.replace(number, f"{number[:-1]} - 2;").encode())
+    ticket = ann.submit(ann.own(insert(str(uuid4()))))
+    assert status(ann.settle(ticket)) == "merged"
+    # Her own turn and the one before are locked.
+    free = "select from kerai_private.turn_locks where side = 0 for update skip locked"
+    assert connect().execute(free).rowcount == 1
+    ann.connection.execute("rollback")
+
+
+def test_an_unknown_ticket_is_refused_while_others_settle(members: Any, connect: Any) -> None:
+    ann, bob = members(2, sides="00")
+    observer, gate = connect(), connect()
+    bob.connection.execute("set statement_timeout = '10s'")
+    unknown = f"{uuid4()}"[:-1] + "0"
+    assert status(bob.settle(unknown)) == "KR006"
+    assert status(ann.push_together(ann.own(insert(str(uuid4()))))) == "merged"
+    with ThreadPoolExecutor(1) as pool:
+        with held_up(gate):
+            first = pool.submit(ann.push_together, ann.own(insert(str(uuid4()))))
+            until_blocked(observer, ann, gate)
+            # This turn is running, and the next is announced.
+            assert status(bob.settle(unknown)) == "KR006"
+        assert status(first.result(timeout=30)) == "merged"
+
+
+def test_who_merges_for_others_is_canceled(members: Any, connect: Any) -> None:
+    """After what was his own is merged: the others' is by one of them, and nothing stays locked."""
+    ann, bob = members(2, sides="00")
+    observer, gate, other = connect(), connect(), connect()
+    observer.execute(
+        """
+        create function public.wait() returns trigger language plpgsql as
+            $$ begin lock table public.gate in share mode; return new; end $$;
+        create table public.gate (n int);
+        create trigger wait before insert on kerai.changesets
+            for each row when (new.message = 'slow') execute function public.wait();"""
+    )
+    assert status(ann.push_together(ann.own(insert(str(uuid4()))))) == "merged"
+    document = ann.own(insert(str(uuid4())))
+    with ThreadPoolExecutor(2) as pool:
+        with gate.transaction():
+            gate.execute("lock table public.gate")
+            with held_up(other):
+                first = pool.submit(ann.push_together, document)
+                until_blocked(observer, ann, other)
+                second = pool.submit(bob.push_together, bob.own(insert(str(uuid4())), message="slow"))
+                until_blocked(observer, bob, ann)
+            until_blocked(observer, ann, gate)
+            observer.execute("select pg_cancel_backend(%s)", [ann.connection.info.backend_pid])
+            assert status(first.result(timeout=30)) == "57014"
+        assert status(second.result(timeout=30)) == "merged"
+    assert status(ann.push_together(document)) == "duplicate"
+    assert status(ann.push_together(ann.own(insert(str(uuid4()))))) == "merged"
+    assert advisory_locks(observer) == 0
+    assert_fold(observer)
 
 
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])

@@ -28,7 +28,7 @@ end
 $$;
 
 comment on function kerai.submit(json, bytea, bytea) is
-'Stores a signed changeset, or the draft of a grouped swarm''s member, to be merged together with others, and returns a ticket. Commit, then ask kerai.settle(ticket) for the result. Nothing but its size is looked at before that.';
+'Stores a signed changeset, or the draft of a grouped swarm''s member, to be merged together with others, and returns a ticket. Commit, then ask kerai.settle(ticket) for the result. Nothing but its size, when it is not small, is looked at before that.';
 
 -- On which of the two sides an author's changesets are settled: his own stay in order. Inlined.
 create or replace function kerai_private.side_of(author text) returns int
@@ -68,6 +68,23 @@ create or replace function kerai_private.wait_with_all(turns regclass, turn int)
 language sql volatile
 return pg_advisory_lock_shared(turns::oid::int, turn) is null or pg_advisory_unlock_shared(turns::oid::int, turn);
 
+-- Gives back what this session has of a turn's advisory lock beyond the end of a transaction: it may have been given
+-- the lock in the moment when it gave up waiting.
+create or replace function kerai_private.let_turn_go(turns regclass, turn int) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+begin
+    perform case l.mode when 'ShareLock' then pg_advisory_unlock_shared(l.classid::int, l.objid::int)
+        else pg_advisory_unlock(l.classid::int, l.objid::int) end
+    from pg_locks as l
+    where l.pid = pg_backend_pid() and l.locktype = 'advisory' and l.granted
+        and l.database = (select d.oid from pg_database as d where d.datname = current_database())
+        and (l.classid, l.objid, l.objsubid) = (turns::oid, turn::oid, 2);
+end
+$$;
+
 -- Takes a turn, if nobody has it.
 create or replace function kerai_private.take_turn(side int, turn int) returns boolean
 language plpgsql volatile
@@ -86,20 +103,29 @@ language sql stable
 return string_to_array(nullif(current_setting('kerai.announced', true), ''), ' ')::int[];
 
 -- Says, beyond the end of this transaction, that this session is about to take a turn, and no longer the one before.
+-- When the transaction is rolled back all the same, the session has announced it in vain until it ends.
 create or replace function kerai_private.announce_turn(side int, turn int) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
     before constant int[] := kerai_private.announced_turn();
+    announced constant boolean := turn is not null and pg_try_advisory_lock(kerai_private.turns_of(side)::oid::int, turn);
 begin
-    if turn is not null then
-        perform pg_try_advisory_lock(kerai_private.turns_of(side)::oid::int, turn);
-    end if;
     if before is not null then
         perform pg_advisory_unlock(kerai_private.turns_of(before[1])::oid::int, before[2]);
     end if;
-    perform set_config('kerai.announced', coalesce(side || ' ' || turn, ''), false);
+    perform set_config('kerai.announced', case when announced then side || ' ' || turn else '' end, false);
+end
+$$;
+
+create or replace function kerai_private.refuse_busy(detail text) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform kerai_private.refuse('KR009', 'other pushes are in the way', detail,
+        'It waits to be merged. Settle the same ticket, or push the same text, again in a second.');
 end
 $$;
 
@@ -133,6 +159,7 @@ begin
             begin
                 over := kerai_private.wait_for_turn(turns, turn);
             exception when lock_not_available or deadlock_detected then
+                perform kerai_private.let_turn_go(turns, turn);
                 over := false;
             end;
         else
@@ -147,27 +174,33 @@ begin
                         perform pg_sleep(0.002);
                     end if;
                 exception when lock_not_available or deadlock_detected then
+                    perform kerai_private.let_turn_go(turns, turn - 1);
                     patience := 0;
                 end;
             elsif not exists (select from kerai_private.submissions as s where s.ticket = ticket) then
                 gone := true;
-            elsif kerai_private.take_turn(kerai_private.side_of(ticket), turn) then
+            else
                 begin
-                    goes_on := kerai_private.settle_in_turn(ticket, kerai_private.side_of(ticket), turn, until);
-                    perform set_config('kerai.practised', 'yes', false);
+                    if kerai_private.take_turn(kerai_private.side_of(ticket), turn) then
+                        goes_on := kerai_private.settle_in_turn(ticket, kerai_private.side_of(ticket), turn, until);
+                        perform set_config('kerai.practised', 'yes', false);
+                    else
+                        perform pg_sleep(0.002);
+                        doubted := null;
+                    end if;
                 exception
                     when sqlstate 'KR000' then
-                        null;  -- The turn was over.
+                        null;  -- The turn was over: its lock is given back.
                     when lock_not_available or deadlock_detected then
-                        perform kerai_private.refuse('KR009', 'other pushes are in the way', sqlerrm,
-                            'Nothing was merged. Settle the same ticket again in a second.');
+                        perform kerai_private.refuse_busy(sqlerrm);
                 end;
-            else
-                perform pg_sleep(0.002);
-                doubted := null;
             end if;
         end if;
 
+        -- Whoever comes here again may ask after what is not there.
+        if started_at is not null and gone is null then
+            gone := nullif(not exists (select from kerai_private.submissions as s where s.ticket = ticket), false);
+        end if;
         select (s.outcome).* into result from kerai_private.settled as s where s.ticket = ticket;
         exit when found or gone;
 
@@ -185,8 +218,7 @@ begin
         turn := kerai_private.next_turn(turns);
         started_at := coalesce(started_at, clock_timestamp());
         if clock_timestamp() > started_at + interval '30 seconds' then
-            perform kerai_private.refuse('KR009', 'other pushes are in the way', 'the turns are taken',
-                'Nothing was merged. Settle the same ticket again in a second.');
+            perform kerai_private.refuse_busy('the turns are taken');
         end if;
     end loop;
 
@@ -227,7 +259,7 @@ begin
     exception when others then
         null;  -- Those will be told whose changesets they are.
     end;
-    -- Until the commit this session has the lock of the turn itself, as everyone has who settles.
+    -- Until the commit who has merged has the lock of the turn itself.
     perform kerai_private.announce_turn(announced[1], case when goes_on then announced[2] + 1 end);
     return goes_on;
 end
@@ -278,7 +310,7 @@ end
 $$;
 
 comment on procedure kerai.push_together (json, bytea, bytea, text, bytea, text, int, bigint, bigint) is
-'Pushes one signed changeset together with those that others push at the same time: kerai.submit and kerai.settle in one call, CALL kerai.push_together(changeset, signature). Who merges for the others goes on for 200 ms. application_name: what pg_stat_activity shows until the own changeset is settled. It commits, so it cannot be called in a transaction block.';
+'Pushes one signed changeset together with those that others push at the same time: kerai.submit and kerai.settle in one call, CALL kerai.push_together(changeset, signature). Who merges for the others goes on for 200 ms, and until what it has begun by then is merged: an error in that time does not say that the own changeset is not merged. application_name: what pg_stat_activity shows until the own changeset is settled. It commits, so it cannot be called in a transaction block.';
 
 create or replace function kerai.withdraw(agent uuid) returns int
 language plpgsql volatile security definer
