@@ -1,15 +1,15 @@
 """64 agents of one swarm, a session each, push changesets of 10 operations (75 % insert, 25 % update, each in
 a directory of its own) at the same time. Against one session that pushes changesets of 1,000, and against one
 of the agents alone: half the rate of the one, and five times that of the other where that is less. Once in a
-swarm whose members write under their own names, once in one that groups them.
+swarm whose members write under their own names, once in one that groups them, and once in two lanes.
 
 pgbench is the client: next to nothing beside the server on the same processors. The documents, signed, wait
 in a table, as text, from which every push takes its own: all that this adds for the server is one look-up by
 index. An agent pushes with kerai.push_together; alone and in large changesets with kerai.push_ops, which is
-faster for one. New sessions first push a few changesets, so that
-plans and interpreter are warm, and wait for each other; what is counted is merged between their common start
-and the moment when the first of them has nothing left to push, since after that there are fewer than 64. Each
-agent has 80 changesets. All take turns; medians.
+faster for one. New sessions first push a few changesets, so that plans and interpreter are warm, and wait for
+each other; what is counted is merged between their common start and the moment when the first of them has
+nothing left to push, since after that there are fewer than 64. Each agent has 80 changesets. All take turns;
+medians.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ begin
 end
 $$;
 """
-LAUNCH = "select id::text from kerai.launch_swarm(%s, grouped => %s)"
+LAUNCH = "select id::text from kerai.launch_swarm(%s, grouped => %s, lanes => %s)"
 JOIN = "select kerai.join_swarm(%s, a.id) from kerai.register_agent(%s, 'llm', %s) as a"
 START = r"""
 \set agent :first + :client_id
@@ -82,7 +82,7 @@ class Side:
     pushes: int
     operations: int
     script: str
-    grouped: bool = False
+    lanes: int = 0
 
 
 def prepare(dsn: str, sides: list[Side]) -> None:
@@ -93,7 +93,7 @@ def prepare(dsn: str, sides: list[Side]) -> None:
         )
         connection.execute(TABLE)
         for side in sides:
-            (swarm,) = connection.execute(LAUNCH, [task, side.grouped]).fetchone() or ()
+            (swarm,) = connection.execute(LAUNCH, [task, side.lanes > 0, max(1, side.lanes)]).fetchone() or ()
             for agent in range(side.first, side.first + side.agents):
                 author, code = Author(f"agent-{agent}"), Codebase(Random(agent))
                 connection.execute(JOIN, [swarm, f"agent-{agent}", author.public_key])
@@ -102,7 +102,7 @@ def prepare(dsn: str, sides: list[Side]) -> None:
                         # Ten is no multiple of four.
                         inserts = (side.operations * 3 + n % 2 * 2) // 4
                         operations = code.edit(inserts, side.operations - inserts)
-                        if side.grouped:
+                        if side.lanes:
                             document = author.draft(swarm, operations, task)
                         else:
                             document = author.document(operations, task)
@@ -164,10 +164,11 @@ def run(server: PrivateServer) -> list[Row]:
     """Measure, and return the ratio of the rates in operations a second."""
     dsn = new_database(server, "crowd")
     crowd = Side(0, AGENTS, 80, 10, TOGETHER)
-    grouped = replace(crowd, first=AGENTS, grouped=True)
-    alone = Side(2 * AGENTS, 1, 200, 10, ONE_CALL)
-    large = Side(2 * AGENTS + 1, 1, 12, 1_000, ONE_CALL)
-    sides = [crowd, grouped, alone, large]
+    grouped = replace(crowd, first=AGENTS, lanes=1)
+    laned = replace(crowd, first=2 * AGENTS, lanes=2)
+    alone = Side(3 * AGENTS, 1, 200, 10, ONE_CALL)
+    large = Side(3 * AGENTS + 1, 1, 12, 1_000, ONE_CALL)
+    sides = [crowd, grouped, laned, alone, large]
     prepare(dsn, sides)
     rounds = [[measure(dsn, side, number) for side in sides] for number in range(ROUNDS)]
     *crowds, one, best = map(median, zip(*rounds, strict=True))
@@ -180,5 +181,5 @@ def run(server: PrivateServer) -> list[Row]:
             rate / best,
             min(0.5, 5 * one / best),
         )
-        for how, rate in zip(("", ", grouped,"), crowds, strict=True)
+        for how, rate in zip(("", ", grouped,", ", grouped in two lanes,"), crowds, strict=True)
     ]

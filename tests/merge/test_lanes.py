@@ -106,6 +106,20 @@ def test_members_write_under_the_swarms_author_ids(
     assert_replicates(connection, second_database)
 
 
+@pytest.mark.parametrize("lanes", [2, 4])
+def test_each_side_on_which_is_settled_has_lanes_of_its_own(crew: Any, lanes: int) -> None:
+    connection, swarm, members = crew(12, lanes)
+    for each in members:
+        assert status(each.push_together(each.draft(swarm, insert(str(uuid4()))))) == "merged"
+    used = connection.execute(
+        """
+        select author as lane, count(distinct kerai_private.side_of(member)) as sides
+        from kerai.changesets where member is not null group by author"""
+    ).fetchall()
+    assert len(used) > 1
+    assert {row["sides"] for row in used} == {1}
+
+
 def test_a_draft_is_merged_once(crew: Any, second_database: Any) -> None:
     connection, swarm, (ann, bob) = crew()
     draft = ann.draft(swarm, insert(str(uuid4())))

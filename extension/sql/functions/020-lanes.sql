@@ -42,6 +42,8 @@ begin
             'Stop working on it, or join another swarm.');
     end if;
 
+    -- Of an even number of lanes each side on which is settled has its own: the hash of kerai_private.side_of is the lower
+    -- half of this one.
     select l.author into lane from kerai_private.lanes as l
     where l.swarm_id = item.swarm and l.lane = 1 + (hashtextextended(item.member, 0) & 2147483647) % member_of.lanes;
     return lane;
