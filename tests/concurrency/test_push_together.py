@@ -1,0 +1,254 @@
+"""One call pushes together with others; who merges for them goes on, and nobody waits for nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+from psycopg import Connection
+from tests.concurrency.test_push import assert_fold, at_once, until_blocked
+from tests.merge.crew import Member, called, status
+from tests.merge.live import insert, update
+from tests.merge.observe import scalar
+
+from kerai import changeset
+
+
+def advisory_locks(connection: Connection[Any]) -> int:
+    held = scalar(
+        connection,
+        """
+        select count(*) from pg_locks
+        where locktype = 'advisory'
+            and database = (select oid from pg_database where datname = current_database())""",
+    )
+    assert isinstance(held, int)
+    return held
+
+
+@pytest.mark.parametrize("level", ["read committed", "serializable"])
+def test_one_call_submits_and_settles(members: Any, level: str) -> None:
+    """At whatever level the session begins its transactions."""
+    (ann,) = members(1)
+    ann.connection.execute(f"set default_transaction_isolation = '{level}'")
+    document = ann.own(insert(str(uuid4())))
+    answer = ann.push_together(document)
+    assert answer == {
+        "changeset_id": bytes.fromhex(changeset.changeset_id(document)),
+        "status": "merged",
+        "applied": 1,
+        "first_seq": 1,
+        "last_seq": 1,
+    }
+    assert status(ann.push_together(document)) == "duplicate"
+    assert status(ann.push_together(ann.own(update(str(uuid4()), content="x")))) == "KR006"
+    ann.connection.execute("reset default_transaction_isolation")
+    assert scalar(ann.connection, "select kerai.withdraw(%s)", [ann.id]) == 1
+    ann.connection.execute("begin")
+    assert status(ann.push_together(ann.own(insert(str(uuid4()))))) == "2D000"
+    ann.connection.execute("rollback")
+    assert scalar(ann.connection, "select count(*) from kerai_private.submissions") == 0
+    assert status(ann.push_together(ann.own(insert(str(uuid4()))))) == "merged"
+    assert advisory_locks(ann.connection) == 0
+    assert_fold(ann.connection)
+
+
+def test_one_call_looks_nothing_up_in_the_path_of_its_caller(members: Any, connect: Any) -> None:
+    (ann,) = members(1)
+    connect().execute(
+        """
+        create schema trap;
+        create function trap.spring() returns text language plpgsql as $$ begin raise 'a trap'; end $$;
+        create function trap.set_config(text, text, boolean) returns text return trap.spring();
+        create function trap.current_setting(text, boolean) returns text return trap.spring();
+        create function trap.clock_timestamp() returns timestamptz return trap.spring()::timestamptz;
+        create function trap.later(timestamptz, interval) returns timestamptz
+            return trap.spring()::timestamptz;
+        create function trap.differ(text, text) returns boolean return trap.spring()::boolean;
+        create operator trap.+ (leftarg = timestamptz, rightarg = interval, function = trap.later);
+        create operator trap.<> (leftarg = text, rightarg = text, function = trap.differ);
+        create domain trap.uuid as text;
+        create domain trap.timestamptz as text;"""
+    )
+    document = ann.own(insert(str(uuid4())))
+    ann.connection.execute("set search_path = trap, pg_catalog")
+    with pytest.raises(psycopg.errors.RaiseException, match="a trap"):
+        ann.connection.execute("select 'a'::text <> 'b'::text")
+    assert status(ann.push_together(document, application_name="ann")) == "merged"
+
+
+@contextmanager
+def held_up(connection: Connection[Any]) -> Iterator[None]:
+    """Let nobody into the gate."""
+    with connection.transaction():
+        connection.execute("lock table kerai_private.merge_gate in exclusive mode")
+        yield
+
+
+def test_who_merges_goes_on_with_what_comes_meanwhile(members: Any, connect: Any) -> None:
+    ann, *others = members(5, sides="00000")
+    observer, gate = connect(), connect()
+    # With her plans made she is not slow to begin.
+    assert status(ann.push_together(ann.own(insert(str(uuid4()))))) == "merged"
+    documents = [each.own(insert(str(uuid4()))) for each in (ann, *others)]
+    with ThreadPoolExecutor(5) as pool:
+        with held_up(gate):
+            answers = [pool.submit(ann.push_together, documents[0], application_name="ann's")]
+            until_blocked(observer, ann, gate)
+            named = "select application_name from pg_stat_activity where pid = %s"
+            assert scalar(observer, named, [ann.connection.info.backend_pid]) == "ann's"
+            for each, document in zip(others, documents[1:], strict=True):
+                answers.append(pool.submit(each.push_together, document))
+                until_blocked(observer, each, ann)
+        assert [status(each.result(timeout=30)) for each in answers] == ["merged"] * 5
+    assert scalar(observer, "select count(distinct received_at) from kerai.changesets") == 3
+    practised = "select coalesce(current_setting('kerai.practised', true), '')"
+    assert [scalar(each.connection, practised) for each in (ann, *others)] == ["yes", "", "", "", ""]
+    assert advisory_locks(observer) == 0
+    assert_fold(observer)
+
+
+def test_what_goes_wrong_for_others_is_not_told_to_who_merges_for_them(members: Any, connect: Any) -> None:
+    ann, bob = members(2, sides="00")
+    observer, gate = connect(), connect()
+    observer.execute(
+        """
+        create function public.fail() returns trigger language plpgsql as
+            $$ begin raise 'the disk is full' using errcode = '53100'; end $$;
+        create trigger fail before insert on kerai.changesets
+            for each row when (new.message = 'too much') execute function public.fail();"""
+    )
+    assert status(ann.push_together(ann.own(insert(str(uuid4()))))) == "merged"
+    with ThreadPoolExecutor(2) as pool:
+        with held_up(gate):
+            first = pool.submit(ann.push_together, ann.own(insert(str(uuid4()))))
+            until_blocked(observer, ann, gate)
+            assert advisory_locks(observer) == 2  # this turn and the next
+            second = pool.submit(bob.push_together, bob.own(insert(str(uuid4())), message="too much"))
+            until_blocked(observer, bob, ann)
+        assert status(first.result(timeout=30)) == "merged"
+        assert status(second.result(timeout=30)) == "53100"
+    assert scalar(observer, "select kerai.withdraw(%s)", [bob.id]) == 1
+    assert status(bob.push_together(bob.own(insert(str(uuid4()))))) == "merged"
+    assert advisory_locks(observer) == 0
+    assert_fold(observer)
+
+
+def test_a_turn_that_was_announced_in_vain_is_somebody_elses(members: Any) -> None:
+    """Who settles until some time and does not go on keeps others waiting for a moment, and once."""
+    ann, bob = members(2, sides="00")
+    ticket = ann.submit(ann.own(insert(str(uuid4()))))
+    settle = "select status from kerai.settle(%s, clock_timestamp() + interval '1 hour')"
+    assert scalar(ann.connection, settle, [ticket]) == "merged"
+    ann.connection.execute("begin isolation level repeatable read")
+    more = "select kerai.settle_more(clock_timestamp()) as status"
+    assert status(called(ann.connection, more, [])) == "KR011"
+    ann.connection.execute("rollback")
+    assert advisory_locks(ann.connection) == 1
+    assert status(bob.push_together(bob.own(insert(str(uuid4()))))) == "merged"
+    # The next time it is given back.
+    assert status(ann.push_together(ann.own(insert(str(uuid4()))))) == "merged"
+    assert advisory_locks(ann.connection) == 0
+    assert_fold(ann.connection)
+
+
+def test_who_takes_a_turn_too_late_gives_it_back(members: Any, connect: Any) -> None:
+    """He was told its number before it was over."""
+    ann, bob = members(2, sides="00")
+    for _ in range(2):
+        assert status(bob.settle(bob.submit(bob.own(insert(str(uuid4())))))) == "merged"
+    ann.connection.execute("select set_config('kerai.practised', 'yes', false)")
+    ann.connection.execute("begin")
+    # Seen by nobody else.
+    settle = str(scalar(ann.connection, "select pg_get_functiondef('kerai.settle'::regproc)"))
+    number = "turn int := kerai_private.next_turn(turns);"
+    assert number in settle
+    ann.connection.execute(settle.replace(number, f"{number[:-1]} - 2;").encode())
+    ticket = ann.submit(ann.own(insert(str(uuid4()))))
+    assert status(ann.settle(ticket)) == "merged"
+    # Her own turn and the one before are locked.
+    free = "select from kerai_private.turn_locks where side = 0 for update skip locked"
+    assert connect().execute(free).rowcount == 1
+    ann.connection.execute("rollback")
+
+
+def test_an_unknown_ticket_is_refused_while_others_settle(members: Any, connect: Any) -> None:
+    ann, bob = members(2, sides="00")
+    observer, gate = connect(), connect()
+    bob.connection.execute("set statement_timeout = '10s'")
+    unknown = f"{uuid4()}"[:-1] + "0"
+    assert status(bob.settle(unknown)) == "KR006"
+    assert status(ann.push_together(ann.own(insert(str(uuid4()))))) == "merged"
+    with ThreadPoolExecutor(1) as pool:
+        with held_up(gate):
+            first = pool.submit(ann.push_together, ann.own(insert(str(uuid4()))))
+            until_blocked(observer, ann, gate)
+            # This turn is running, and the next is announced.
+            assert status(bob.settle(unknown)) == "KR006"
+        assert status(first.result(timeout=30)) == "merged"
+
+
+def test_who_merges_for_others_is_canceled(members: Any, connect: Any) -> None:
+    """After what was his own is merged: the others' is by one of them, and nothing stays locked."""
+    ann, bob = members(2, sides="00")
+    observer, gate, other = connect(), connect(), connect()
+    observer.execute(
+        """
+        create function public.wait() returns trigger language plpgsql as
+            $$ begin lock table public.gate in share mode; return new; end $$;
+        create table public.gate (n int);
+        create trigger wait before insert on kerai.changesets
+            for each row when (new.message = 'slow') execute function public.wait();"""
+    )
+    assert status(ann.push_together(ann.own(insert(str(uuid4()))))) == "merged"
+    document = ann.own(insert(str(uuid4())))
+    with ThreadPoolExecutor(2) as pool:
+        with gate.transaction():
+            gate.execute("lock table public.gate")
+            with held_up(other):
+                first = pool.submit(ann.push_together, document)
+                until_blocked(observer, ann, other)
+                second = pool.submit(bob.push_together, bob.own(insert(str(uuid4())), message="slow"))
+                until_blocked(observer, bob, ann)
+            until_blocked(observer, ann, gate)
+            observer.execute("select pg_cancel_backend(%s)", [ann.connection.info.backend_pid])
+            assert status(first.result(timeout=30)) == "57014"
+        assert status(second.result(timeout=30)) == "merged"
+    assert status(ann.push_together(document)) == "duplicate"
+    assert status(ann.push_together(ann.own(insert(str(uuid4()))))) == "merged"
+    assert advisory_locks(observer) == 0
+    assert_fold(observer)
+
+
+def test_strangers_locks_and_forged_announcements_stop_nobody(members: Any, connect: Any) -> None:
+    crew = members(6)
+    stranger = connect()
+    stranger.execute(
+        """
+        select pg_advisory_lock(c.oid::int, n)
+        from pg_class as c cross join generate_series(1, 300) as n
+        where c.relname in ('turns_0', 'turns_1')"""
+    )
+    forged = ["0 1", "1 7", "5 5", "0 2000000000"]
+    for each, text in zip(crew, forged, strict=False):
+        each.connection.execute("select set_config('kerai.announced', %s, false)", [text])
+
+    def push(member: Member) -> list[str]:
+        return [status(member.push_together(member.own(insert(str(uuid4()))))) for _ in range(3)]
+
+    assert at_once([partial(push, each) for each in crew]) == [["merged"] * 3] * 6
+    assert_fold(stranger)
+
+
+def test_agents_may_push_together_and_readers_may_not(role_connection: Any) -> None:
+    ann, reader = Member(role_connection("kerai_agent"), "ann"), role_connection("kerai_reader")
+    assert status(ann.push_together(ann.own(insert(str(uuid4()))))) == "merged"
+    for call in ("call kerai.push_together('{}', '')", "select kerai.settle_more(now())"):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            reader.execute(call)
