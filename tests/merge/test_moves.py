@@ -6,12 +6,15 @@ from typing import Any
 from uuid import UUID
 
 from psycopg import Connection
-from tests.merge.batches import everything, in_pages, parcel
+from tests.merge.batches import everything, in_pages, parcel, push_each
 from tests.merge.live import Body, insert, move
 from tests.merge.model import fold
 from tests.merge.observe import assert_state, scalar, tree
 from tests.merge.stories import Story
-from tests.merge.worlds import Instance
+from tests.merge.worlds import Instance, Signed
+
+from kerai.server import MOST_KEPT, Standing
+from kerai_client.database import connect
 
 ROOT, A, B, C, D, E = (str(UUID(int=n)) for n in range(1, 7))
 
@@ -126,3 +129,94 @@ def test_an_earlier_insert_makes_a_void_move_count(instance: Instance) -> None:
     story.do(1, insert(C, B), seeing=[0])
     # With éva's own insert A would go below its own child; Ann's, which is earlier, has put C below B.
     assert_ends(instance, story, {C: B, A: C, B: None}, voids=0)
+
+
+# What a session has looked up of where nodes stand it does not look up again, as long as that holds. Here it
+# does not: C is below B, and B elsewhere than before.
+
+
+def test_a_late_move_finds_what_was_moved_after_it(instance: Instance) -> None:
+    story = start(4, insert(A), insert(B), insert(C, B), insert(D))
+    story.do(1, move(A, C), seeing=[0])
+    story.do(2, move(D, D), move(D, D), move(B, A), seeing=[0])
+    story.do(3, move(D, C), seeing=[0, 2])
+    assert_ends(instance, story, {A: C, B: None, C: B, D: C}, voids=3)
+
+
+def test_an_earlier_insert_moves_what_stands_below_it(instance: Instance) -> None:
+    story = start(4, insert(A), insert(B))
+    story.do(1, insert(C, B), seeing=[0])
+    story.do(2, insert(E), insert(C, A), insert(D, C), seeing=[0])
+    story.do(3, move(B, D), seeing=[0, 2])
+    assert_ends(instance, story, {B: None, C: B, D: C}, voids=1)
+
+
+def push_one(connection: Connection[Any], signed: Signed) -> None:
+    """Push a changeset, which is merged."""
+    (outcome,) = push_each(connection, [parcel(signed)])
+    assert outcome["status"] == "merged"
+
+
+def beginning() -> Story:
+    """Tell of a move of D, which looks up that C stands below B."""
+    story = start(4, insert(A), insert(B), insert(C, B), insert(D))
+    story.do(1, move(D, C), seeing=[0])
+    return story
+
+
+def test_a_move_finds_what_another_session_has_moved(database: Any) -> None:
+    story = beginning()
+    story.do(2, move(B, A), seeing=[0])
+    story.do(3, move(A, C), seeing=[1, 2])
+    with connect(database.dsn) as first, connect(database.dsn) as second:
+        for session, signed in zip((first, first, second, first), story.changesets, strict=True):
+            push_one(session, signed)
+        assert_state(first, fold(story.operations))
+        assert void(first) == 1
+
+
+def test_a_move_does_not_find_what_was_rolled_back(database: Any) -> None:
+    story, undone = beginning(), beginning()
+    undone.do(3, move(B, A), seeing=[0])
+    undone.do(3, move(D, C), seeing=[1])
+    with connect(database.dsn) as connection:
+        for signed in story.changesets:
+            push_one(connection, signed)
+        story.do(2, move(A, C), seeing=[1])
+        with connection.transaction():
+            with connection.transaction(force_rollback=True):
+                for signed in undone.changesets[-2:]:
+                    push_one(connection, signed)
+            push_one(connection, story.changesets[-1])
+        assert_state(connection, fold(story.operations))
+        assert void(connection) == 0
+
+
+def test_rebuilding_finds_nothing_of_what_was_wrong_before(database: Any) -> None:
+    story = start(2, insert(A), insert(B), insert(C, B), insert(D))
+    with connect(database.dsn) as connection:
+        push_one(connection, story.changesets[0])
+        connection.execute("update kerai.nodes set parent_id = %s where id = %s", [A, B])
+        story.do(1, move(D, C), move(A, C), seeing=[0])
+        push_one(connection, story.changesets[1])
+        assert void(connection) == 1
+        assert scalar(connection, "select changed from kerai.rebuild()") is True
+        assert_state(connection, fold(story.operations))
+        assert void(connection) == 0
+
+
+def test_what_a_push_looked_up_that_failed_is_not_kept() -> None:
+    standing = Standing()
+    standing.keep("one", "", [])
+    standing.as_of("one", "")[b"a"] = b"b"
+    assert standing.as_of("one", "") == {}
+
+
+def test_no_more_is_kept_than_a_session_may_take() -> None:
+    standing = Standing()
+    standing.as_of("", "").update((str(n).encode(), b"") for n in range(MOST_KEPT + 1))
+    standing.keep("one", "", [b"0"])
+    assert len(standing.as_of("one", "")) == MOST_KEPT
+    standing.as_of("", "").update((str(n).encode(), b"") for n in range(MOST_KEPT + 1))
+    standing.keep("two", "", [])
+    assert standing.as_of("two", "") == {}

@@ -25,6 +25,7 @@ NOT_DUMPED = {
     "kerai_private.turns_0",  # number what does not outlive the server
     "kerai_private.turns_1",
     "kerai_private.turn_locks",  # six rows, everywhere
+    "kerai_private.shapes",  # names what only sessions that are open remember
     "kerai_private.served_scopes",  # follows from the log
     "kerai_private.served_nodes",
     "kerai_private.repeated_inserts",

@@ -27,6 +27,8 @@ Node = TypeVar("Node", bound=Hashable)
 Envelope = tuple[int, str, bytes, int, int, bytes | None, bytes]
 Moves = tuple[str, bytes, bytes, str]
 
+MOST_KEPT = 50_000  # nodes, 200 bytes each
+
 
 def _key_file(data_directory: str, public_key: bytes) -> Path:
     return Path(data_directory) / KEY_FOLDER / f"{hashlib.sha256(public_key).hexdigest()[:16]}.key"
@@ -126,14 +128,51 @@ def seal_drafts(
     return envelopes
 
 
+class Standing:
+    """What a session has looked up of where nodes stand, for its next moves.
+
+    It holds as long as the tree has the shape that it had then, and for moves that are not older than
+    those it was looked up for: where a node stands that was placed before the tail.
+    """
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self.shape: str | None = None
+        self.since = ""
+        self.parents: dict[bytes, bytes] = {}
+
+    def as_of(self, shape: str, since: str) -> dict[bytes, bytes]:
+        """Return the parent of each node (its own id when it is a root) that still holds.
+
+        Until ``keep`` is called it is not taken for what holds: nobody knows what an error has undone.
+
+        :param shape: names the shape that the tree has now.
+        :param since: the stamp of the earliest move that is to be judged.
+        """
+        if shape != self.shape or since < self.since:
+            self.parents = {}
+        self.shape = None
+        return self.parents
+
+    def keep(self, shape: str, since: str, moved: Iterable[bytes]) -> None:
+        """Take note of the shape that moves have given to the tree.
+
+        :param moved: nodes that may stand elsewhere now.
+        """
+        self.shape, self.since = shape, since
+        for node in moved:
+            self.parents.pop(node, None)
+        if len(self.parents) > MOST_KEPT:
+            self.parents = {}
+
+
 def judge_moves(
     fresh: bytes,
     nodes: bytes,
     parents: bytes,
     flags: str,
     *,
-    standing: bytes,
-    below: bytes,
+    known: dict[bytes, bytes],
     look_up: Callable[[str, bool], tuple[bytes, bytes, bytes, bytes, bytes, bytes, str]],
     moves_of: Callable[[str], Moves],
     tail: Callable[[int], Moves | None],
@@ -152,23 +191,22 @@ def judge_moves(
 
     :param fresh: the nodes that the new moves move.
     :param nodes: those, and the nodes of the tail's void moves, each with its parent and flag.
-    :param standing: nodes that the tail has not placed and that need not be looked up.
-    :param below: the parent of each.
-    :param look_up: gives of nodes those that there are, and the parent of each (its own id when it is a
-        root); those that now stand where the tail has put them, and the parent of each before the tail; and,
-        when asked for, all moves of the tail of these.
+    :param known: nodes that the tail has not placed and that need not be looked up, with the parent of each
+        (its own id when it is a root). Those that are looked up come in.
+    :param look_up: gives of nodes those that there are, and the parent of each likewise; those that now stand
+        where the tail has put them, and the parent of each before the tail; and, when asked for, all moves of
+        the tail of these.
     :param moves_of: gives the tail's moves of these nodes in the order of their stamps: the stamps, one a
         line, and the moves; the flag is ``v`` when it was judged to be void before.
     :param tail: gives all moves of the tail like that, or None when they are more than this.
     :returns: the stamps of the moves that are judged otherwise.
     """
-    moved, targets, kinds = _cut(nodes), _cut(parents), flags
+    moved, targets, kinds = cut(nodes), cut(parents), flags
     # Where nodes are moved again and again the tail is read as it lies, unless it is long.
     whole = tail(16 * len(moved)) if 4 * len(set(moved)) < 3 * len(moved) else None
     if whole is not None:
-        moved, targets, kinds = _cut(whole[1]), _cut(whole[2]), whole[3]
+        moved, targets, kinds = cut(whole[1]), cut(whole[2]), whole[3]
     base: dict[bytes, bytes] = {}
-    known = dict(zip(_cut(standing), _cut(below), strict=True))
     frontier = {target for target, kind in zip(targets, kinds, strict=True) if kind != "r"}
     while frontier:
         if here := known.keys() & frontier:
@@ -178,11 +216,15 @@ def judge_moves(
         # In the order of the index that finds them.
         rows = look_up(_hex(sorted(frontier)), whole is None)
         above, ends, displaced, origins, met, met_targets, met_kinds = rows
-        to, back, aims = _cut(ends), _cut(origins), _cut(met_targets)
-        base.update(zip(_cut(above), to, strict=True))
-        base.update(zip(_cut(displaced), back, strict=True))
+        to, back, aims, away = cut(ends), cut(origins), cut(met_targets), cut(displaced)
+        found = dict(zip(cut(above), to, strict=True))
+        base.update(found)
+        base.update(zip(away, back, strict=True))
+        for node in away:
+            del found[node]
+        known.update(found)
         frontier = {*to, *back, *aims}.difference(base)
-        moved += _cut(met)
+        moved += cut(met)
         targets += aims
         kinds += met_kinds
 
@@ -209,7 +251,7 @@ def judge_moves(
         if node in graph and kind != "r" and (end := stands_for(target)) is not None:
             graph[node].append(end)
 
-    cyclic = cyclic_nodes(graph, [node for node in _cut(fresh) if node in graph])
+    cyclic = cyclic_nodes(graph, [node for node in cut(fresh) if node in graph])
     if not cyclic:
         return []
     # And where most of what moved lies on cycles.
@@ -219,9 +261,7 @@ def judge_moves(
     on_cycle = set(cyclic)
     moves = [
         (stamp, node, None if flag == "r" else stands_for(parent), flag)
-        for stamp, node, parent, flag in zip(
-            stamps.split("\n"), _cut(nodes), _cut(parents), flags, strict=True
-        )
+        for stamp, node, parent, flag in zip(stamps.split("\n"), cut(nodes), cut(parents), flags, strict=True)
         if node in on_cycle
     ]
     voids = void_moves(
@@ -230,7 +270,8 @@ def judge_moves(
     return [move[0] for move, void in zip(moves, voids, strict=True) if void != (move[3] == "v")]
 
 
-def _cut(ids: bytes) -> list[bytes]:
+def cut(ids: bytes) -> list[bytes]:
+    """Return ids of 16 bytes that come one after the other."""
     return [each for (each,) in struct.iter_unpack("16s", ids)]
 
 

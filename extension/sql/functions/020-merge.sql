@@ -186,6 +186,7 @@ begin
     select min(c.created_stamp), array_agg(c.id) into rebased, rebased_nodes from changed as c;
     -- The moves first: until they are replayed, a node may stand below itself.
     if rebased is not null then
+        perform kerai_private.reshape(gen_random_uuid());
         -- Any of them may count now, or no longer.
         update kerai_private.moves as m set void = false where m.stamp >= rebased and m.void;
         perform kerai_private.replay_moves(array(select m from kerai_private.moves as m where m.stamp >= rebased));

@@ -21,9 +21,11 @@ $$;
 -- A node is looked up by its id, and where it stood only when it was moved since: the setting and OFFSET 0 leave no
 -- other plan. Ids come as their 16 bytes, one after the other, and go in hex with commas between them, since a list of
 -- texts would cost more than all the rest; flags is a character a move: r, to be a root; v, void; -, neither. A root
--- has its own id for its parent's. Nodes that are known to stand below others are not looked up, see the type.
+-- has its own id for its parent's. Nodes that are known to stand below others are not looked up, see the type; nor what
+-- this session has looked up for its last moves, while the tree has the shape that they have given to it.
 create or replace function kerai_private.judge_moves(
-    since text, fresh bytea, nodes bytea, parents bytea, flags text, standing bytea, below bytea
+    since text, fresh bytea, nodes bytea, parents bytea, flags text, standing bytea, below bytea,
+    shape uuid, next_shape uuid
 ) returns text[]
 language plpython3u stable
 set search_path = pg_catalog, pg_temp
@@ -93,9 +95,24 @@ def tail(most):
     row = plpy.execute(SD["tail"], [since, most + 1])[0]
     return (row["stamps"], row["moved"], row["targets"], row["flags"]) if row["found"] <= most else None
 
-return GD["kerai @version@"].server.judge_moves(
-    fresh, nodes, parents, flags, standing=standing or b"", below=below or b"",
-    look_up=look_up, moves_of=moves_of, tail=tail)
+server = GD["kerai @version@"].server
+kept = SD.setdefault("standing", server.Standing())
+known = kept.as_of(shape, since)
+known.update(zip(server.cut(standing or b""), server.cut(below or b"")))
+judged = server.judge_moves(
+    fresh, nodes, parents, flags, known=known, look_up=look_up, moves_of=moves_of, tail=tail)
+kept.keep(next_shape, since, server.cut(nodes))
+return judged
+$$;
+
+-- Gives the tree's shape a new name: some nodes stand elsewhere now. The caller is alone in the gate.
+create or replace function kerai_private.reshape(shape uuid) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    update kerai_private.shapes as s set shape = reshape.shape;
+end
 $$;
 
 -- The moves of a batch, which are in kerai_private.moves already: decides which moves from the earliest of them on are
@@ -111,6 +128,7 @@ set enable_mergejoin = off
 as $$
 declare
     since constant text collate "C" := (select min(f.stamp) from unnest(fresh) as f);
+    next_shape constant uuid := gen_random_uuid();
     given record;
     judged text[];
     turned uuid[];
@@ -131,7 +149,9 @@ begin
     ) as u;
 
     judged := kerai_private.judge_moves(
-        since, given.fresh, given.nodes, given.parents, given.flags, standing.nodes, standing.parents);
+        since, given.fresh, given.nodes, given.parents, given.flags, standing.nodes, standing.parents,
+        (select s.shape from kerai_private.shapes as s), next_shape);
+    perform kerai_private.reshape(next_shape);
     with t as (
         update kerai_private.moves as m
         set void = not m.void

@@ -252,29 +252,30 @@ as $$
 declare
     -- Only a changeset that does nothing but move is merged before anything of this changes.
     since constant text collate "C" := case when (ops[1]).op = 'node_move' then (ops[1]).stamp end;
-    named record;
+    nodes uuid[];
     seen record;
     bad record;
 begin
     -- But not those that this changeset inserts before it names them. Sorted as in the index that finds them.
-    select array_agg(e.node) as nodes, array_agg(e.n) as ns into named
-    from (
-        select r.node, min(r.n) filter (where not r.born) as n
-        from kerai_private.named_nodes(ops) as r
-        group by r.node
-        having min(r.n) filter (where not r.born) <= coalesce(min(r.n) filter (where r.born), 2147483647)
-        order by r.node
-    ) as e;
+    if exists (select from (select unnest(ops) as o) as u where (u.o).op = 'node_insert') then
+        nodes := array(
+            select r.node from kerai_private.named_nodes(ops) as r
+            group by r.node
+            having min(r.n) filter (where not r.born) <= coalesce(min(r.n) filter (where r.born), 2147483647)
+            order by r.node);
+    else
+        nodes := array(select distinct r.node from kerai_private.named_nodes(ops) as r order by r.node);
+    end if;
     select array_agg(n.id) as nodes, count(*) as found,
         row(string_agg(uuid_send(n.id), '') filter (where coalesce(n.placed_stamp, '') < since),
             string_agg(uuid_send(coalesce(n.parent_id, n.id)), '') filter (where coalesce(n.placed_stamp, '') < since)
         )::kerai_private.standing as standing
     into seen
     from kerai.nodes as n
-    where n.id = any(named.nodes) and (
+    where n.id = any(nodes) and (
         kerai_private.stamp_author(n.created_stamp) = require_known_nodes.author
         or n.created_seq <= coalesce((base ->> kerai_private.stamp_author(n.created_stamp))::bigint, 0));
-    if seen.found = coalesce(cardinality(named.nodes), 0) then
+    if seen.found = cardinality(nodes) then
         return seen.standing;
     end if;
 
@@ -282,7 +283,11 @@ begin
     -- it locks all partitions of the log.
     select e.node, e.n, x.created_stamp is not null as known,
         kerai_private.stamp_author(x.created_stamp) as creator, x.created_seq into bad
-    from unnest(named.nodes, named.ns) as e (node, n)
+    from (
+        select r.node, min(r.n) filter (where not r.born) as n from kerai_private.named_nodes(ops) as r
+        where r.node in (select u.id from unnest(nodes) as u (id))
+        group by r.node
+    ) as e
     left join kerai.nodes as x on x.id = e.node
     where e.node not in (select u.id from unnest(seen.nodes) as u (id)) and not exists (
         select from kerai.operations as o

@@ -175,6 +175,7 @@ begin
     before := kerai.state_digest();
 
     truncate kerai.nodes, kerai.edges, kerai.perspectives, kerai.associations, kerai_private.moves;
+    perform kerai_private.reshape(gen_random_uuid());
     if last_floor is null then
         truncate kerai.operations;
     else

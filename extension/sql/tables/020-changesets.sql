@@ -177,6 +177,11 @@ create index moves_void on kerai_private.moves (stamp) where void;
 -- moves, renames or is guarded has it alone. A table and not an advisory lock, since anyone can take those.
 create table kerai_private.merge_gate ();
 
+-- One row. Whoever makes nodes stand elsewhere gives the shape of the tree a new name, so that a session knows whether
+-- what it has looked up before still holds.
+create table kerai_private.shapes (shape uuid not null);
+insert into kerai_private.shapes values (gen_random_uuid());
+
 create table kerai.forks (
     id bigint primary key generated always as identity,
     author text collate "C" not null,
