@@ -89,10 +89,11 @@ set work_mem = '256MB'
 set plan_cache_mode = force_generic_plan
 as $$
 declare
+    same constant boolean := a = b;
     x constant jsonb := kerai_private.checked_vector(a);
-    y constant jsonb := kerai_private.checked_vector(b);
+    y constant jsonb := case when same then x else kerai_private.checked_vector(b) end;
 begin
-    if x = y then
+    if same or x = y then
         return 'equal';
     end if;
     return (
@@ -123,10 +124,11 @@ set work_mem = '256MB'
 set plan_cache_mode = force_generic_plan
 as $$
 declare
+    same constant boolean := a = b;
     x constant jsonb := kerai_private.checked_vector(a);
-    y constant jsonb := kerai_private.checked_vector(b);
+    y constant jsonb := case when same then x else kerai_private.checked_vector(b) end;
 begin
-    if x = y then
+    if same or x = y then
         return x;
     end if;
     return (
@@ -182,10 +184,11 @@ set work_mem = '256MB'
 set plan_cache_mode = force_generic_plan
 as $$
 declare
+    same constant boolean := have = want;
     x constant jsonb := kerai_private.checked_vector(have);
-    y constant jsonb := kerai_private.checked_vector(want);
+    y constant jsonb := case when same then x else kerai_private.checked_vector(want) end;
 begin
-    if x = y then
+    if same or x = y then
         return;
     end if;
     return query
