@@ -208,13 +208,9 @@ def judge_moves(
         moved, targets, kinds = cut(whole[1]), cut(whole[2]), whole[3]
     base: dict[bytes, bytes] = {}
     frontier = {target for target, kind in zip(targets, kinds, strict=True) if kind != "r"}
-    while frontier:
-        if here := known.keys() & frontier:
-            base.update((node, known[node]) for node in here)
-            frontier = frontier.union(known[node] for node in here).difference(base)
-            continue
+    while unknown := _climb(frontier, known, base):
         # In the order of the index that finds them.
-        rows = look_up(_hex(sorted(frontier)), whole is None)
+        rows = look_up(_hex(sorted(unknown)), whole is None)
         above, ends, displaced, origins, met, met_targets, met_kinds = rows
         to, back, aims, away = cut(ends), cut(origins), cut(met_targets), cut(displaced)
         found = dict(zip(cut(above), to, strict=True))
@@ -223,7 +219,7 @@ def judge_moves(
         for node in away:
             del found[node]
         known.update(found)
-        frontier = {*to, *back, *aims}.difference(base)
+        frontier = {*to, *back, *aims}
         moved += cut(met)
         targets += aims
         kinds += met_kinds
@@ -231,24 +227,11 @@ def judge_moves(
     # A node that the tail leaves alone has one edge, to its parent: it is no more than a part of the way to
     # the next one that is moved, which stands for it. One that nothing leads to is on no cycle.
     moving = base.keys() & set(moved)
-    upper: dict[bytes, bytes | None] = {node: node for node in moving}
-
-    def stands_for(node: bytes) -> bytes | None:
-        passed = []
-        while node not in upper:
-            passed.append(node)
-            if (parent := base.get(node, node)) == node:
-                upper[node] = None
-            node = parent
-        end = upper[node]
-        for each in passed:
-            upper[each] = end
-        return end
-
-    parent_of = {node: None if base[node] == node else stands_for(base[node]) for node in moving}
+    upper = _stand_ins(moving, {*targets, *(base[node] for node in moving)}, base)
+    parent_of = {node: None if base[node] == node else upper[base[node]] for node in moving}
     graph = {node: [] if parent is None else [parent] for node, parent in parent_of.items()}
     for node, target, kind in zip(moved, targets, kinds, strict=True):
-        if node in graph and kind != "r" and (end := stands_for(target)) is not None:
+        if node in graph and kind != "r" and (end := upper[target]) is not None:
             graph[node].append(end)
 
     cyclic = cyclic_nodes(graph, [node for node in cut(fresh) if node in graph])
@@ -260,7 +243,7 @@ def judge_moves(
     stamps, nodes, parents, flags = moves_of(_hex(cyclic)) if whole is None else whole
     on_cycle = set(cyclic)
     moves = [
-        (stamp, node, None if flag == "r" else stands_for(parent), flag)
+        (stamp, node, None if flag == "r" else upper[parent], flag)
         for stamp, node, parent, flag in zip(stamps.split("\n"), cut(nodes), cut(parents), flags, strict=True)
         if node in on_cycle
     ]
@@ -268,6 +251,37 @@ def judge_moves(
         cyclic, [parent_of[node] for node in cyclic], [move[1] for move in moves], [move[2] for move in moves]
     )
     return [move[0] for move, void in zip(moves, voids, strict=True) if void != (move[3] == "v")]
+
+
+def _climb(starts: Iterable[bytes], known: Mapping[bytes, bytes], base: dict[bytes, bytes]) -> set[bytes]:
+    """Put the known edges above some nodes into the base; return the nodes that are not known."""
+    unknown = set()
+    for start in starts:
+        node = start
+        while node not in base:
+            if node not in known:
+                unknown.add(node)
+                break
+            base[node] = parent = known[node]
+            node = parent
+    return unknown
+
+
+def _stand_ins(
+    moving: Iterable[bytes], starts: Iterable[bytes], base: Mapping[bytes, bytes]
+) -> dict[bytes, bytes | None]:
+    """Say of nodes, and of those above them, which moved one is the next upwards, itself or above it."""
+    upper: dict[bytes, bytes | None] = {node: node for node in moving}
+    for start in starts:
+        node, passed = start, []
+        while node not in upper:
+            passed.append(node)
+            if (parent := base.get(node, node)) == node:
+                upper[node] = None
+            node = parent
+        for each in passed:
+            upper[each] = upper[node]
+    return upper
 
 
 def cut(ids: bytes) -> list[bytes]:
