@@ -103,6 +103,13 @@ WRONG_PAGES = [
 ]
 
 
+@pytest.mark.parametrize("vector", ['{"a": -1}', "[]", None])
+def test_a_pull_begins_with_a_vector(connect: Any, vector: str | None) -> None:
+    here = connect()
+    here.execute("set statement_timeout = '20s'")
+    assert refusal(here, "select kerai.begin_pull(%s)", [vector]) == "KR005"
+
+
 def test_a_page_is_three_lists_of_one_length(connect: Any) -> None:
     here = connect()
     for arguments in WRONG_PAGES:

@@ -407,15 +407,32 @@ def test_grouped_and_ungrouped_agents_mix(crew: Any, second_database: Any) -> No
     assert_replicates(connection, second_database)
 
 
-def test_a_restored_key_is_named_when_it_is_missing(crew: Any) -> None:
-    connection, swarm, (ann, _) = crew()
-    connection.execute("begin")
-    fake = SigningKey.generate()
-    connection.execute(
-        "update kerai_private.authors set public_key = %s where author = any(%s)",
-        [bytes(fake.verify_key), lane_authors(connection, swarm)],
-    )
+@pytest.mark.parametrize("first", ["draft", "own"])
+def test_a_restored_key_is_named_when_it_is_missing_and_keeps_nobody_else_waiting(
+    crew: Any, first: str
+) -> None:
+    connection, swarm, (ann, bob) = crew(lanes=2)
+    lanes = lane_authors(connection, swarm)
+    keys = connection.execute(
+        "select author, public_key from kerai_private.authors where author = any(%s)", [lanes]
+    ).fetchall()
+    setting = "update kerai_private.authors set public_key = %s where author = %s"
+    for lane in lanes:
+        connection.execute(setting, [bytes(SigningKey.generate().verify_key), lane])
+
     result = ann.send(ann.draft(swarm, insert(str(uuid4()))))
-    connection.execute("rollback")
     assert result["code"] == "KR011"
     assert "key file" in result["detail"]
+    tickets = {
+        "draft": ann.submit(ann.draft(swarm, insert(str(uuid4())))),
+        "another": ann.submit(ann.draft(swarm, insert(str(uuid4())))),
+        "own": bob.submit(bob.own(insert(str(uuid4())))),
+    }
+    connection.execute("set statement_timeout = '20s'")  # nobody's turn takes so long
+    assert status(ann.settle(tickets[first])) == {"draft": "KR011", "own": "merged"}[first]
+    assert status(bob.settle(tickets["own"])) == "merged"
+    assert status(ann.settle(tickets["another"])) == "KR011"
+
+    for row in keys:
+        connection.execute(setting, [row["public_key"], row["author"]])
+    assert status(ann.send(ann.draft(swarm, insert(str(uuid4()))))) == "merged"

@@ -114,7 +114,7 @@ begin
         begin
             return query select * from kerai_private.receive_each(items, judge, decisive, alone => false);
             return;
-        exception when sqlstate 'KR000' or unique_violation then
+        exception when sqlstate 'KR999' or unique_violation then
             null;  -- See kerai_private.receive.
         end;
     end if;
@@ -133,6 +133,7 @@ declare
     given constant int := cardinality(items);
     done int := 0;
     run kerai_private.checked[];
+    sealed kerai_private.checked[];
     ops kerai_private.operation[];
     good int;
     outcome kerai_private.outcome;
@@ -147,14 +148,17 @@ begin
         run := kerai_private.next_run(items, done, judge);
         good := 0;
         if cardinality(run) > 1 and not kerai_private.is_partial() then
-            run := kerai_private.seal(run);
-            ops := kerai_private.unpack_operations(run);
-            good := kerai_private.count_good(run, ops, judge);
+            sealed := kerai_private.seal(run);
+            if sealed is not null then
+                run := sealed;
+                ops := kerai_private.unpack_operations(run);
+                good := kerai_private.count_good(run, ops, judge);
+            end if;
         end if;
 
         -- Only one step locks rows in the order that all keep.
         if not alone and good < given and given > 1 then
-            raise exception using errcode = 'KR000', message = 'a batch that is not merged in one step';
+            raise exception using errcode = 'KR999', message = 'a batch that is not merged in one step';
         end if;
 
         if good > 0 then
@@ -175,7 +179,7 @@ begin
                 outcome := (done, pushed.changeset_id, pushed.status, pushed.applied, pushed.first_seq, pushed.last_seq,
                     null, null, null, null);
             exception when others then
-                if sqlstate not like 'KR%' or sqlstate = 'KR000' then
+                if sqlstate not like 'KR%' or sqlstate = 'KR999' then
                     raise;
                 end if;
                 outcome := (done, coalesce((items[done]).id, (items[done]).draft_id), null, null, null, null, sqlstate, sqlerrm,

@@ -394,6 +394,7 @@ as $$
 declare
     kept record;
     head kerai_private.authors;
+    sealed kerai_private.checked[];
     ops kerai_private.operation[];
 begin
     if item.author is null then
@@ -422,7 +423,11 @@ begin
     perform kerai_private.require_above_horizon(item.base,
         'Take a new checkout, make the change there, and push it on that base.');
     if item.id is null then
-        item := (kerai_private.seal(array[item]))[1];
+        sealed := kerai_private.seal(array[item]);
+        if sealed is null then
+            perform kerai_private.refuse_lost_key(head.author, head.public_key);
+        end if;
+        item := sealed[1];
     else
         perform kerai_private.require_lamport(item.first_lamport, item.base, head.lamport);
     end if;

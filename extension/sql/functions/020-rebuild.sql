@@ -24,15 +24,17 @@ as $$
 declare
     bad text;
 begin
+    with document as materialized (select d.id, d.subject, d.problem from kerai_private.verify_documents() as d)
+
     select string_agg(p.problem, '; ') into bad
     from (
-        select format('%s: the document is not the one that was signed', encode(c.id, 'hex')) as problem
-        from kerai.changesets as c
-        where sha256(convert_to(c.document::text, 'UTF8')) <> c.id
+        select format('%s: %s', d.subject, d.problem) as problem from document as d
         union all
-        select format('%s: the key of its author %s is missing', encode(c.id, 'hex'), c.author)
+        select format('%s: the key of its author %s is missing or another', encode(c.id, 'hex'), c.author)
         from kerai_private.true_changesets(wrong) as c
-        where not exists (select from kerai_private.authors as a where a.author = c.author)
+        where c.id not in (select d.id from document as d) and not exists (
+            select from kerai_private.authors as a
+            where a.author = c.author and right(a.author, 16) = left(encode(sha256(a.public_key), 'hex'), 16))
         union all
         select format('%s: %s', v.subject, v.problem) from kerai_private.verify_chains(wrong) as v
         union all
@@ -229,4 +231,4 @@ end
 $$;
 
 comment on function kerai.rebuild() is
-'Makes the log, the tree and the version vector anew from the signed changesets, in one transaction, and says what there is now; changed: the state was another one before. For when kerai.verify() finds the log or the tree damaged. Nobody can push or read until it has committed, and a transaction that began earlier should read nothing afterwards: it would see an empty tree. Refused with KR011 when the changesets themselves are damaged.';
+'Makes the log, the tree and the version vector anew from the signed changesets, in one transaction, and says what there is now; changed: the state was another one before. For when kerai.verify() finds the log or the tree damaged. Nobody can push or read until it has committed, and a transaction that began earlier should read nothing afterwards: it would see an empty tree. Refused with KR011 when the changesets themselves, their signatures or their authors'' keys are damaged.';

@@ -189,7 +189,7 @@ begin
                         doubted := null;
                     end if;
                 exception
-                    when sqlstate 'KR000' then
+                    when sqlstate 'KR999' then
                         null;  -- The turn was over: its lock is given back.
                     when lock_not_available or deadlock_detected then
                         perform kerai_private.refuse_busy(sqlerrm);
@@ -208,9 +208,9 @@ begin
             -- Nobody has begun the turn. Does the one before still run?
             begin
                 if over or kerai_private.take_turn(kerai_private.side_of(ticket), turn - 1) then
-                    raise exception using errcode = 'KR000', message = 'it does not';
+                    raise exception using errcode = 'KR999', message = 'it does not';
                 end if;
-            exception when sqlstate 'KR000' then
+            exception when sqlstate 'KR999' then
                 doubted := turn;
             end;
         end if;
@@ -362,7 +362,7 @@ declare
 begin
     -- Whoever is told the number of a turn that is over before he takes it may get it still.
     if turn <> kerai_private.next_turn(turns) then
-        raise exception using errcode = 'KR000', message = 'the turn is over';
+        raise exception using errcode = 'KR999', message = 'the turn is over';
     end if;
     perform pg_try_advisory_xact_lock(turns::oid::int, turn);
     if goes_on then
@@ -381,13 +381,13 @@ begin
         begin
             if kerai_private.take_turn(1 - side, next - 1) then
                 if not kerai_private.take_turn(1 - side, next) or next <> kerai_private.next_turn(other) then
-                    raise exception using errcode = 'KR000', message = 'somebody else is about to settle there';
+                    raise exception using errcode = 'KR999', message = 'somebody else is about to settle there';
                 end if;
                 perform pg_try_advisory_xact_lock(other::oid::int, next);
                 perform nextval(other);
                 sides := array[0, 1];
             end if;
-        exception when sqlstate 'KR000' then
+        exception when sqlstate 'KR999' then
             null;
         end;
     end if;

@@ -470,8 +470,8 @@ begin
                 select from kerai_private.authors as a
                 where a.author in (select e.author from kerai_private.vector_entries(theirs) as e)
                     and a.author not in (select u.author from unnest(locked) as u (author)));
-            raise exception using errcode = 'KR000';
-        exception when sqlstate 'KR000' then
+            raise exception using errcode = 'KR999';
+        exception when sqlstate 'KR999' then
             null;
         end;
     end loop;
