@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -20,11 +21,14 @@ SUBMIT = "select kerai.submit(%s::json, %s, %s)"
 
 
 class Member:
-    """An agent with a key of its own, registered, and a member of the swarms that it joins."""
+    """An agent with a key of its own, registered, and a member of the swarms that it joins.
+
+    The key follows from the name, and from that the lane of the member, and the side on which it settles.
+    """
 
     def __init__(self, connection: Connection[Any], name: str) -> None:
         self.connection = connection
-        self.key = SigningKey.generate()
+        self.key = SigningKey(hashlib.sha256(name.encode()).digest())
         self.public_key = bytes(self.key.verify_key)
         self.author = changeset.author_id(name, self.public_key)
         row = connection.execute(

@@ -192,6 +192,26 @@ exception when others then
 end
 $$;
 
+-- Refuses KR005 what is no page of changesets.
+create or replace function kerai_private.require_page(changesets json[], signatures bytea[], public_keys bytea[])
+returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    most constant int := 100000;
+begin
+    if changesets is null or coalesce(array_ndims(changesets), 1) <> 1 or cardinality(changesets) > most
+        or cardinality(signatures) is distinct from cardinality(changesets)
+        or cardinality(public_keys) is distinct from cardinality(changesets) then
+        perform kerai_private.refuse('KR005', 'this is no page of changesets',
+            format('%s changesets, %s signatures, %s public keys; at most %s of each are taken', cardinality(changesets),
+                cardinality(signatures), cardinality(public_keys), most),
+            'Give three arrays of the same length. A public key may be null when the author is known.');
+    end if;
+end
+$$;
+
 create or replace function kerai.accept(changesets json[], signatures bytea[], public_keys bytea[])
 returns table (
     changeset_id bytea, status text, applied int, author text, last_seq bigint,
@@ -208,20 +228,12 @@ set lock_timeout = '30s'
 as $$
 #variable_conflict use_column
 declare
-    most constant int := 100000;
     -- The other side may have a larger page than this one. A changeset by itself is judged by its own size, below.
     most_bytes constant bigint := 4 * kerai_private.setting('max_page_bytes');
     size bigint;
     place int;
 begin
-    if changesets is null or coalesce(array_ndims(changesets), 1) <> 1 or cardinality(changesets) > most
-        or cardinality(signatures) is distinct from cardinality(changesets)
-        or cardinality(public_keys) is distinct from cardinality(changesets) then
-        perform kerai_private.refuse('KR005', 'this is no page of changesets',
-            format('%s changesets, %s signatures, %s public keys; at most %s of each are taken', cardinality(changesets),
-                cardinality(signatures), cardinality(public_keys), most),
-            'Give three arrays of the same length. A public key may be null when the author is known.');
-    end if;
+    perform kerai_private.require_page(changesets, signatures, public_keys);
     size := (select sum(octet_length(c::text)) from unnest(changesets) as c);
     if size > most_bytes and cardinality(changesets) > 1 then
         perform kerai_private.refuse('KR005', 'the page is too large', format('%s bytes, at most %s are taken', size, most_bytes),

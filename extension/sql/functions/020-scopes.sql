@@ -181,7 +181,7 @@ begin
     end if;
     blank := not exists (select from kerai.changesets);
     insert into kerai_private.scope_nodes as s (node_id, inside, state)
-    select u.node, bool_or(u.inside), case when blank then 'whole' else 'late' end
+    select u.node, coalesce(bool_or(u.inside), false), case when blank then 'whole' else 'late' end
     from unnest(nodes, inside) as u (node, inside)
     where u.node is not null
     group by u.node
@@ -230,6 +230,7 @@ declare
     items kerai_private.checked[];
     bad bytea;
 begin
+    perform kerai_private.require_page(documents, signatures, public_keys);
     perform kerai_private.enter_gate(alone => true);
     items := kerai_private.look_at(array(
         select row(g.document, g.signature, g.public_key)::kerai_private.incoming
