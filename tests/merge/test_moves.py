@@ -210,6 +210,8 @@ def test_what_a_push_looked_up_that_failed_is_not_kept() -> None:
     standing.keep("one", "", [])
     standing.as_of("one", "")[b"a"] = b"b"
     assert standing.as_of("one", "") == {}
+    standing.as_of(None, "")[b"a"] = b"b"
+    assert standing.as_of(None, "") == {}
 
 
 def test_no_more_is_kept_than_a_session_may_take() -> None:

@@ -141,15 +141,15 @@ class Standing:
         self.since = ""
         self.parents: dict[bytes, bytes] = {}
 
-    def as_of(self, shape: str, since: str) -> dict[bytes, bytes]:
+    def as_of(self, shape: str | None, since: str) -> dict[bytes, bytes]:
         """Return the parent of each node (its own id when it is a root) that still holds.
 
         Until ``keep`` is called it is not taken for what holds: nobody knows what an error has undone.
 
-        :param shape: names the shape that the tree has now.
+        :param shape: names the shape that the tree has now; None when that is not known.
         :param since: the stamp of the earliest move that is to be judged.
         """
-        if shape != self.shape or since < self.since:
+        if self.shape is None or shape != self.shape or since < self.since:
             self.parents = {}
         self.shape = None
         return self.parents
