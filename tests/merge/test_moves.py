@@ -13,7 +13,7 @@ from tests.merge.observe import assert_state, scalar, tree
 from tests.merge.stories import Story
 from tests.merge.worlds import Instance, Signed
 
-from kerai.server import MOST_KEPT, Standing
+from kerai.server import MOST_KEPT, NOWHERE, Standing
 from kerai_client.database import connect
 
 ROOT, A, B, C, D, E = (str(UUID(int=n)) for n in range(1, 7))
@@ -22,6 +22,12 @@ ROOT, A, B, C, D, E = (str(UUID(int=n)) for n in range(1, 7))
 def void(connection: Connection[Any]) -> int:
     """Count the moves that do not count."""
     return int(scalar(connection, "select count(*) from kerai_private.moves where void"))
+
+
+def paths(connection: Connection[Any]) -> dict[str, str]:
+    """Return the path of each node."""
+    rows = connection.execute("select id::text, path::text from kerai.nodes").fetchall()
+    return {row["id"]: row["path"] for row in rows}
 
 
 def assert_ends(instance: Instance, story: Story, parents: dict[str, str | None], voids: int) -> None:
@@ -131,6 +137,32 @@ def test_an_earlier_insert_makes_a_void_move_count(instance: Instance) -> None:
     assert_ends(instance, story, {C: B, A: C, B: None}, voids=0)
 
 
+def test_paths_where_some_nodes_have_no_name(instance: Instance) -> None:
+    """D moves from one named node into another, C stays within its own; E and A have one name."""
+    story = start(
+        3, insert(A, name="a"), insert(B, name="b"), insert(C, A), insert(D, A), insert(E, name="a")
+    )
+    story.do(2, move(E, A), seeing=[0])
+    story.do(1, move(D, C), move(C, D), move(C, A, "z"), seeing=[0])
+    story.do(1, move(D, B))
+    story.do(1, move(B, E))
+    assert_ends(instance, story, {A: None, B: E, C: A, D: B, E: A}, voids=1)
+    with instance() as connection:
+        push_each(connection, story.changesets)
+        assert paths(connection) == {A: "a", B: "a.a.b", C: "a", D: "a.a.b", E: "a.a"}
+
+
+def test_a_late_move_of_what_has_no_name_gives_another_node_its_path(instance: Instance) -> None:
+    """A below C is void, as C is below B and B below A, until B turns out to have been moved away before."""
+    story = start(3, insert(A), insert(B, A), insert(C, B, name="c"), insert(D))
+    story.do(1, move(D, D), move(D, D), move(A, C), seeing=[0])
+    story.do(2, move(B, D), seeing=[0])
+    assert_ends(instance, story, {A: C, B: D, C: B}, voids=2)
+    with instance() as connection:
+        push_each(connection, story.changesets)
+        assert paths(connection) == {A: "c", B: "", C: "c", D: ""}
+
+
 # What a session has looked up of where nodes stand it does not look up again, as long as that holds. Here it
 # does not: C is below B, and B elsewhere than before.
 
@@ -205,20 +237,50 @@ def test_rebuilding_finds_nothing_of_what_was_wrong_before(database: Any) -> Non
         assert void(connection) == 0
 
 
+def known(standing: Standing) -> dict[bytes, bytes]:
+    """What a session has kept: of nodes the parent."""
+    return {
+        node: standing.ids[parent]
+        for node, parent in zip(standing.ids, standing.parents, strict=True)
+        if parent != NOWHERE
+    }
+
+
+def ids(*numbers: int) -> bytes:
+    return b"".join(number.to_bytes(16, "big") for number in numbers)
+
+
+def test_what_a_session_has_looked_up_is_kept_but_for_what_was_moved() -> None:
+    standing = Standing()
+    standing.begin(None, "1")
+    standing.learn(ids(1, 2, 3), ids(2, 9, 3))
+    standing.keep("one", "1", ids(2, 4))
+    standing.begin("one", "2")
+    assert known(standing) == {ids(1): ids(2), ids(3): ids(3)}
+    assert standing.numbers(ids(5, 1, 5)) == [5, 0, 5]
+    standing.keep("two", "2", b"")
+    standing.begin("two", "1")  # which of them stood elsewhere then is not known
+    assert known(standing) == {}
+
+
 def test_what_a_push_looked_up_that_failed_is_not_kept() -> None:
     standing = Standing()
-    standing.keep("one", "", [])
-    standing.as_of("one", "")[b"a"] = b"b"
-    assert standing.as_of("one", "") == {}
-    standing.as_of(None, "")[b"a"] = b"b"
-    assert standing.as_of(None, "") == {}
+    standing.keep("one", "", b"")
+    for shape in ("one", None):
+        standing.begin(shape, "")
+        standing.learn(ids(1), ids(2))
+        standing.begin(shape, "")
+        assert known(standing) == {}
 
 
 def test_no_more_is_kept_than_a_session_may_take() -> None:
     standing = Standing()
-    standing.as_of("", "").update((str(n).encode(), b"") for n in range(MOST_KEPT + 1))
-    standing.keep("one", "", [b"0"])
-    assert len(standing.as_of("one", "")) == MOST_KEPT
-    standing.as_of("", "").update((str(n).encode(), b"") for n in range(MOST_KEPT + 1))
-    standing.keep("two", "", [])
-    assert standing.as_of("two", "") == {}
+    standing.begin(None, "")
+    standing.learn(ids(*range(MOST_KEPT)), ids(*range(MOST_KEPT)))
+    standing.keep("one", "", ids(0))
+    standing.begin("one", "")
+    assert len(known(standing)) == MOST_KEPT - 1
+    standing.learn(ids(MOST_KEPT), ids(1))
+    standing.keep("two", "", b"")
+    standing.begin("two", "")
+    assert known(standing) == {}

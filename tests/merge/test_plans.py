@@ -116,7 +116,7 @@ def test_a_nodes_moves_are_read_and_no_others(connection: Connection[Any]) -> No
         connection.execute("set local random_page_cost = 1.1")  # as where changesets are merged
         connection.execute(
             "select kerai_private.judge_moves("
-            "kerai_private.stamp(9999, 'x'), %s, %s, %s, %s, '', '', gen_random_uuid(), gen_random_uuid())",
-            [moved, moved, parents, "-" * len(nodes[5:])],
+            "kerai_private.stamp(9999, 'x'), %s, %s, %s, '', '', gen_random_uuid(), gen_random_uuid())",
+            [moved, parents, "-" * len(nodes[5:])],
         )
         assert scalar(connection, READ) - before < 500

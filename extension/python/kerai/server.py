@@ -7,8 +7,10 @@ without a server. No secret outlives the call that needs it.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import struct
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -27,7 +29,7 @@ Node = TypeVar("Node", bound=Hashable)
 Envelope = tuple[int, str, bytes, int, int, bytes | None, bytes]
 Moves = tuple[str, bytes, bytes, str]
 
-MOST_KEPT = 50_000  # nodes, 200 bytes each
+MOST_KEPT = 50_000  # nodes, 250 bytes each
 
 
 def _key_file(data_directory: str, public_key: bytes) -> Path:
@@ -132,47 +134,74 @@ class Standing:
     """What a session has looked up of where nodes stand, for its next moves.
 
     It holds as long as the tree has the shape that it had then, and for moves that are not older than
-    those it was looked up for: where a node stands that was placed before the tail.
+    those it was looked up for: where a node stands that was placed before the tail. Nodes have small
+    numbers here, since a list is faster than a dictionary of ids.
     """
 
     def __init__(self) -> None:
         """Begin with nothing."""
         self.shape: str | None = None
         self.since = ""
-        self.parents: dict[bytes, bytes] = {}
+        self._forget_all()
 
-    def as_of(self, shape: str | None, since: str) -> dict[bytes, bytes]:
-        """Return the parent of each node (its own id when it is a root) that still holds.
+    def _forget_all(self) -> None:
+        self.number: defaultdict[bytes, int] = defaultdict(itertools.count().__next__)
+        self.ids: list[bytes] = []
+        self.parents: list[int] = []  # of roots their own number
+        self.passing: list[int] = []  # whose parent holds for the moves that are being judged only
 
-        Until ``keep`` is called it is not taken for what holds: nobody knows what an error has undone.
+    def begin(self, shape: str | None, since: str) -> None:
+        """Forget what does not hold.
+
+        Until ``keep`` is called nothing is taken for what holds: nobody knows what an error has undone.
 
         :param shape: names the shape that the tree has now; None when that is not known.
         :param since: the stamp of the earliest move that is to be judged.
         """
         if self.shape is None or shape != self.shape or since < self.since:
-            self.parents = {}
+            self._forget_all()
         self.shape = None
-        return self.parents
 
-    def keep(self, shape: str, since: str, moved: Iterable[bytes]) -> None:
+    def numbers(self, ids: bytes) -> list[int]:
+        """Return the numbers of nodes, new ones of those that have none.
+
+        :param ids: 16 bytes each, one after the other.
+        """
+        found = [self.number[each] for each in struct.Struct("16s" * (len(ids) // 16)).unpack(ids)]
+        if more := len(self.number) - len(self.ids):
+            self.ids += reversed(list(itertools.islice(reversed(self.number), more)))
+            self.parents += itertools.repeat(NOWHERE, more)
+        return found
+
+    def name(self, nodes: Iterable[int]) -> str:
+        """Return the ids of nodes in hex, with commas between them."""
+        return b"".join(map(self.ids.__getitem__, nodes)).hex(",", 16)
+
+    def learn(self, nodes: bytes, parents: bytes) -> None:
+        """Take note of nodes that the tail has not placed, each with its parent, its own id for a root."""
+        for node, parent in zip(self.numbers(nodes), self.numbers(parents), strict=True):
+            self.parents[node] = parent
+
+    def keep(self, shape: str, since: str, moved: bytes) -> None:
         """Take note of the shape that moves have given to the tree.
 
         :param moved: nodes that may stand elsewhere now.
         """
         self.shape, self.since = shape, since
-        for node in moved:
-            self.parents.pop(node, None)
-        if len(self.parents) > MOST_KEPT:
-            self.parents = {}
+        if len(self.ids) > MOST_KEPT:
+            self._forget_all()
+        else:
+            for node in (*self.numbers(moved), *self.passing):
+                self.parents[node] = NOWHERE
+            self.passing = []
 
 
 def judge_moves(
-    fresh: bytes,
     nodes: bytes,
     parents: bytes,
     flags: str,
     *,
-    known: dict[bytes, bytes],
+    known: Standing,
     look_up: Callable[[str, bool], tuple[bytes, bytes, bytes, bytes, bytes, bytes, str]],
     moves_of: Callable[[str], Moves],
     tail: Callable[[int], Moves | None],
@@ -187,64 +216,72 @@ def judge_moves(
 
     Nodes come as the 16 bytes of each one's id, one after the other, and are asked for in hex, with commas
     between them; moves come as nodes, the parents that they ask for, and a flag each: ``r`` when it makes a
-    root, whose parent is then its own id.
+    root, whose parent is then its own id, and ``v`` when it was judged to be void before.
 
-    :param fresh: the nodes that the new moves move.
-    :param nodes: those, and the nodes of the tail's void moves, each with its parent and flag.
-    :param known: nodes that the tail has not placed and that need not be looked up, with the parent of each
-        (its own id when it is a root). Those that are looked up come in.
+    :param nodes: of the new moves, and of the tail's void ones, each with its parent and flag.
+    :param known: nodes that need not be looked up. Those that are looked up come in.
     :param look_up: gives of nodes those that there are, and the parent of each likewise; those that now stand
         where the tail has put them, and the parent of each before the tail; and, when asked for, all moves of
         the tail of these.
     :param moves_of: gives the tail's moves of these nodes in the order of their stamps: the stamps, one a
-        line, and the moves; the flag is ``v`` when it was judged to be void before.
+        line, and the moves.
     :param tail: gives all moves of the tail like that, or None when they are more than this.
     :returns: the stamps of the moves that are judged otherwise.
     """
-    moved, targets, kinds = cut(nodes), cut(parents), flags
+    moved, targets, kinds = known.numbers(nodes), known.numbers(parents), flags
+    fresh = [node for node, kind in zip(moved, kinds, strict=True) if kind != "v"]
     # Where nodes are moved again and again the tail is read as it lies, unless it is long.
     whole = tail(16 * len(moved)) if 4 * len(set(moved)) < 3 * len(moved) else None
     if whole is not None:
-        moved, targets, kinds = cut(whole[1]), cut(whole[2]), whole[3]
-    base: dict[bytes, bytes] = {}
-    frontier = {target for target, kind in zip(targets, kinds, strict=True) if kind != "r"}
-    while unknown := _climb(frontier, known, base):
-        # In the order of the index that finds them.
-        rows = look_up(_hex(sorted(unknown)), whole is None)
-        above, ends, displaced, origins, met, met_targets, met_kinds = rows
-        to, back, aims, away = cut(ends), cut(origins), cut(met_targets), cut(displaced)
-        found = dict(zip(cut(above), to, strict=True))
-        base.update(found)
-        base.update(zip(away, back, strict=True))
-        for node in away:
-            del found[node]
-        known.update(found)
-        frontier = {*to, *back, *aims}
-        moved += cut(met)
+        moved, targets, kinds = known.numbers(whole[1]), known.numbers(whole[2]), whole[3]
+    base, met = known.parents, bytearray()
+    frontier = [target for target, kind in zip(targets, kinds, strict=True) if kind != "r"]
+    while unknown := _climb(frontier, base, met):
+        rows = look_up(known.name(unknown), whole is None)
+        found, ends, displaced, origins, others, aims = map(known.numbers, rows[:6])
+        for node in unknown:
+            base[node] = node  # what is not here has nothing above it
+        for nodes_now, parents_now in ((found, ends), (displaced, origins)):
+            for node, parent in zip(nodes_now, parents_now, strict=True):
+                base[node] = parent
+        known.passing += displaced
+        if len(found) < len(unknown):
+            known.passing += set(unknown).difference(found)
+        frontier = [base[node] for node in unknown] + aims
+        moved += others
         targets += aims
-        kinds += met_kinds
+        kinds += rows[6]
 
     # A node that the tail leaves alone has one edge, to its parent: it is no more than a part of the way to
     # the next one that is moved, which stands for it. One that nothing leads to is on no cycle.
-    moving = base.keys() & set(moved)
-    upper = _stand_ins(moving, {*targets, *(base[node] for node in moving)}, base)
+    moving = {node for node in moved if met[node]}
+    edges = [
+        (node, target)
+        for node, target, kind in zip(moved, targets, kinds, strict=True)
+        if met[node] and kind != "r"
+    ]
+    above_moving = [base[node] for node in moving]
+    upper = _stand_ins(moving, [*(target for _, target in edges), *above_moving], base)
     parent_of = {node: None if base[node] == node else upper[base[node]] for node in moving}
     graph = {node: [] if parent is None else [parent] for node, parent in parent_of.items()}
-    for node, target, kind in zip(moved, targets, kinds, strict=True):
-        if node in graph and kind != "r" and (end := upper[target]) is not None:
+    for node, target in edges:
+        if (end := upper[target]) is not None:
             graph[node].append(end)
 
-    cyclic = cyclic_nodes(graph, [node for node in cut(fresh) if node in graph])
+    reached = set(itertools.chain.from_iterable(graph.values()))
+    cyclic = cyclic_nodes(graph, [node for node in fresh if node in reached])
     if not cyclic:
         return []
     # And where most of what moved lies on cycles.
     if whole is None and 2 * len(cyclic) > len(set(moved)):
         whole = tail(2 * len(moved))
-    stamps, nodes, parents, flags = moves_of(_hex(cyclic)) if whole is None else whole
+    stamps, nodes, parents, flags = moves_of(known.name(cyclic)) if whole is None else whole
     on_cycle = set(cyclic)
     moves = [
         (stamp, node, None if flag == "r" else upper[parent], flag)
-        for stamp, node, parent, flag in zip(stamps.split("\n"), cut(nodes), cut(parents), flags, strict=True)
+        for stamp, node, parent, flag in zip(
+            stamps.split("\n"), known.numbers(nodes), known.numbers(parents), flags, strict=True
+        )
         if node in on_cycle
     ]
     voids = void_moves(
@@ -253,44 +290,37 @@ def judge_moves(
     return [move[0] for move, void in zip(moves, voids, strict=True) if void != (move[3] == "v")]
 
 
-def _climb(starts: Iterable[bytes], known: Mapping[bytes, bytes], base: dict[bytes, bytes]) -> set[bytes]:
-    """Put the known edges above some nodes into the base; return the nodes that are not known."""
-    unknown = set()
+def _climb(starts: Iterable[int], base: Sequence[int], met: bytearray) -> list[int]:
+    """Mark some nodes, and those above them as far as these are known, as met; return those that are not."""
+    met += bytes(len(base) - len(met))
+    unknown = []
     for start in starts:
         node = start
-        while node not in base:
-            if node not in known:
-                unknown.add(node)
+        while not met[node]:
+            met[node] = True
+            if (above := base[node]) == NOWHERE:
+                unknown.append(node)
                 break
-            base[node] = parent = known[node]
-            node = parent
+            node = above
     return unknown
 
 
-def _stand_ins(
-    moving: Iterable[bytes], starts: Iterable[bytes], base: Mapping[bytes, bytes]
-) -> dict[bytes, bytes | None]:
+def _stand_ins(moving: Iterable[int], starts: Iterable[int], base: Sequence[int]) -> list[int | None]:
     """Say of nodes, and of those above them, which moved one is the next upwards, itself or above it."""
-    upper: dict[bytes, bytes | None] = {node: node for node in moving}
+    upper: list[int | None] = [NOWHERE] * len(base)  # so far
+    for node in moving:
+        upper[node] = node
     for start in starts:
         node, passed = start, []
-        while node not in upper:
+        while (found := upper[node]) == NOWHERE:
             passed.append(node)
-            if (parent := base.get(node, node)) == node:
-                upper[node] = None
-            node = parent
+            if (above := base[node]) == node:
+                found = None
+                break
+            node = above
         for each in passed:
-            upper[each] = upper[node]
+            upper[each] = found
     return upper
-
-
-def cut(ids: bytes) -> list[bytes]:
-    """Return ids of 16 bytes that come one after the other."""
-    return [each for (each,) in struct.iter_unpack("16s", ids)]
-
-
-def _hex(ids: Iterable[bytes]) -> str:
-    return b"".join(ids).hex(",", 16)
 
 
 def cyclic_nodes(graph: Mapping[Node, Sequence[Node]], starts: Iterable[Node]) -> list[Node]:

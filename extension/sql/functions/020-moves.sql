@@ -15,8 +15,8 @@ if "kerai @version@" not in GD:
 return GD["kerai @version@"].server.void_moves(base_children, base_parents, nodes, parents, rings=rings)
 $$;
 
--- The stamps of the moves from `since` on that are judged otherwise than before. Given are the moves of the fresh
--- nodes, and those that were void.
+-- The stamps of the moves from `since` on that are judged otherwise than before. Given are the new ones, and those that
+-- were void.
 --
 -- A node is looked up by its id, and where it stood only when it was moved since: the setting and OFFSET 0 leave no
 -- other plan. Ids come as their 16 bytes, one after the other, and go in hex with commas between them, since a list of
@@ -24,7 +24,7 @@ $$;
 -- has its own id for its parent's. Nodes that are known to stand below others are not looked up, see the type; nor what
 -- this session has looked up for its last moves, while the tree has the shape that they have given to it.
 create or replace function kerai_private.judge_moves(
-    since text, fresh bytea, nodes bytea, parents bytea, flags text, standing bytea, below bytea,
+    since text, nodes bytea, parents bytea, flags text, standing bytea, below bytea,
     shape uuid, next_shape uuid
 ) returns text[]
 language plpython3u stable
@@ -96,12 +96,12 @@ def tail(most):
     return (row["stamps"], row["moved"], row["targets"], row["flags"]) if row["found"] <= most else None
 
 server = GD["kerai @version@"].server
-kept = SD.setdefault("standing", server.Standing())
-known = kept.as_of(shape, since)
-known.update(zip(server.cut(standing or b""), server.cut(below or b"")))
+known = SD.setdefault("standing", server.Standing())
+known.begin(shape, since)
+known.learn(standing or b"", below or b"")
 judged = server.judge_moves(
-    fresh, nodes, parents, flags, known=known, look_up=look_up, moves_of=moves_of, tail=tail)
-kept.keep(next_shape, since, server.cut(nodes))
+    nodes, parents, flags, known=known, look_up=look_up, moves_of=moves_of, tail=tail)
+known.keep(next_shape, since, nodes)
 return judged
 $$;
 
@@ -138,18 +138,17 @@ begin
         return;
     end if;
 
-    select string_agg(uuid_send(u.node_id), '') filter (where u.is_fresh) as fresh, string_agg(uuid_send(u.node_id), '') as nodes,
-        string_agg(uuid_send(coalesce(u.parent_id, u.node_id)), '') as parents,
-        string_agg(case when u.parent_id is null then 'r' else '-' end, '') as flags
+    select string_agg(uuid_send(u.node_id), '') as nodes, string_agg(uuid_send(coalesce(u.parent_id, u.node_id)), '') as parents,
+        string_agg(case when u.void then 'v' when u.parent_id is null then 'r' else '-' end, '') as flags
     into given
     from (
-        select f.node_id, f.parent_id, true as is_fresh from unnest(fresh) as f
+        select f.node_id, f.parent_id, false as void from unnest(fresh) as f
         union all
-        select m.node_id, m.parent_id, false from kerai_private.moves as m where m.void and m.stamp >= since
+        select m.node_id, m.parent_id, true from kerai_private.moves as m where m.void and m.stamp >= since
     ) as u;
 
     judged := kerai_private.judge_moves(
-        since, given.fresh, given.nodes, given.parents, given.flags, standing.nodes, standing.parents,
+        since, given.nodes, given.parents, given.flags, standing.nodes, standing.parents,
         (select s.shape from kerai_private.shapes as s), next_shape);
     perform kerai_private.reshape(next_shape);
     with t as (
@@ -183,11 +182,15 @@ begin
         from place as p
         where n.id = p.id and n.placed_stamp is distinct from p.stamp
             and (p.is_turned or n.placed_stamp is null or n.placed_stamp < p.stamp)
-        returning n.id, n.parent_id, n.name, n.path::text
+        returning n.id, n.parent_id, n.name, n.path::text, p.is_turned
     )
 
     select array_agg(w.id) into changed
-    from (select w.* from written as w order by w.parent_id) as w -- as in the index that finds the parents
+    from (
+        select w.* from written as w
+        where not coalesce(standing.is_one_path and not w.is_turned and w.name is null, false)
+        order by w.parent_id -- as in the index that finds the parents
+    ) as w
     left join lateral (select p.path::text from kerai.nodes as p where p.id = w.parent_id offset 0) as p on true
     where w.path <> kerai_private.path_below(coalesce(p.path, ''), w.name);
     perform kerai_private.refresh_paths(changed);

@@ -268,7 +268,9 @@ begin
     end if;
     select array_agg(n.id) as nodes, count(*) as found,
         row(string_agg(uuid_send(n.id), '') filter (where coalesce(n.placed_stamp, '') < since),
-            string_agg(uuid_send(coalesce(n.parent_id, n.id)), '') filter (where coalesce(n.placed_stamp, '') < since)
+            string_agg(uuid_send(coalesce(n.parent_id, n.id)), '') filter (where coalesce(n.placed_stamp, '') < since),
+            min(n.path::text collate "C") filter (where since is not null)
+            = max(n.path::text collate "C") filter (where since is not null)
         )::kerai_private.standing as standing
     into seen
     from kerai.nodes as n
@@ -305,7 +307,7 @@ begin
         perform kerai_private.refuse('KR006', 'no such node', format('operation %s names node %s', bad.n, bad.node),
             'Insert a node before naming it; SELECT id, path FROM kerai.nodes shows what there is.');
     end if;
-    return seen.standing;
+    return null;
 end
 $$;
 
