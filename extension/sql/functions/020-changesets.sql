@@ -293,18 +293,21 @@ begin
 end
 $$;
 
--- Is it a changeset with all that it can have and nothing else? Strict: what has less, or is a draft or holds one, is
--- for kerai_private.require_envelope. Inlined.
+-- Is it a changeset, or a draft, with all that it can have and nothing else? Strict: what has less, or holds a draft,
+-- is for kerai_private.require_envelope. Inlined.
 create or replace function kerai_private.is_envelope(changeset jsonb) returns boolean
 language sql immutable parallel safe
-return changeset ?& '{v,author,seq,lamport,prev,base,guard,task,message,ops}'::text[]
-    and changeset - '{v,author,seq,lamport,prev,base,guard,task,message,ops}'::text[] = '{}'
+return case when changeset ? 'swarm' then changeset ?& '{v,author,swarm,base,guard,task,message,ops}'::text[]
+        and changeset - '{v,author,swarm,base,guard,task,message,ops}'::text[] = '{}'
+        and coalesce(changeset ->> 'swarm' ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$', false)
+    else changeset ?& '{v,author,seq,lamport,prev,base,guard,task,message,ops}'::text[]
+        and changeset - '{v,author,seq,lamport,prev,base,guard,task,message,ops}'::text[] = '{}'
+        and jsonb_typeof(changeset -> 'seq') = 'number' and changeset ->> 'seq' ~ '^[1-9][0-9]{0,17}$'
+        and jsonb_typeof(changeset -> 'lamport') = 'number' and changeset ->> 'lamport' ~ '^[1-9][0-9]{0,17}$'
+        and coalesce(changeset ->> 'prev' ~ '^[0-9a-f]{64}$', true) end
     and changeset -> 'v' = '1'
     and jsonb_typeof(changeset -> 'author') = 'string' and length(changeset ->> 'author') between 18 and 220
     and changeset ->> 'author' ~ '^[^[:cntrl:]]+\.[0-9a-f]{16}$'
-    and jsonb_typeof(changeset -> 'seq') = 'number' and changeset ->> 'seq' ~ '^[1-9][0-9]{0,17}$'
-    and jsonb_typeof(changeset -> 'lamport') = 'number' and changeset ->> 'lamport' ~ '^[1-9][0-9]{0,17}$'
-    and coalesce(changeset ->> 'prev' ~ '^[0-9a-f]{64}$', true)
     and jsonb_typeof(changeset -> 'base') = 'object'
     and jsonb_path_query_array(changeset -> 'base', '$.*')::text ~ '^\[(([1-9][0-9]{0,17}, )*[1-9][0-9]{0,17})?\]$'
     and coalesce(changeset ->> 'guard' ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$', true)
@@ -498,7 +501,8 @@ begin
         perform kerai_private.require_draft(g.document, g.changeset)
         from rows from (unnest(given), unnest(parsed)) as g (document, signature, public_key, changeset)
         where g.changeset ?| '{swarm,draft}';
-
+    end if;
+    if exists (select from unnest(parsed) as p (changeset) where p.changeset ? 'draft') then
         member_keys := kerai_private.require_signatures(
             array_agg((g.document -> 'draft')::text order by g.n), array_agg(g.changeset #>> '{draft,author}' order by g.n),
             array_agg(decode(g.changeset ->> 'member_signature', 'hex') order by g.n),

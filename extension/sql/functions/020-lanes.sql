@@ -1,6 +1,11 @@
 -- 020 lanes: the author ids under which a swarm that groups its members writes. A member signs a draft; the instance
 -- gives it a place in a lane's sequence and signs the changeset that holds the draft's exact text.
 
+-- Which of a swarm's lanes is a member's. Inlined.
+create or replace function kerai_private.lane_number(member text, lanes int) returns int
+language sql immutable parallel safe
+return 1 + (hashtextextended(member, 0) & 2147483647) % lanes;
+
 -- The lane in which a draft is merged: always the same for one member, so that his own changes stay in order. One that
 -- is merged already keeps its lane, whatever has become of the swarm: it is a duplicate.
 create or replace function kerai_private.lane_of(item kerai_private.checked) returns text
@@ -42,10 +47,8 @@ begin
             'Stop working on it, or join another swarm.');
     end if;
 
-    -- Of an even number of lanes each side on which is settled has its own: the hash of kerai_private.side_of is the lower
-    -- half of this one.
     select l.author into lane from kerai_private.lanes as l
-    where l.swarm_id = item.swarm and l.lane = 1 + (hashtextextended(item.member, 0) & 2147483647) % member_of.lanes;
+    where l.swarm_id = item.swarm and l.lane = kerai_private.lane_number(item.member, member_of.lanes);
     return lane;
 end
 $$;
@@ -71,7 +74,7 @@ begin
         ) as s on true
         left join lateral (
             select k.author from kerai_private.lanes as k
-            where k.swarm_id = s.id and k.lane = 1 + (hashtextextended(i.member, 0) & 2147483647) % s.lanes
+            where k.swarm_id = s.id and k.lane = kerai_private.lane_number(i.member, s.lanes)
             offset 0
         ) as l on i.author is null
             and not exists (select from kerai.changesets as c where c.draft_id = i.draft_id offset 0)

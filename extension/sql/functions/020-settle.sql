@@ -8,6 +8,7 @@ as $$
 #variable_conflict use_variable
 declare
     wrote text;
+    side int;
     ticket uuid;
 begin
     -- The limit itself is looked up for what is not small: what exceeds a lower one is refused when it is settled.
@@ -16,11 +17,15 @@ begin
     end if;
     begin
         wrote := changeset ->> 'author';
+        -- Looked for as text first: to take a document apart takes longer, and most are no drafts.
+        if changeset::text like '%"swarm"%' then
+            side := kerai_private.side_of_lane((changeset ->> 'swarm')::uuid, wrote);
+        end if;
     exception when data_exception or statement_too_complex or program_limit_exceeded then
         null;  -- Refused when it is settled.
     end;
     ticket := (lpad(to_hex(nextval('kerai_private.arrivals')), 16, '0') || right(replace(gen_random_uuid()::text, '-', ''), 15)
-        || kerai_private.side_of(wrote))::uuid;
+        || coalesce(side, kerai_private.side_of(wrote)))::uuid;
     insert into kerai_private.submissions (ticket, author, document, signature, public_key)
     values (ticket, wrote, changeset, signature, public_key);
     return ticket;
@@ -34,6 +39,19 @@ comment on function kerai.submit(json, bytea, bytea) is
 create or replace function kerai_private.side_of(author text) returns int
 language sql immutable parallel safe
 return hashtext(coalesce(author, '')) & 1;
+
+-- On which side the drafts of one lane are settled: all on one, since who merges them has the lane for himself. NULL
+-- where there is no such lane.
+create or replace function kerai_private.side_of_lane(swarm uuid, member text) returns int
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return (
+        select (get_byte(uuid_send(s.id), 15) + kerai_private.lane_number(side_of_lane.member, s.lanes)) & 1
+        from kerai.swarms as s where s.id = side_of_lane.swarm);
+end
+$$;
 
 -- On which side a submitted changeset is settled: its ticket's last bit says it. Inlined.
 create or replace function kerai_private.side_of(ticket uuid) returns int
