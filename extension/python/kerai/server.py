@@ -220,9 +220,9 @@ def judge_moves(
 
     :param nodes: of the new moves, and of the tail's void ones, each with its parent and flag.
     :param known: nodes that need not be looked up. Those that are looked up come in.
-    :param look_up: gives of nodes those that there are, and the parent of each likewise; those that now stand
-        where the tail has put them, and the parent of each before the tail; and, when asked for, all moves of
-        the tail of these.
+    :param look_up: gives of nodes those that there are, or these and some of those above them, and the parent
+        of each likewise; those that now stand where the tail has put them, and the parent of each before the
+        tail; and, when asked for, all moves of the tail of these.
     :param moves_of: gives the tail's moves of these nodes in the order of their stamps: the stamps, one a
         line, and the moves.
     :param tail: gives all moves of the tail like that, or None when they are more than this.
@@ -244,9 +244,7 @@ def judge_moves(
         for nodes_now, parents_now in ((found, ends), (displaced, origins)):
             for node, parent in zip(nodes_now, parents_now, strict=True):
                 base[node] = parent
-        known.passing += displaced
-        if len(found) < len(unknown):
-            known.passing += set(unknown).difference(found)
+        known.passing += [*displaced, *set(unknown).difference(found)]
         frontier = [base[node] for node in unknown] + aims
         moved += others
         targets += aims

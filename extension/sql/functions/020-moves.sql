@@ -36,14 +36,13 @@ as $$
 if "kerai @version@" not in GD:
     plpy.execute("select kerai_private.load_python()")
 if "look_up" not in SD:
-    SD["look_up"] = plpy.prepare("""
+    look_up = """%s
         select * from (
             select coalesce(string_agg(uuid_send(x.id), ''), '') as nodes,
                 coalesce(string_agg(uuid_send(coalesce(x.parent_id, x.id)), ''), '') as parents,
                 array_agg(x.id) filter (where x.placed_stamp >= $2) as moved,
                 array_agg(x.created_parent_id) filter (where x.placed_stamp >= $2) as created
-            from kerai.nodes as x
-            where x.id = any(string_to_array($1, ',')::uuid[])
+            from %s as x
         ) as n
         cross join lateral (
             select coalesce(string_agg(uuid_send(u.id), ''), '') as displaced,
@@ -67,7 +66,18 @@ if "look_up" not in SD:
                 where t.node_id = u.id and t.stamp >= $2
                 offset 0
             ) as m
-        ) as m""", ["text", "text", "bool"])
+        ) as m"""
+    asked = "(select n.* from kerai.nodes as n where n.id = any(string_to_array($1, ',')::uuid[]))"
+    SD["look_up"] = plpy.prepare(look_up % ("", asked), ["text", "text", "bool"])
+    SD["look_all_the_way_up"] = plpy.prepare(look_up % (f"""
+        with recursive climb (id, parent_id, placed_stamp, created_parent_id) as (
+            select a.id, a.parent_id, a.placed_stamp, a.created_parent_id from {asked} as a
+            union
+            select p.id, p.parent_id, p.placed_stamp, p.created_parent_id
+            from climb as c
+            cross join lateral (select n.* from kerai.nodes as n where n.id = c.parent_id offset 0) as p
+        )
+""", "climb"), ["text", "text", "bool"])
     moves = """
         select count(*) as found, string_agg(m.stamp, E'\\n') as stamps, string_agg(uuid_send(m.node_id), '') as moved,
             string_agg(uuid_send(coalesce(m.parent_id, m.node_id)), '') as targets,
@@ -84,7 +94,9 @@ if "look_up" not in SD:
         select t.* from kerai_private.moves as t where t.stamp >= $1 order by t.stamp limit $2""", ["text", "int"])
 
 def look_up(nodes, with_moves):
-    row = plpy.execute(SD["look_up"], [nodes, since, with_moves])[0]
+    # One question for what is above a few nodes, though some of it be known, takes less than one a level.
+    plan = "look_all_the_way_up" if len(nodes) < 50 * 33 else "look_up"
+    row = plpy.execute(SD[plan], [nodes, since, with_moves])[0]
     return (row["nodes"], row["parents"], row["displaced"], row["origins"], row["moved_nodes"], row["targets"], row["flags"])
 
 def moves_of(nodes):
