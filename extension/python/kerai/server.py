@@ -29,7 +29,7 @@ Node = TypeVar("Node", bound=Hashable)
 Envelope = tuple[int, str, bytes, int, int, bytes | None, bytes]
 Moves = tuple[str, bytes, bytes, str]
 
-MOST_KEPT = 50_000  # nodes, 250 bytes each
+MOST_KEPT = 50_000  # nodes, 150 bytes each
 
 
 def _key_file(data_directory: str, public_key: bytes) -> Path:
