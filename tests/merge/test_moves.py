@@ -152,6 +152,16 @@ def test_paths_where_some_nodes_have_no_name(instance: Instance) -> None:
         assert paths(connection) == {A: "a", B: "a.a.b", C: "a", D: "a.a.b", E: "a.a"}
 
 
+def test_the_path_of_what_has_no_name_and_becomes_a_root(instance: Instance) -> None:
+    story = start(3, insert(A, name="a"), insert(B, A), insert(C, A), insert(D, C, name="d"))
+    story.do(1, move(C, None), move(B, C), seeing=[0])
+    story.do(2, move(B, A, "z"), seeing=[0])
+    assert_ends(instance, story, {A: None, B: C, C: None, D: C}, voids=0)
+    with instance() as connection:
+        push_each(connection, story.changesets)
+        assert paths(connection) == {A: "a", B: "", C: "", D: "d"}
+
+
 def test_a_late_move_of_what_has_no_name_gives_another_node_its_path(instance: Instance) -> None:
     """A below C is void, as C is below B and B below A, until B turns out to have been moved away before."""
     story = start(3, insert(A), insert(B, A), insert(C, B, name="c"), insert(D))

@@ -200,7 +200,8 @@ begin
     select array_agg(w.id) into changed
     from (
         select w.* from written as w
-        where not coalesce(standing.is_one_path and not w.is_turned and w.name is null, false)
+        where not coalesce(
+            standing.is_one_path and not w.is_turned and w.parent_id is not null and w.name is null, false)
         order by w.parent_id -- as in the index that finds the parents
     ) as w
     left join lateral (select p.path::text from kerai.nodes as p where p.id = w.parent_id offset 0) as p on true

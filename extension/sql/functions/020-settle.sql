@@ -35,20 +35,20 @@ $$;
 comment on function kerai.submit(json, bytea, bytea) is
 'Stores a signed changeset, or the draft of a grouped swarm''s member, to be merged together with others, and returns a ticket. Commit, then ask kerai.settle(ticket) for the result. Nothing but its size, when it is not small, is looked at before that.';
 
--- On which of the two sides an author's changesets are settled: his own stay in order. Inlined.
+-- On which of the two sides an author's changesets are settled: they stay in order. Inlined.
 create or replace function kerai_private.side_of(author text) returns int
 language sql immutable parallel safe
 return hashtext(coalesce(author, '')) & 1;
 
--- On which side the drafts of one lane are settled: all on one, since who merges them has the lane for himself. NULL
--- where there is no such lane.
+-- On which side the drafts of one lane are settled: all on one, since who merges them has the lane for himself. A
+-- swarm's id begins with what is random. NULL where there is no such lane.
 create or replace function kerai_private.side_of_lane(swarm uuid, member text) returns int
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
     return (
-        select (get_byte(uuid_send(s.id), 15) + kerai_private.lane_number(side_of_lane.member, s.lanes)) & 1
+        select (get_byte(uuid_send(s.id), 0) + kerai_private.lane_number(side_of_lane.member, s.lanes)) & 1
         from kerai.swarms as s where s.id = side_of_lane.swarm);
 end
 $$;

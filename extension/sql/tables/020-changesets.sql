@@ -255,7 +255,8 @@ create type kerai_private.operation as (
 
 -- Nodes that a changeset names and no later move has placed, and the parents below which they stand, their own for
 -- roots: ids of 16 bytes, one after the other. What was looked up to check the changeset need not be again to merge it.
--- And whether all nodes that it names have one path: then those without a name keep it wherever it moves them.
+-- And whether all nodes that it names have one path: then those without a name keep it below whichever of them it moves
+-- them.
 create type kerai_private.standing as (
     nodes bytea,
     parents bytea,
