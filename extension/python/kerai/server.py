@@ -10,6 +10,7 @@ import hashlib
 import itertools
 import os
 import struct
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ Envelope = tuple[int, str, bytes, int, int, bytes | None, bytes]
 Moves = tuple[str, bytes, bytes, str]
 
 MOST_KEPT = 50_000  # nodes, 150 bytes each
+MOST_UNPACKED = 1_000  # ids at once: their memory is used again
 
 
 def _key_file(data_directory: str, public_key: bytes) -> Path:
@@ -167,11 +169,19 @@ class Standing:
 
         :param ids: 16 bytes each, one after the other.
         """
-        found = [self.number[each] for each in struct.Struct("16s" * (len(ids) // 16)).unpack(ids)]
+        found: list[int] = []
+        for start in range(0, len(ids), 16 * MOST_UNPACKED):
+            part = ids[start : start + 16 * MOST_UNPACKED]
+            found += map(self.number.__getitem__, struct.unpack("16s" * (len(part) // 16), part))
         if more := len(self.number) - len(self.ids):
             self.ids += reversed(list(itertools.islice(reversed(self.number), more)))
             self.parents += itertools.repeat(NOWHERE, more)
         return found
+
+    def numbered(self, moves: Moves) -> tuple[str, list[int], list[int], str]:
+        """Return moves with numbers in place of ids."""
+        stamps, nodes, parents, flags = moves
+        return stamps, self.numbers(nodes), self.numbers(parents), flags
 
     def name(self, nodes: Iterable[int]) -> str:
         """Return the ids of nodes in hex, with commas between them."""
@@ -228,12 +238,13 @@ def judge_moves(
     :param tail: gives all moves of the tail like that, or None when they are more than this.
     :returns: the stamps of the moves that are judged otherwise.
     """
-    moved, targets, kinds = known.numbers(nodes), known.numbers(parents), flags
+    stamps, moved, targets, kinds = known.numbered(("", nodes, parents, flags))
     fresh = [node for node, kind in zip(moved, kinds, strict=True) if kind != "v"]
+
     # Where nodes are moved again and again the tail is read as it lies, unless it is long.
     whole = tail(16 * len(moved)) if 4 * len(set(moved)) < 3 * len(moved) else None
     if whole is not None:
-        moved, targets, kinds = known.numbers(whole[1]), known.numbers(whole[2]), whole[3]
+        stamps, moved, targets, kinds = known.numbered(whole)
     base, met = known.parents, bytearray()
     frontier = [target for target, kind in zip(targets, kinds, strict=True) if kind != "r"]
     while unknown := _climb(frontier, base, met):
@@ -252,40 +263,41 @@ def judge_moves(
 
     # A node that the tail leaves alone has one edge, to its parent: it is no more than a part of the way to
     # the next one that is moved, which stands for it. One that nothing leads to is on no cycle.
+    on_way = list(map(met.__getitem__, moved))
+    if "r" in kinds:
+        on_way = [flag and kind != "r" for flag, kind in zip(on_way, kinds, strict=True)]
+    starts, ends = list(itertools.compress(moved, on_way)), list(itertools.compress(targets, on_way))
     moving = {node for node in moved if met[node]}
-    edges = [
-        (node, target)
-        for node, target, kind in zip(moved, targets, kinds, strict=True)
-        if met[node] and kind != "r"
-    ]
-    above_moving = [base[node] for node in moving]
-    upper = _stand_ins(moving, [*(target for _, target in edges), *above_moving], base)
-    parent_of = {node: None if base[node] == node else upper[base[node]] for node in moving}
-    graph = {node: [] if parent is None else [parent] for node, parent in parent_of.items()}
-    for node, target in edges:
-        if (end := upper[target]) is not None:
+    upper = _stand_ins(moving, [*ends, *map(base.__getitem__, moving)], base)
+    parent_of = {node: NOWHERE if base[node] == node else upper[base[node]] for node in moving}
+    graph = {node: [] if parent == NOWHERE else [parent] for node, parent in parent_of.items()}
+    for node, target in zip(starts, ends, strict=True):
+        if (end := upper[target]) != NOWHERE:
             graph[node].append(end)
 
     reached = set(itertools.chain.from_iterable(graph.values()))
-    cyclic = cyclic_nodes(graph, [node for node in fresh if node in reached])
+    cyclic = set(cyclic_nodes(graph, [node for node in fresh if node in reached]))
     if not cyclic:
         return []
-    # And where most of what moved lies on cycles.
-    if whole is None and 2 * len(cyclic) > len(set(moved)):
-        whole = tail(2 * len(moved))
-    stamps, nodes, parents, flags = moves_of(known.name(cyclic)) if whole is None else whole
-    on_cycle = set(cyclic)
-    moves = [
-        (stamp, node, None if flag == "r" else upper[parent], flag)
-        for stamp, node, parent, flag in zip(
-            stamps.split("\n"), known.numbers(nodes), known.numbers(parents), flags, strict=True
-        )
-        if node in on_cycle
+    if whole is None:
+        # And where most of what moved lies on cycles.
+        most = tail(2 * len(moved)) if 2 * len(cyclic) > len(set(moved)) else None
+        stamps, moved, targets, kinds = known.numbered(most or moves_of(known.name(cyclic)))
+    above = [NOWHERE] * len(base)
+    for node in cyclic:
+        above[node] = parent_of[node]
+    if _in_ring(above, cyclic) != NOWHERE:
+        raise ValueError("the tree has a cycle above the moved nodes")
+
+    chosen = [node in cyclic for node in moved]
+    before = list(itertools.compress(kinds, chosen))
+    aims = [
+        NOWHERE if kind == "r" else upper[target]
+        for target, kind in zip(itertools.compress(targets, chosen), before, strict=True)
     ]
-    voids = void_moves(
-        cyclic, [parent_of[node] for node in cyclic], [move[1] for move in moves], [move[2] for move in moves]
-    )
-    return [move[0] for move, void in zip(moves, voids, strict=True) if void != (move[3] == "v")]
+    voids = _replay(above, list(itertools.compress(moved, chosen)), aims, rings=False)
+    turned = [void != (kind == "v") for void, kind in zip(voids, before, strict=True)]
+    return list(itertools.compress(itertools.compress(stamps.split("\n"), chosen), turned))
 
 
 def _climb(starts: Iterable[int], base: Sequence[int], met: bytearray) -> list[int]:
@@ -303,17 +315,17 @@ def _climb(starts: Iterable[int], base: Sequence[int], met: bytearray) -> list[i
     return unknown
 
 
-def _stand_ins(moving: Iterable[int], starts: Iterable[int], base: Sequence[int]) -> list[int | None]:
+def _stand_ins(moving: Iterable[int], starts: Iterable[int], base: Sequence[int]) -> list[int]:
     """Say of nodes, and of those above them, which moved one is the next upwards, itself or above it."""
-    upper: list[int | None] = [NOWHERE] * len(base)  # so far
+    upper = [HERE] * len(base)  # so far
     for node in moving:
         upper[node] = node
     for start in starts:
         node, passed = start, []
-        while (found := upper[node]) == NOWHERE:
+        while (found := upper[node]) == HERE:
             passed.append(node)
             if (above := base[node]) == node:
-                found = None
+                found = NOWHERE
                 break
             node = above
         for each in passed:
@@ -330,10 +342,9 @@ def cyclic_nodes(graph: Mapping[Node, Sequence[Node]], starts: Iterable[Node]) -
     :param graph: of each node, where its edges end; one that only ends edges need not be in it.
     :param starts: where to start.
     """
-    order: dict[Node, int] = {}
+    order: dict[Node, int] = {}  # of what is in a component already: later than all others
     low: dict[Node, int] = {}
     open_nodes: list[Node] = []
-    closed: set[Node] = set()
     cyclic: list[Node] = []
     for start in starts:
         if start in order:
@@ -343,23 +354,25 @@ def cyclic_nodes(graph: Mapping[Node, Sequence[Node]], starts: Iterable[Node]) -
         path = [(start, iter(graph.get(start, ())))]
         while path:
             node, rest = path[-1]
+            lowest = low[node]
             for end in rest:
-                if end not in order:
+                if (seen := order.get(end)) is None:
+                    low[node] = lowest
                     order[end] = low[end] = len(order)
                     open_nodes.append(end)
                     path.append((end, iter(graph.get(end, ()))))
                     break
-                if end not in closed:
-                    low[node] = min(low[node], order[end])
+                if seen < lowest:  # noqa: PLR1730 - min() would take longer than all the rest
+                    lowest = seen
             else:
                 path.pop()
                 if path:
-                    low[path[-1][0]] = min(low[path[-1][0]], low[node])
-                if low[node] == order[node]:
+                    low[path[-1][0]] = min(low[path[-1][0]], lowest)
+                if lowest == order[node]:
                     component = [open_nodes.pop()]
                     while component[-1] != node:
                         component.append(open_nodes.pop())
-                    closed.update(component)
+                    order.update(dict.fromkeys(component, sys.maxsize))
                     if len(component) > 1 or node in graph.get(node, ()):
                         cyclic += component
     return cyclic
@@ -400,35 +413,40 @@ def void_moves(
     above = [NOWHERE] * len(number)
     for child, parent in zip(base_children, base_parents, strict=True):
         above[number[child]] = number.get(parent, NOWHERE) if parent is not None else NOWHERE
-    in_ring = _in_ring(above)
+    in_ring = _in_ring(above, range(len(above)))
     if in_ring != NOWHERE and not rings:
         raise ValueError(f"the tree has a cycle above node {list(number)[in_ring]!r}")
+    targets = [number.get(parent, NOWHERE) if parent is not None else NOWHERE for parent in parents]
+    return _replay(above, [number[node] for node in nodes], targets, rings=in_ring != NOWHERE)
 
+
+def _replay(above: list[int], nodes: Sequence[int], targets: Sequence[int], *, rings: bool) -> list[bool]:
+    """Say which moves are void, and put the nodes in ``above`` where the others leave them."""
     flags = []
-    targets = (number.get(parent, NOWHERE) if parent is not None else NOWHERE for parent in parents)
-    for moved, target in zip(map(number.__getitem__, nodes), targets, strict=True):
+    above += [HERE, NOWHERE]  # each is above itself: -2 and -1 are the last places of a list
+    for moved, target in zip(nodes, targets, strict=True):
         home, above[moved] = above[moved], HERE  # so that the way up ends at the moved node too
         ancestor = target
-        if in_ring == NOWHERE:
-            while ancestor >= 0:
-                ancestor = above[ancestor]
-        else:
+        if rings:
             passed: set[int] = set()
             while ancestor >= 0 and ancestor not in passed:
                 passed.add(ancestor)
                 ancestor = above[ancestor]
+        else:
+            while ancestor >= 0:  # tested at every fourth step
+                ancestor = above[above[above[above[ancestor]]]]
         void = ancestor == HERE
         above[moved] = home if void else target
         flags.append(void)
     return flags
 
 
-def _in_ring(above: Sequence[int]) -> int:
-    """Return a node that is above itself, or NOWHERE."""
-    seen_from = [NOWHERE] * len(above)
-    for start in range(len(above)):
+def _in_ring(above: Sequence[int], starts: Iterable[int]) -> int:
+    """Return a node that is above itself, at or above one of some; NOWHERE when none is."""
+    seen_from: dict[int, int] = {}
+    for start in starts:
         node = start
-        while node != NOWHERE and seen_from[node] == NOWHERE:
+        while node != NOWHERE and node not in seen_from:
             seen_from[node] = start
             node = above[node]
         if node != NOWHERE and seen_from[node] == start:
