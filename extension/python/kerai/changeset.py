@@ -20,6 +20,8 @@ SIGNING_PREFIX = b"kerai-changeset-v1\n"
 PUBLIC_KEY_BYTES = 32
 SIGNATURE_BYTES = 64
 
+_to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
 Operation = Mapping[str, Any]
 Vector = Mapping[str, int]
 
@@ -76,7 +78,7 @@ def build(
         "message": message,
         "ops": list(ops),
     }
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    return _to_json(document)
 
 
 def draft(
@@ -110,7 +112,7 @@ def draft(
         "message": message,
         "ops": list(ops),
     }
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    return _to_json(document)
 
 
 def seal(
@@ -134,8 +136,7 @@ def seal(
     """
     document = {"v": FORMAT_VERSION, "author": author, "seq": seq, "lamport": lamport, "prev": prev}
     keys = {"member_key": member_key.hex(), "member_signature": member_signature.hex()}
-    head, tail = (json.dumps(part, ensure_ascii=False, separators=(",", ":")) for part in (document, keys))
-    return f'{head[:-1]},"draft":{draft_text},{tail[1:]}'
+    return f'{_to_json(document)[:-1]},"draft":{draft_text},{_to_json(keys)[1:]}'
 
 
 def changeset_id(document: str) -> str:

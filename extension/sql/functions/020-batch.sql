@@ -92,7 +92,6 @@ begin
                 'Push it where the swarm is; the changeset that is made of it goes everywhere.');
         end if;
     end if;
-    perform kerai_private.require_castable(items);
     return items;
 end
 $$;
@@ -108,8 +107,10 @@ declare
     one_step constant boolean := cardinality(items) = 1 or not kerai_private.is_partial() and (
         select sum(jsonb_array_length(i.ops)) from unnest(items) as i) <= kerai_private.most_at_once();
 begin
-    if one_step and not exists (
-        select from unnest(items) as i where judge and i.guard is not null or kerai_private.reshapes(i.ops)
+    if one_step and not (judge and exists (select from unnest(items) as i where i.guard is not null)) and not exists (
+        select from unnest(items) as i
+        cross join lateral jsonb_array_elements(i.ops) as o (op)
+        where kerai_private.reshapes(o.op)
     ) then
         begin
             return query select * from kerai_private.receive_each(items, judge, decisive, alone => false);
@@ -269,8 +270,10 @@ as $$
 declare
     good int;
     place int := 0;
+    unseen record;
     moved int;
     unsure int[];
+    bound record;
     item record;
     horizon constant jsonb := (select c.horizon from kerai.compactions as c order by c.id desc limit 1);
 begin
@@ -289,7 +292,7 @@ begin
             i.first_seq = 1 + coalesce(lag(i.last_seq) over w, i.head_seq)
             and i.prev is not distinct from coalesce(lag(i.id) over w, i.head_id)
             and not exists (select from kerai.changesets as k where k.id = i.id offset 0)
-            and not kerai_private.is_frozen(i.author)
+            and not exists (select from kerai.forks as f where f.author = i.author and f.merged_elsewhere offset 0)
             and (horizon is null or not exists (select from kerai.vector_missing(i.base, horizon)))
             and (i.draft_id is null or row_number() over d = 1
                 and i.author not in (
@@ -323,42 +326,39 @@ begin
     left join base as b on b.c = h.c
     where not h.follows or not coalesce(b.covered, true) or h.first_lamport <> 1 + greatest(h.own_lamport, b.lamport);
 
-    -- Its operations name nodes that it has seen.
-    with item as materialized (
-        select row_number() over () as c, u.author, u.base from unnest(run) as u
-    ),
-
-    named as (
-        select r.c, r.node
-        from kerai_private.named_nodes(ops) as r
+    -- Its operations name nodes that it has seen: those that are here, and those that the run itself brings. Few name
+    -- any of these.
+    select array_agg(e.c) as places, array_agg(e.node) as nodes into unseen
+    from (
+        select r.c, r.node from kerai_private.named_nodes(ops) as r
         group by r.c, r.node
         having min(r.n) filter (where not r.born) <= coalesce(min(r.n) filter (where r.born), 2147483647)
-    ),
+    ) as e
+    inner join (select row_number() over () as c, u.author, u.base from unnest(run) as u) as i on i.c = e.c
+    left join lateral (
+        select n.created_stamp, n.created_seq from kerai.nodes as n where n.id = e.node offset 0
+    ) as x on true
+    where (kerai_private.stamp_author(x.created_stamp) = i.author
+        or x.created_seq <= coalesce((i.base ->> kerai_private.stamp_author(x.created_stamp))::bigint, 0)) is not true;
 
-    known as (
-        select e.c, e.node,
-            kerai_private.stamp_author(x.created_stamp) = i.author
-            or x.created_seq <= coalesce((i.base ->> kerai_private.stamp_author(x.created_stamp))::bigint, 0) as seen
-        from named as e
-        inner join item as i on i.c = e.c
-        left join lateral (
-            select n.created_stamp, n.created_seq from kerai.nodes as n where n.id = e.node offset 0
-        ) as x on true
-    ),
+    if unseen.nodes is not null then
+        with item as materialized (
+            select row_number() over () as c, u.author, u.base from unnest(run) as u
+        ),
 
-    -- Nodes that the run itself brings.
-    brought as (
-        select distinct k.c, k.node
-        from known as k
-        inner join item as i on i.c = k.c
-        inner join unnest(ops) as o on o.node = k.node and o.op = 'node_insert' and o.c < k.c
-        inner join item as b on b.c = o.c
-        where k.seen is not true and (b.author = i.author or o.seq <= coalesce((i.base ->> b.author)::bigint, 0))
-    )
+        brought as (
+            select distinct k.c, k.node
+            from unnest(unseen.places, unseen.nodes) as k (c, node)
+            inner join item as i on i.c = k.c
+            inner join unnest(ops) as o on o.node = k.node and o.op = 'node_insert' and o.c < k.c
+            inner join item as b on b.c = o.c
+            where b.author = i.author or o.seq <= coalesce((i.base ->> b.author)::bigint, 0)
+        )
 
-    select least(good, coalesce(min(k.c) - 1, good)) into good
-    from known as k
-    where k.seen is not true and (k.c, k.node) not in (select b.c, b.node from brought as b);
+        select least(good, coalesce(min(k.c) - 1, good)) into good
+        from unnest(unseen.places, unseen.nodes) as k (c, node)
+        where (k.c, k.node) not in (select b.c, b.node from brought as b);
+    end if;
 
     if not judge then
         return good;
@@ -382,33 +382,41 @@ begin
     end if;
     -- Budgets are counted from what is merged: an agent's second changeset of a task waits for the first. Where nothing
     -- can be exceeded nothing is counted.
+    select array_agg(u.c order by u.c) as places,
+        array_agg(u.nth > 1 or (u.c > moved or u.c = any(unsure)) and t.scope_node_id is not null order by u.c) as again
+    into bound
+    from (
+        select r.*, a.id as agent, row_number() over (partition by r.task, a.id order by r.c) as nth
+        from (
+            select row_number() over () as c, i.task, coalesce(i.member, i.author) as author from unnest(run) as i
+        ) as r
+        cross join lateral (select g.id from kerai.agents as g where g.author = r.author offset 0) as a
+        where r.task is not null and r.c <= good
+    ) as u
+    left join kerai.tasks as t on t.id = u.task
+    where not coalesce(
+        t.status in ('pending', 'running')
+        and num_nonnulls(t.scope_node_id, t.budget_ops, t.budget_nkoi, t.budget_seconds) = 0
+        and not exists (
+            select from kerai.swarms as s
+            inner join kerai.swarm_members as m on m.swarm_id = s.id and m.agent_id = u.agent
+            where s.task_id = t.id and s.status = 'stopped'), false);
+    if bound.places is null then
+        return good;
+    end if;
+
     begin
         for item in
-            with bound as materialized (
-                select u.task, a.agent, u.c,
-                    row_number() over (partition by u.task, (a.agent).id order by u.c) > 1
-                    or (u.c > moved or u.c = any(unsure)) and t.scope_node_id is not null as again
-                from (
-                    select row_number() over () as c, r.task, coalesce(r.member, r.author) as author
-                    from unnest(run) as r
-                ) as u
-                cross join lateral (select g as agent from kerai.agents as g where g.author = u.author offset 0) as a
-                left join kerai.tasks as t on t.id = u.task
-                where u.task is not null and u.c <= good and not coalesce(
-                    t.status in ('pending', 'running')
-                    and num_nonnulls(t.scope_node_id, t.budget_ops, t.budget_nkoi, t.budget_seconds) = 0
-                    and not exists (
-                        select from kerai.swarms as s
-                        inner join kerai.swarm_members as m on m.swarm_id = s.id and m.agent_id = (a.agent).id
-                        where s.task_id = t.id and s.status = 'stopped'), false)
-            )
-
-            select b.task, b.agent, b.c, b.again, g.ops
-            from bound as b
+            select b.c, b.again, r.task, a.agent, g.ops
+            from unnest(bound.places, bound.again) as b (c, again)
+            inner join (
+                select row_number() over () as c, i.task, coalesce(i.member, i.author) as author from unnest(run) as i
+            ) as r on r.c = b.c
+            cross join lateral (select k as agent from kerai.agents as k where k.author = r.author offset 0) as a
             inner join (
                 select o.c, array_agg(o order by o.n) as ops
                 from unnest(ops) as o
-                where (o.c in (select b.c from bound as b)) is true
+                where (o.c in (select p.c from unnest(bound.places) as p (c))) is true
                 group by o.c
             ) as g on g.c = b.c
             order by b.c

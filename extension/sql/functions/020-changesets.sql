@@ -114,52 +114,61 @@ end
 $$;
 
 -- The first thing that is wrong with the operations of a batch, NULL when nothing is. The set-based test is strict
--- about the three kinds that make up nearly all operations and hands everything else to operation_problem.
+-- about the three kinds that make up nearly all operations and hands everything else to operation_problem. When an id
+-- cannot be cast, operation_problem looks at all of them.
 create or replace function kerai_private.operations_problem(ops jsonb[], max_nesting int) returns text
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
     bad record;
-    -- Whether the rest are digits is for the cast to uuid to say.
     hyphens constant text := '________-____-____-____-____________';
     too_deep constant jsonpath := format('$.*.**{%s}', max_nesting + 1);
 begin
-    select u.n, kerai_private.operation_problem(u.op) as problem into bad
-    from unnest(ops) with ordinality as g (ops, c)
-    cross join lateral jsonb_array_elements(g.ops) with ordinality as u (op, n)
-    where not coalesce(case u.op ->> 'op'
-        when 'node_insert' then
-            u.op - '{op,node,parent,position,kind,name,language,content}'::text[] = '{}'
-            and u.op ? 'parent'
-            and u.op ->> 'node' like hyphens
-            and jsonb_typeof(u.op -> 'parent') in ('string', 'null')
-            and coalesce(u.op ->> 'parent' like hyphens, true)
-            and jsonb_typeof(u.op -> 'position') = 'string' and octet_length(u.op ->> 'position') <= 1000
-            and jsonb_typeof(u.op -> 'kind') = 'string' and length(u.op ->> 'kind') between 1 and 200
-            and coalesce(jsonb_typeof(u.op -> 'name'), 'null') in ('string', 'null')
-            and coalesce(octet_length(u.op ->> 'name'), 0) <= 1000
-            and coalesce(jsonb_typeof(u.op -> 'language'), 'null') in ('string', 'null')
-            and coalesce(octet_length(u.op ->> 'language'), 0) <= 200
-            and coalesce(jsonb_typeof(u.op -> 'content'), 'null') in ('string', 'null')
-        when 'node_update' then
-            u.op - '{op,node,set}'::text[] = '{}'
-            and u.op ->> 'node' like hyphens
-            and jsonb_typeof(u.op -> 'set') = 'object' and (u.op -> 'set') - 'content' = '{}'
-            and coalesce(jsonb_typeof(u.op #> '{set,content}'), 'null') in ('string', 'null')
-        when 'node_move' then
-            u.op - '{op,node,parent,position}'::text[] = '{}'
-            and u.op ? 'parent'
-            and u.op ->> 'node' like hyphens
-            and jsonb_typeof(u.op -> 'parent') in ('string', 'null')
-            and coalesce(u.op ->> 'parent' like hyphens, true)
-            and jsonb_typeof(u.op -> 'position') = 'string' and octet_length(u.op ->> 'position') <= 1000
-        else false
-    end, false)
-    and kerai_private.operation_problem(u.op) is not null
-    order by g.c, u.n
-    limit 1;
-    if found then
+    begin
+        select u.n, kerai_private.operation_problem(u.op) as problem into bad
+        from unnest(ops) with ordinality as g (ops, c)
+        cross join lateral jsonb_array_elements(g.ops) with ordinality as u (op, n)
+        where not coalesce(case u.op ->> 'op'
+            when 'node_insert' then
+                u.op - '{op,node,parent,position,kind,name,language,content}'::text[] = '{}'
+                and u.op ? 'parent'
+                and u.op ->> 'node' like hyphens and (u.op ->> 'node')::uuid is not null
+                and jsonb_typeof(u.op -> 'parent') in ('string', 'null')
+                and coalesce(u.op ->> 'parent' like hyphens and (u.op ->> 'parent')::uuid is not null, true)
+                and jsonb_typeof(u.op -> 'position') = 'string' and octet_length(u.op ->> 'position') <= 1000
+                and jsonb_typeof(u.op -> 'kind') = 'string' and length(u.op ->> 'kind') between 1 and 200
+                and coalesce(jsonb_typeof(u.op -> 'name'), 'null') in ('string', 'null')
+                and coalesce(octet_length(u.op ->> 'name'), 0) <= 1000
+                and coalesce(jsonb_typeof(u.op -> 'language'), 'null') in ('string', 'null')
+                and coalesce(octet_length(u.op ->> 'language'), 0) <= 200
+                and coalesce(jsonb_typeof(u.op -> 'content'), 'null') in ('string', 'null')
+            when 'node_update' then
+                u.op - '{op,node,set}'::text[] = '{}'
+                and u.op ->> 'node' like hyphens and (u.op ->> 'node')::uuid is not null
+                and jsonb_typeof(u.op -> 'set') = 'object' and (u.op -> 'set') - 'content' = '{}'
+                and coalesce(jsonb_typeof(u.op #> '{set,content}'), 'null') in ('string', 'null')
+            when 'node_move' then
+                u.op - '{op,node,parent,position}'::text[] = '{}'
+                and u.op ? 'parent'
+                and u.op ->> 'node' like hyphens and (u.op ->> 'node')::uuid is not null
+                and jsonb_typeof(u.op -> 'parent') in ('string', 'null')
+                and coalesce(u.op ->> 'parent' like hyphens and (u.op ->> 'parent')::uuid is not null, true)
+                and jsonb_typeof(u.op -> 'position') = 'string' and octet_length(u.op ->> 'position') <= 1000
+            else false
+        end, false)
+        and kerai_private.operation_problem(u.op) is not null
+        order by g.c, u.n
+        limit 1;
+    exception when invalid_text_representation then
+        select u.n, kerai_private.operation_problem(u.op) as problem into bad
+        from unnest(ops) with ordinality as g (ops, c)
+        cross join lateral jsonb_array_elements(g.ops) with ordinality as u (op, n)
+        where kerai_private.operation_problem(u.op) is not null
+        order by g.c, u.n
+        limit 1;
+    end;
+    if bad.n is not null then
         return format('operation %s %s', bad.n - 1, bad.problem);
     end if;
     if not exists (
@@ -242,9 +251,6 @@ begin
             cross join lateral jsonb_array_elements(i.ops) with ordinality as o (op, place)
         ) as s
         order by s.n);
-exception when data_exception then
-    perform kerai_private.require_castable(items);
-    raise;
 end
 $$;
 
@@ -304,7 +310,7 @@ return case when changeset ? 'swarm' then changeset ?& '{v,author,swarm,base,gua
         and changeset - '{v,author,seq,lamport,prev,base,guard,task,message,ops}'::text[] = '{}'
         and jsonb_typeof(changeset -> 'seq') = 'number' and changeset ->> 'seq' ~ '^[1-9][0-9]{0,17}$'
         and jsonb_typeof(changeset -> 'lamport') = 'number' and changeset ->> 'lamport' ~ '^[1-9][0-9]{0,17}$'
-        and coalesce(changeset ->> 'prev' ~ '^[0-9a-f]{64}$', true) end
+        and coalesce(length(changeset ->> 'prev') = 64 and changeset ->> 'prev' ~ '^[0-9a-f]+$', true) end
     and changeset -> 'v' = '1'
     and jsonb_typeof(changeset -> 'author') = 'string' and length(changeset ->> 'author') between 18 and 220
     and changeset ->> 'author' ~ '^[^[:cntrl:]]+\.[0-9a-f]{16}$'
@@ -425,52 +431,38 @@ begin
 end
 $$;
 
--- Refuses KR005 unless the operations' values have their types: what the test of their shape leaves to the casts.
-create or replace function kerai_private.require_castable(items kerai_private.checked[]) returns void
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-    perform count((u.op ->> 'node')::uuid), count((u.op ->> 'parent')::uuid), count((u.op ->> 'source')::uuid),
-        count((u.op ->> 'target')::uuid), count((u.op ->> 'context')::uuid), count((u.op ->> 'weight')::double precision)
-    from unnest(items) as i
-    cross join lateral jsonb_array_elements(i.ops) as u (op);
-exception when data_exception then
-    perform kerai_private.refuse('KR005', 'an operation is malformed',
-        (select format('operation %s %s', u.n - 1, kerai_private.operation_problem(u.op))
-        from unnest(items) with ordinality as i (
-            id, author, first_seq, last_seq, first_lamport, last_lamport, prev, base, guard, task, message, ops, document,
-            signature, public_key, swarm, member, member_signature, member_key, draft_id, c)
-        cross join lateral jsonb_array_elements(i.ops) with ordinality as u (op, n)
-        where kerai_private.operation_problem(u.op) is not null order by i.c, u.n limit 1),
-        'Operations count from 0. Correct the operation, sign the document anew, and push it again.');
-end
-$$;
+-- What keeps a draft from being put into a changeset, or a changeset from holding its draft; NULL when nothing does.
+-- Inlined. What kerai_private.seal puts around a draft has to pass elsewhere too: a draft is smaller than a changeset.
+create or replace function kerai_private.draft_problem(document json, changeset jsonb, max_size bigint) returns text
+language sql immutable parallel safe
+return case
+    when changeset ? 'swarm' then case
+        when document::text not like '{%}' then 'white space'
+        when octet_length(document::text) > max_size - 2000 then 'size' end
+    when changeset ? 'draft'
+        and right(changeset ->> 'author', 16)
+        <> right(replace(lower(changeset #>> '{draft,swarm}'), '-', ''), 16) then 'author' end;
 
--- Refuses unless a draft can be put into a changeset, and a changeset that holds one is of the swarm that it names.
 create or replace function kerai_private.require_draft(document json, changeset jsonb) returns void
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    -- What kerai_private.seal puts around a draft has to pass elsewhere too.
-    max_draft constant bigint := kerai_private.setting('max_changeset_bytes') - 2000;
-    swarm constant text := changeset #>> '{draft,swarm}';
+    max_size constant bigint := kerai_private.setting('max_changeset_bytes');
+    problem constant text := kerai_private.draft_problem(document, changeset, max_size);
 begin
     -- Drafts are read by everybody: in a changeset of his own anyone could say again what a member once said.
-    if right(changeset ->> 'author', 16) <> right(replace(lower(swarm), '-', ''), 16) then
+    if problem = 'author' then
         perform kerai_private.refuse('KR013', 'the draft is not for this author to merge',
-            format('author: %s, swarm: %s', changeset ->> 'author', swarm),
+            format('author: %s, swarm: %s', changeset ->> 'author', changeset #>> '{draft,swarm}'),
             'The id of a swarm that groups its members ends in the fingerprint of its instance''s key.');
-    end if;
-    if changeset ? 'swarm' and document::text !~ '^\{.*\}$' then
+    elsif problem = 'white space' then
         perform kerai_private.refuse('KR005', 'the changeset has a malformed value',
             'a draft starts with { and ends with }: white space around it is no part of what others verify',
             'Strip it, sign the document anew, and push it again.');
-    end if;
-    if changeset ? 'swarm' and octet_length(document::text) > max_draft then
+    elsif problem = 'size' then
         perform kerai_private.refuse('KR005', 'the changeset is too large',
-            format('%s bytes, a draft has at most %s', octet_length(document::text), max_draft),
+            format('%s bytes, a draft has at most %s', octet_length(document::text), max_size - 2000),
             'Split it into several drafts, or have an operator raise max_changeset_bytes in kerai.settings.');
     end if;
 end
@@ -484,6 +476,7 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+    max_size constant bigint := kerai_private.setting('max_changeset_bytes');
     keys bytea[];
     member_keys bytea[] := '{}';
     items kerai_private.checked[];
@@ -500,7 +493,7 @@ begin
     if exists (select from unnest(parsed) as p (changeset) where p.changeset ?| '{swarm,draft}') then
         perform kerai_private.require_draft(g.document, g.changeset)
         from rows from (unnest(given), unnest(parsed)) as g (document, signature, public_key, changeset)
-        where g.changeset ?| '{swarm,draft}';
+        where kerai_private.draft_problem(g.document, g.changeset, max_size) is not null;
     end if;
     if exists (select from unnest(parsed) as p (changeset) where p.changeset ? 'draft') then
         member_keys := kerai_private.require_signatures(

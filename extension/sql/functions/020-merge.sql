@@ -296,7 +296,9 @@ begin
     end if;
 
     select array_agg(distinct o.node) into renamed from unnest(ops) as o where o.op = 'node_update' and o.set ? 'name';
-    perform kerai_private.refresh_paths(renamed);
+    if renamed is not null then
+        perform kerai_private.refresh_paths(renamed);
+    end if;
 end
 $$;
 

@@ -373,17 +373,10 @@ begin
 end
 $$;
 
--- Do operations change the shape of the tree, so that their merge has to be alone?
-create or replace function kerai_private.reshapes(ops jsonb) returns boolean
-language plpgsql immutable parallel safe
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-    return exists (
-        select from jsonb_array_elements(reshapes.ops) as o (op)
-        where o.op ->> 'op' = 'node_move' or (o.op -> 'set') ? 'name');
-end
-$$;
+-- Does an operation change the shape of the tree, so that its merge has to be alone? Inlined.
+create or replace function kerai_private.reshapes(op jsonb) returns boolean
+language sql immutable parallel safe
+return op ->> 'op' = 'node_move' or (op -> 'set') ? 'name';
 
 -- Holds a changeset against what is here, and merges it. judge: whether guard and task are looked at, as they are where
 -- it is pushed first. alone: whether the caller has the gate for itself; NULL when the caller is not in the gate.
@@ -438,7 +431,8 @@ begin
     if alone is not null then
         return kerai_private.receive_at_gate(item, ops, judge, alone);
     end if;
-    if item.guard is not null and judge or kerai_private.reshapes(item.ops) then
+    if item.guard is not null and judge
+        or exists (select from jsonb_array_elements(item.ops) as o (op) where kerai_private.reshapes(o.op)) then
         perform kerai_private.enter_gate(true);
         return kerai_private.receive_at_gate(item, ops, judge, alone => true);
     end if;
