@@ -60,6 +60,27 @@ def test_a_push_reads_by_index_what_it_names(connection: Connection[Any]) -> Non
     assert read[-1] - read[-2] < 500, read
 
 
+def test_usual_operations_are_tested_all_together(connection: Connection[Any]) -> None:
+    """Not each by a function call of its own, which takes ten times as long."""
+    root, node = str(uuid4()), str(uuid4())
+    usual = [
+        insert(root, None, name="n", language="python"),
+        insert(node, root, content="c"),
+        update(node, content=None),
+        {"op": "node_move", "node": node, "parent": None, "position": "b"},
+        {"op": "node_move", "node": node, "parent": root, "position": "b"},
+    ]
+    connection.execute("set track_functions = 'pl'")
+    calls = """
+        select coalesce(sum(calls), 0)::int from pg_stat_xact_user_functions
+        where funcname = 'operation_problem'"""
+    with connection.transaction():
+        push(connection, usual)
+        assert scalar(connection, calls) == 0
+        push(connection, [{"op": "node_delete", "node": node}])
+        assert scalar(connection, calls) > 0  # it does count
+
+
 @pytest.mark.parametrize("lanes", [None, 2])
 def test_a_batch_reads_by_index_what_it_names(connection: Connection[Any], lanes: int | None) -> None:
     task, swarm = launch(connection, lanes)

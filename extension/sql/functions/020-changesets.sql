@@ -135,7 +135,8 @@ begin
                 and u.op ? 'parent'
                 and u.op ->> 'node' like hyphens and (u.op ->> 'node')::uuid is not null
                 and jsonb_typeof(u.op -> 'parent') in ('string', 'null')
-                and coalesce(u.op ->> 'parent' like hyphens and (u.op ->> 'parent')::uuid is not null, true)
+                and (u.op ->> 'parent' is null
+                    or u.op ->> 'parent' like hyphens and (u.op ->> 'parent')::uuid is not null)
                 and jsonb_typeof(u.op -> 'position') = 'string' and octet_length(u.op ->> 'position') <= 1000
                 and jsonb_typeof(u.op -> 'kind') = 'string' and length(u.op ->> 'kind') between 1 and 200
                 and coalesce(jsonb_typeof(u.op -> 'name'), 'null') in ('string', 'null')
@@ -153,7 +154,8 @@ begin
                 and u.op ? 'parent'
                 and u.op ->> 'node' like hyphens and (u.op ->> 'node')::uuid is not null
                 and jsonb_typeof(u.op -> 'parent') in ('string', 'null')
-                and coalesce(u.op ->> 'parent' like hyphens and (u.op ->> 'parent')::uuid is not null, true)
+                and (u.op ->> 'parent' is null
+                    or u.op ->> 'parent' like hyphens and (u.op ->> 'parent')::uuid is not null)
                 and jsonb_typeof(u.op -> 'position') = 'string' and octet_length(u.op ->> 'position') <= 1000
             else false
         end, false)
@@ -476,7 +478,7 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    max_size constant bigint := kerai_private.setting('max_changeset_bytes');
+    max_size bigint;
     keys bytea[];
     member_keys bytea[] := '{}';
     items kerai_private.checked[];
@@ -491,6 +493,7 @@ begin
     from rows from (unnest(given), unnest(parsed)) with ordinality as g (document, signature, public_key, changeset, n);
 
     if exists (select from unnest(parsed) as p (changeset) where p.changeset ?| '{swarm,draft}') then
+        max_size := kerai_private.setting('max_changeset_bytes');
         perform kerai_private.require_draft(g.document, g.changeset)
         from rows from (unnest(given), unnest(parsed)) as g (document, signature, public_key, changeset)
         where kerai_private.draft_problem(g.document, g.changeset, max_size) is not null;

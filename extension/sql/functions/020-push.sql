@@ -266,7 +266,7 @@ begin
     else
         nodes := array(select distinct r.node from kerai_private.named_nodes(ops) as r order by r.node);
     end if;
-    select array_agg(n.id) as nodes, count(*) as found,
+    select count(*) as found,
         row(string_agg(uuid_send(n.id), '') filter (where coalesce(n.placed_stamp, '') < since),
             string_agg(uuid_send(coalesce(n.parent_id, n.id)), '') filter (where coalesce(n.placed_stamp, '') < since),
             min(n.path::text collate "C") filter (where since is not null)
@@ -291,7 +291,9 @@ begin
         group by r.node
     ) as e
     left join kerai.nodes as x on x.id = e.node
-    where e.node not in (select u.id from unnest(seen.nodes) as u (id)) and not exists (
+    where (kerai_private.stamp_author(x.created_stamp) = require_known_nodes.author
+        or x.created_seq <= coalesce((base ->> kerai_private.stamp_author(x.created_stamp))::bigint, 0)) is not true
+    and not exists (
         select from kerai.operations as o
         where o.node_id = e.node and o.op_type = 'node_insert'
             and (o.author = require_known_nodes.author or o.author_seq <= coalesce((base ->> o.author)::bigint, 0)))
