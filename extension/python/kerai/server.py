@@ -24,6 +24,7 @@ KEY_FOLDER = "kerai"
 
 NOWHERE = -1  # what is above a root
 HERE = -2
+UNKNOWN = -3  # which moved node is above
 
 Node = TypeVar("Node", bound=Hashable)
 
@@ -317,12 +318,12 @@ def _climb(starts: Iterable[int], base: Sequence[int], met: bytearray) -> list[i
 
 def _stand_ins(moving: Iterable[int], starts: Iterable[int], base: Sequence[int]) -> list[int]:
     """Say of nodes, and of those above them, which moved one is the next upwards, itself or above it."""
-    upper = [HERE] * len(base)  # so far
+    upper = [UNKNOWN] * len(base)
     for node in moving:
         upper[node] = node
     for start in starts:
         node, passed = start, []
-        while (found := upper[node]) == HERE:
+        while (found := upper[node]) == UNKNOWN:
             passed.append(node)
             if (above := base[node]) == node:
                 found = NOWHERE

@@ -292,7 +292,7 @@ begin
             i.first_seq = 1 + coalesce(lag(i.last_seq) over w, i.head_seq)
             and i.prev is not distinct from coalesce(lag(i.id) over w, i.head_id)
             and not exists (select from kerai.changesets as k where k.id = i.id offset 0)
-            and not exists (select from kerai.forks as f where f.author = i.author and f.merged_elsewhere offset 0)
+            and not kerai_private.is_frozen(i.author)
             and (horizon is null or not exists (select from kerai.vector_missing(i.base, horizon)))
             and (i.draft_id is null or row_number() over d = 1
                 and i.author not in (
@@ -326,8 +326,7 @@ begin
     left join base as b on b.c = h.c
     where not h.follows or not coalesce(b.covered, true) or h.first_lamport <> 1 + greatest(h.own_lamport, b.lamport);
 
-    -- Its operations name nodes that it has seen: those that are here, and those that the run itself brings. Few name
-    -- any of these.
+    -- Its operations name nodes that it has seen: they are here, or, which is rare, the run itself brings them.
     select array_agg(e.c) as places, array_agg(e.node) as nodes into unseen
     from (
         select r.c, r.node from kerai_private.named_nodes(ops) as r
@@ -338,8 +337,7 @@ begin
     left join lateral (
         select n.created_stamp, n.created_seq from kerai.nodes as n where n.id = e.node offset 0
     ) as x on true
-    where (kerai_private.stamp_author(x.created_stamp) = i.author
-        or x.created_seq <= coalesce((i.base ->> kerai_private.stamp_author(x.created_stamp))::bigint, 0)) is not true;
+    where kerai_private.has_seen(i.author, i.base, x.created_stamp, x.created_seq) is not true;
 
     if unseen.nodes is not null then
         with item as materialized (

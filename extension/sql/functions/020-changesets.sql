@@ -113,6 +113,18 @@ begin
 end
 $$;
 
+-- Is it an id as it is written in a changeset? An error where it cannot be cast. Inlined.
+create or replace function kerai_private.is_id(id text) returns boolean
+language sql immutable parallel safe
+return id like '________-____-____-____-____________' and id::uuid is not null;
+
+-- Does an operation say below which node, or that it is a root, and where among its siblings? Inlined.
+create or replace function kerai_private.is_placed(op jsonb) returns boolean
+language sql immutable parallel safe
+return op ? 'parent' and jsonb_typeof(op -> 'parent') in ('string', 'null')
+    and (op ->> 'parent' is null or kerai_private.is_id(op ->> 'parent'))
+    and jsonb_typeof(op -> 'position') = 'string' and octet_length(op ->> 'position') <= 1000;
+
 -- The first thing that is wrong with the operations of a batch, NULL when nothing is. The set-based test is strict
 -- about the three kinds that make up nearly all operations and hands everything else to operation_problem. When an id
 -- cannot be cast, operation_problem looks at all of them.
@@ -122,7 +134,6 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     bad record;
-    hyphens constant text := '________-____-____-____-____________';
     too_deep constant jsonpath := format('$.*.**{%s}', max_nesting + 1);
 begin
     begin
@@ -132,12 +143,7 @@ begin
         where not coalesce(case u.op ->> 'op'
             when 'node_insert' then
                 u.op - '{op,node,parent,position,kind,name,language,content}'::text[] = '{}'
-                and u.op ? 'parent'
-                and u.op ->> 'node' like hyphens and (u.op ->> 'node')::uuid is not null
-                and jsonb_typeof(u.op -> 'parent') in ('string', 'null')
-                and (u.op ->> 'parent' is null
-                    or u.op ->> 'parent' like hyphens and (u.op ->> 'parent')::uuid is not null)
-                and jsonb_typeof(u.op -> 'position') = 'string' and octet_length(u.op ->> 'position') <= 1000
+                and kerai_private.is_id(u.op ->> 'node') and kerai_private.is_placed(u.op)
                 and jsonb_typeof(u.op -> 'kind') = 'string' and length(u.op ->> 'kind') between 1 and 200
                 and coalesce(jsonb_typeof(u.op -> 'name'), 'null') in ('string', 'null')
                 and coalesce(octet_length(u.op ->> 'name'), 0) <= 1000
@@ -146,17 +152,12 @@ begin
                 and coalesce(jsonb_typeof(u.op -> 'content'), 'null') in ('string', 'null')
             when 'node_update' then
                 u.op - '{op,node,set}'::text[] = '{}'
-                and u.op ->> 'node' like hyphens and (u.op ->> 'node')::uuid is not null
+                and kerai_private.is_id(u.op ->> 'node')
                 and jsonb_typeof(u.op -> 'set') = 'object' and (u.op -> 'set') - 'content' = '{}'
                 and coalesce(jsonb_typeof(u.op #> '{set,content}'), 'null') in ('string', 'null')
             when 'node_move' then
                 u.op - '{op,node,parent,position}'::text[] = '{}'
-                and u.op ? 'parent'
-                and u.op ->> 'node' like hyphens and (u.op ->> 'node')::uuid is not null
-                and jsonb_typeof(u.op -> 'parent') in ('string', 'null')
-                and (u.op ->> 'parent' is null
-                    or u.op ->> 'parent' like hyphens and (u.op ->> 'parent')::uuid is not null)
-                and jsonb_typeof(u.op -> 'position') = 'string' and octet_length(u.op ->> 'position') <= 1000
+                and kerai_private.is_id(u.op ->> 'node') and kerai_private.is_placed(u.op)
             else false
         end, false)
         and kerai_private.operation_problem(u.op) is not null
@@ -302,7 +303,7 @@ end
 $$;
 
 -- Is it a changeset, or a draft, with all that it can have and nothing else? Strict: what has less, or holds a draft,
--- is for kerai_private.require_envelope. Inlined.
+-- is for kerai_private.require_envelope. Inlined. (A pattern that counts to 64 would take half of its time.)
 create or replace function kerai_private.is_envelope(changeset jsonb) returns boolean
 language sql immutable parallel safe
 return case when changeset ? 'swarm' then changeset ?& '{v,author,swarm,base,guard,task,message,ops}'::text[]
@@ -433,14 +434,24 @@ begin
 end
 $$;
 
+-- How large a draft may be: what kerai_private.seal puts around it has to pass elsewhere too.
+create or replace function kerai_private.max_draft_bytes() returns bigint
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return kerai_private.setting('max_changeset_bytes') - 2000;
+end
+$$;
+
 -- What keeps a draft from being put into a changeset, or a changeset from holding its draft; NULL when nothing does.
--- Inlined. What kerai_private.seal puts around a draft has to pass elsewhere too: a draft is smaller than a changeset.
-create or replace function kerai_private.draft_problem(document json, changeset jsonb, max_size bigint) returns text
+-- Inlined.
+create or replace function kerai_private.draft_problem(document json, changeset jsonb, max_draft bigint) returns text
 language sql immutable parallel safe
 return case
     when changeset ? 'swarm' then case
         when document::text not like '{%}' then 'white space'
-        when octet_length(document::text) > max_size - 2000 then 'size' end
+        when octet_length(document::text) > max_draft then 'size' end
     when changeset ? 'draft'
         and right(changeset ->> 'author', 16)
         <> right(replace(lower(changeset #>> '{draft,swarm}'), '-', ''), 16) then 'author' end;
@@ -450,8 +461,8 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    max_size constant bigint := kerai_private.setting('max_changeset_bytes');
-    problem constant text := kerai_private.draft_problem(document, changeset, max_size);
+    max_draft constant bigint := kerai_private.max_draft_bytes();
+    problem constant text := kerai_private.draft_problem(document, changeset, max_draft);
 begin
     -- Drafts are read by everybody: in a changeset of his own anyone could say again what a member once said.
     if problem = 'author' then
@@ -464,7 +475,7 @@ begin
             'Strip it, sign the document anew, and push it again.');
     elsif problem = 'size' then
         perform kerai_private.refuse('KR005', 'the changeset is too large',
-            format('%s bytes, a draft has at most %s', octet_length(document::text), max_size - 2000),
+            format('%s bytes, a draft has at most %s', octet_length(document::text), max_draft),
             'Split it into several drafts, or have an operator raise max_changeset_bytes in kerai.settings.');
     end if;
 end
@@ -478,7 +489,7 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    max_size bigint;
+    max_draft bigint;
     keys bytea[];
     member_keys bytea[] := '{}';
     items kerai_private.checked[];
@@ -493,10 +504,10 @@ begin
     from rows from (unnest(given), unnest(parsed)) with ordinality as g (document, signature, public_key, changeset, n);
 
     if exists (select from unnest(parsed) as p (changeset) where p.changeset ?| '{swarm,draft}') then
-        max_size := kerai_private.setting('max_changeset_bytes');
+        max_draft := kerai_private.max_draft_bytes();
         perform kerai_private.require_draft(g.document, g.changeset)
         from rows from (unnest(given), unnest(parsed)) as g (document, signature, public_key, changeset)
-        where kerai_private.draft_problem(g.document, g.changeset, max_size) is not null;
+        where kerai_private.draft_problem(g.document, g.changeset, max_draft) is not null;
     end if;
     if exists (select from unnest(parsed) as p (changeset) where p.changeset ? 'draft') then
         member_keys := kerai_private.require_signatures(

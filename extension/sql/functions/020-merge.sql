@@ -296,9 +296,7 @@ begin
     end if;
 
     select array_agg(distinct o.node) into renamed from unnest(ops) as o where o.op = 'node_update' and o.set ? 'name';
-    if renamed is not null then
-        perform kerai_private.refresh_paths(renamed);
-    end if;
+    perform kerai_private.refresh_paths(renamed);
 end
 $$;
 

@@ -274,9 +274,8 @@ begin
         )::kerai_private.standing as standing
     into seen
     from kerai.nodes as n
-    where n.id = any(nodes) and (
-        kerai_private.stamp_author(n.created_stamp) = require_known_nodes.author
-        or n.created_seq <= coalesce((base ->> kerai_private.stamp_author(n.created_stamp))::bigint, 0));
+    where n.id = any(nodes)
+        and kerai_private.has_seen(require_known_nodes.author, base, n.created_stamp, n.created_seq);
     if seen.found = cardinality(nodes) then
         return seen.standing;
     end if;
@@ -291,8 +290,7 @@ begin
         group by r.node
     ) as e
     left join kerai.nodes as x on x.id = e.node
-    where (kerai_private.stamp_author(x.created_stamp) = require_known_nodes.author
-        or x.created_seq <= coalesce((base ->> kerai_private.stamp_author(x.created_stamp))::bigint, 0)) is not true
+    where kerai_private.has_seen(require_known_nodes.author, base, x.created_stamp, x.created_seq) is not true
     and not exists (
         select from kerai.operations as o
         where o.node_id = e.node and o.op_type = 'node_insert'

@@ -8,6 +8,12 @@ create or replace function kerai_private.stamp_author(stamp text) returns text
 language sql immutable parallel safe
 return right(stamp, -17);
 
+-- Has an author, with this base, seen the operation that has this stamp and sequence number? NULL where there is none.
+create or replace function kerai_private.has_seen(author text, base jsonb, stamp text, seq bigint) returns boolean
+language sql immutable parallel safe
+return kerai_private.stamp_author(stamp) = author
+    or seq <= coalesce((base ->> kerai_private.stamp_author(stamp))::bigint, 0);
+
 create or replace function kerai_private.stamp_lamport(stamp text) returns bigint
 language sql immutable parallel safe
 return ('x' || left(stamp, 16))::bit(64)::bigint;
