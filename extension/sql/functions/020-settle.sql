@@ -86,6 +86,27 @@ create or replace function kerai_private.wait_with_all(turns regclass, turn int)
 language sql volatile
 return pg_advisory_lock_shared(turns::oid::int, turn) is null or pg_advisory_unlock_shared(turns::oid::int, turn);
 
+-- Before a turn, where the one before has served many and the other side merges too: waits until all of them who still
+-- wait have been woken. Most submit their next changeset meanwhile, so that one large batch comes of it in place of a
+-- small one and a large one. Where one side merges alone, the processor would have nothing else to do.
+create or replace function kerai_private.wait_for_served(side int, turn int, served int) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '200ms'
+as $$
+#variable_conflict use_variable
+declare
+    turns constant regclass := kerai_private.turns_of(side);
+    other constant regclass := kerai_private.turns_of(1 - side);
+begin
+    if served >= 8 and kerai_private.is_announced(other, kerai_private.next_turn(other)) then
+        perform kerai_private.wait_for_turn(turns, turn);
+    end if;
+exception when lock_not_available or deadlock_detected then
+    perform kerai_private.let_turn_go(turns, turn);
+end
+$$;
+
 -- Gives back what this session has of a turn's advisory lock beyond the end of a transaction: it may have been given
 -- the lock in the moment when it gave up waiting.
 create or replace function kerai_private.let_turn_go(turns regclass, turn int) returns void
@@ -115,17 +136,19 @@ begin
 end
 $$;
 
--- The turn that this session has announced beyond the end of a transaction: its side and its number.
+-- The turn that this session has announced beyond the end of a transaction: its side, its number, and how many
+-- changesets this session has settled in the one before.
 create or replace function kerai_private.announced_turn() returns int[]
 language sql stable
 return string_to_array(nullif(current_setting('kerai.announced', true), ''), ' ')::int[];
 
 -- Says, beyond the end of this transaction, that this session is about to take a turn, and no longer the one before.
 -- When the transaction is rolled back all the same, the session has announced it in vain until it ends.
-create or replace function kerai_private.announce_turn(side int, turn int) returns void
+create or replace function kerai_private.announce_turn(side int, turn int, settled int) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
+#variable_conflict use_variable
 declare
     before constant int[] := kerai_private.announced_turn();
     announced constant boolean := turn is not null and pg_try_advisory_lock(kerai_private.turns_of(side)::oid::int, turn);
@@ -133,7 +156,7 @@ begin
     if before is not null then
         perform pg_advisory_unlock(kerai_private.turns_of(before[1])::oid::int, before[2]);
     end if;
-    perform set_config('kerai.announced', case when announced then side || ' ' || turn else '' end, false);
+    perform set_config('kerai.announced', case when announced then concat_ws(' ', side, turn, settled) else '' end, false);
 end
 $$;
 
@@ -162,7 +185,7 @@ declare
     -- Was it waited for until it was over? False: not that long.
     over boolean;
     gone boolean;
-    goes_on boolean;
+    settled int;
     result kerai_private.outcome;
     -- Announced in vain, or by a stranger.
     doubted int;
@@ -200,7 +223,7 @@ begin
             else
                 begin
                     if kerai_private.take_turn(kerai_private.side_of(ticket), turn) then
-                        goes_on := kerai_private.settle_in_turn(ticket, kerai_private.side_of(ticket), turn, until);
+                        settled := kerai_private.settle_in_turn(ticket, kerai_private.side_of(ticket), turn, until);
                         perform set_config('kerai.practised', 'yes', false);
                     else
                         perform pg_sleep(0.002);
@@ -248,8 +271,8 @@ begin
     if result.code is not null then
         perform kerai_private.refuse(result.code, result.message, result.detail, result.hint);
     end if;
-    if goes_on then
-        perform kerai_private.announce_turn(kerai_private.side_of(ticket), turn + 1);
+    if settled > 0 then
+        perform kerai_private.announce_turn(kerai_private.side_of(ticket), turn + 1, settled);
     end if;
     return (result.changeset_id, result.status, result.applied, result.first_seq, result.last_seq);
 end
@@ -264,22 +287,23 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     announced constant int[] := kerai_private.announced_turn();
-    goes_on boolean := false;
+    settled int := 0;
 begin
     perform kerai_private.require_read_committed();
     if announced is null then
         return false;
     end if;
+    perform kerai_private.wait_for_served(announced[1], announced[2] - 1, announced[3]);
     begin
         if kerai_private.take_turn(announced[1], announced[2]) then
-            goes_on := kerai_private.settle_in_turn(null, announced[1], announced[2], until);
+            settled := kerai_private.settle_in_turn(null, announced[1], announced[2], until);
         end if;
     exception when others then
         null;  -- Those will be told whose changesets they are.
     end;
     -- Until the commit who has merged has the lock of the turn itself.
-    perform kerai_private.announce_turn(announced[1], case when goes_on then announced[2] + 1 end);
-    return goes_on;
+    perform kerai_private.announce_turn(announced[1], case when settled > 0 then announced[2] + 1 end, settled);
+    return settled > 0;
 end
 $$;
 
@@ -356,11 +380,11 @@ comment on function kerai.withdraw(uuid) is
 
 -- Merges what waits, when the turn of this side before this one is over; what waits on the other side too, when
 -- nobody settles there. When the ticket's own is refused nothing else may be merged, since raising that undoes
--- everything: so it comes first, after what it may depend on. Returns whether this session is to take the next turn
--- too: those who come meanwhile wait for that.
+-- everything: so it comes first, after what it may depend on. Returns how many it has settled when this session is to
+-- take the next turn too, for which those wait who come meanwhile; 0 when it is not.
 create or replace function kerai_private.settle_in_turn(
     ticket uuid, side int, turn int, until timestamptz
-) returns boolean
+) returns int
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set jit = off
@@ -418,7 +442,7 @@ begin
     from kerai_private.receive_all(taken.given, judge => true, decisive => taken.own) as o;
     -- What nobody came for.
     delete from kerai_private.settled as s where s.settled_at < now() - interval '10 minutes';
-    return goes_on and taken.given is not null;
+    return case when goes_on then coalesce(cardinality(taken.given), 0) else 0 end;
 end
 $$;
 
