@@ -114,6 +114,43 @@ def test_who_merges_goes_on_with_what_comes_meanwhile(members: Any, connect: Any
     assert_fold(observer)
 
 
+@pytest.mark.parametrize("kept", ["until they wake", "too long", "while nobody merges on the other side"])
+def test_who_goes_on_lets_those_wake_first_whom_the_last_turn_has_served(
+    members: Any, connect: Any, kept: str
+) -> None:
+    """What they submit then is merged in the same turn."""
+    *crew, late = members(9, sides="0" * 9)
+    ann = crew[0]
+    observer, served, other = connect(), connect(), connect()
+    timeout = "50ms" if kept == "too long" else "1min"
+    observer.execute(f"alter function kerai_private.wait_for_served set lock_timeout = '{timeout}'")
+    tickets = [each.submit(each.own(insert(str(uuid4())))) for each in crew]
+    settle = "select status from kerai.settle(%s, clock_timestamp() + interval '1 hour')"
+    assert scalar(ann.connection, settle, [tickets[0]]) == "merged"
+
+    turns = "'kerai_private.turns_{0}'::regclass"
+    lock = f"select pg_advisory_lock{{1}}({turns}::int, kerai_private.next_turn({turns}) - {{2}})"
+    served.execute(lock.format(0, "_shared", 1).encode())
+    if kept != "while nobody merges on the other side":
+        other.execute(lock.format(1, "", 0).encode())
+    submitted = [crew[1].submit(crew[1].own(insert(str(uuid4()))))]
+    document = late.own(insert(str(uuid4())))
+    with ThreadPoolExecutor(1) as pool:
+        more = pool.submit(scalar, ann.connection, "select kerai.settle_more(clock_timestamp())")
+        if kept == "until they wake":
+            until_blocked(observer, ann, served)
+            submitted.append(late.submit(document))
+            served.execute("select pg_advisory_unlock_all()")
+        assert more.result(timeout=30) is False
+    assert scalar(observer, "select count(distinct received_at) from kerai.changesets") == 2
+    assert scalar(observer, "select count(*) from kerai_private.submissions") == 0
+    assert {status(late.settle(ticket)) for ticket in submitted} == {"merged"}
+    served.execute("select pg_advisory_unlock_all()")
+    other.execute("select pg_advisory_unlock_all()")
+    assert advisory_locks(observer) == 0
+    assert_fold(observer)
+
+
 def test_what_goes_wrong_for_others_is_not_told_to_who_merges_for_them(members: Any, connect: Any) -> None:
     ann, bob = members(2, sides="00")
     observer, gate = connect(), connect()
