@@ -86,8 +86,8 @@ create or replace function kerai_private.wait_with_all(turns regclass, turn int)
 language sql volatile
 return pg_advisory_lock_shared(turns::oid::int, turn) is null or pg_advisory_unlock_shared(turns::oid::int, turn);
 
--- Before a turn, where the one before has served many and the other side merges too: waits until all of them who still
--- wait have been woken. Most submit their next changeset meanwhile, so that one large batch comes of it in place of a
+-- Before a turn, where the one before may have served many and the other side merges too: waits until all of them who
+-- still wait have been woken. Most submit their next changeset meanwhile, so that one large batch comes of it in place of a
 -- small one and a large one. Where one side merges alone, the processor would have nothing else to do.
 create or replace function kerai_private.wait_for_served(side int, turn int, served int) returns void
 language plpgsql volatile
@@ -99,7 +99,7 @@ declare
     turns constant regclass := kerai_private.turns_of(side);
     other constant regclass := kerai_private.turns_of(1 - side);
 begin
-    if served >= 8 and kerai_private.is_announced(other, kerai_private.next_turn(other)) then
+    if coalesce(served >= 8, true) and kerai_private.is_announced(other, kerai_private.next_turn(other)) then
         perform kerai_private.wait_for_turn(turns, turn);
     end if;
 exception when lock_not_available or deadlock_detected then
@@ -293,10 +293,9 @@ begin
     if announced is null then
         return false;
     end if;
-    perform kerai_private.wait_for_served(announced[1], announced[2] - 1, announced[3]);
     begin
         if kerai_private.take_turn(announced[1], announced[2]) then
-            settled := kerai_private.settle_in_turn(null, announced[1], announced[2], until);
+            settled := kerai_private.settle_in_turn(null, announced[1], announced[2], until, announced[3]);
         end if;
     exception when others then
         null;  -- Those will be told whose changesets they are.
@@ -381,9 +380,10 @@ comment on function kerai.withdraw(uuid) is
 -- Merges what waits, when the turn of this side before this one is over; what waits on the other side too, when
 -- nobody settles there. When the ticket's own is refused nothing else may be merged, since raising that undoes
 -- everything: so it comes first, after what it may depend on. Returns how many it has settled when this session is to
--- take the next turn too, for which those wait who come meanwhile; 0 when it is not.
+-- take the next turn too, for which those wait who come meanwhile; 0 when it is not. served: how many the turn before has
+-- settled, where this session had it.
 create or replace function kerai_private.settle_in_turn(
-    ticket uuid, side int, turn int, until timestamptz
+    ticket uuid, side int, turn int, until timestamptz, served int default null
 ) returns int
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -411,6 +411,7 @@ begin
         perform pg_try_advisory_xact_lock(turns::oid::int, turn + 1);
     end if;
     perform from kerai_private.turn_locks as t where t.side = side and t.place = (turn - 1) % 3 for update;
+    perform kerai_private.wait_for_served(side, turn - 1, served);
     perform nextval(turns);
 
     -- As in kerai_private.take_waiting, only the index passes over the dead rows; EXISTS would not keep the order.
