@@ -114,40 +114,77 @@ def test_who_merges_goes_on_with_what_comes_meanwhile(members: Any, connect: Any
     assert_fold(observer)
 
 
-@pytest.mark.parametrize("kept", ["until they wake", "too long", "while nobody merges on the other side"])
-def test_who_goes_on_lets_those_wake_first_whom_the_last_turn_has_served(
-    members: Any, connect: Any, kept: str
+@pytest.fixture
+def lock_turn(connect: Any) -> Any:
+    """Take, for the session, the lock of a side's turn: of the one that ran last, or of a later one."""
+
+    def lock(side: int, later: int, mode: str = "") -> Connection[Any]:
+        turns = f"'kerai_private.turns_{side}'::regclass"
+        taken: Connection[Any] = connect()
+        turn = f"kerai_private.next_turn({turns}) - 1 + {later}"
+        taken.execute(f"select pg_advisory_lock{mode}({turns}::int, {turn})".encode())
+        return taken
+
+    return lock
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_whoever_takes_a_turn_lets_those_wake_whom_the_last_one_has_served(
+    members: Any, connect: Any, lock_turn: Any, goes_on: bool
 ) -> None:
     """What they submit then is merged in the same turn."""
     *crew, late = members(9, sides="0" * 9)
-    ann = crew[0]
-    observer, served, other = connect(), connect(), connect()
-    timeout = "50ms" if kept == "too long" else "1min"
-    observer.execute(f"alter function kerai_private.wait_for_served set lock_timeout = '{timeout}'")
+    ann, bob = crew[:2]
+    observer = connect()
+    observer.execute("alter function kerai_private.wait_for_served set lock_timeout = '1min'")
+    for each in (ann, bob):
+        each.connection.execute("select set_config('kerai.practised', 'yes', false)")
     tickets = [each.submit(each.own(insert(str(uuid4())))) for each in crew]
-    settle = "select status from kerai.settle(%s, clock_timestamp() + interval '1 hour')"
-    assert scalar(ann.connection, settle, [tickets[0]]) == "merged"
+    until = f"clock_timestamp() + interval '{int(goes_on)} hours'"
+    assert scalar(ann.connection, f"select status from kerai.settle(%s, {until})", [tickets[0]]) == "merged"
 
-    turns = "'kerai_private.turns_{0}'::regclass"
-    lock = f"select pg_advisory_lock{{1}}({turns}::int, kerai_private.next_turn({turns}) - {{2}})"
-    served.execute(lock.format(0, "_shared", 1).encode())
-    if kept != "while nobody merges on the other side":
-        other.execute(lock.format(1, "", 0).encode())
-    submitted = [crew[1].submit(crew[1].own(insert(str(uuid4()))))]
+    served, _ = lock_turn(0, 0, "_shared"), lock_turn(1, 1)
+    submitted = [bob.submit(bob.own(insert(str(uuid4()))))]
     document = late.own(insert(str(uuid4())))
     with ThreadPoolExecutor(1) as pool:
-        more = pool.submit(scalar, ann.connection, "select kerai.settle_more(clock_timestamp())")
-        if kept == "until they wake":
-            until_blocked(observer, ann, served)
-            submitted.append(late.submit(document))
-            served.execute("select pg_advisory_unlock_all()")
-        assert more.result(timeout=30) is False
+        if goes_on:
+            turn = pool.submit(scalar, ann.connection, "select kerai.settle_more(clock_timestamp())")
+        else:
+            turn = pool.submit(bob.settle, submitted[0])
+        until_blocked(observer, ann if goes_on else bob, served)
+        submitted.append(late.submit(document))
+        served.execute("select pg_advisory_unlock_all()")
+        turn.result(timeout=30)
     assert scalar(observer, "select count(distinct received_at) from kerai.changesets") == 2
     assert scalar(observer, "select count(*) from kerai_private.submissions") == 0
     assert {status(late.settle(ticket)) for ticket in submitted} == {"merged"}
-    served.execute("select pg_advisory_unlock_all()")
-    other.execute("select pg_advisory_unlock_all()")
-    assert advisory_locks(observer) == 0
+    assert advisory_locks(observer) == 1
+    assert_fold(observer)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [(8, False, "1min"), (7, True, "1min"), (8, True, "20ms")],
+    ids=["while nobody merges on the other side", "few", "longer than that"],
+)
+def test_nobody_waits_for_whom_the_last_turn_has_served(
+    members: Any, connect: Any, lock_turn: Any, case: tuple[int, bool, str]
+) -> None:
+    crew, other_side, timeout = case
+    served = members(crew, sides="0" * crew)
+    ann, bob = served[:2]
+    observer = connect()
+    observer.execute(f"alter function kerai_private.wait_for_served set lock_timeout = '{timeout}'")
+    tickets = [each.submit(each.own(insert(str(uuid4())))) for each in served]
+    settle = "select status from kerai.settle(%s, clock_timestamp() + interval '1 hour')"
+    assert scalar(ann.connection, settle, [tickets[0]]) == "merged"
+    taken = [lock_turn(0, 0, "_shared"), *([lock_turn(1, 1)] if other_side else [])]
+    ticket = bob.submit(bob.own(insert(str(uuid4()))))
+    ann.connection.execute("set statement_timeout = '30s'")
+    assert scalar(ann.connection, "select kerai.settle_more(clock_timestamp())") is False
+    assert scalar(observer, "select count(*) from kerai_private.submissions") == 0
+    assert status(bob.settle(ticket)) == "merged"
+    assert advisory_locks(observer) == len(taken)
     assert_fold(observer)
 
 

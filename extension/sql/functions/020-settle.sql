@@ -87,19 +87,21 @@ language sql volatile
 return pg_advisory_lock_shared(turns::oid::int, turn) is null or pg_advisory_unlock_shared(turns::oid::int, turn);
 
 -- Before a turn, where the one before may have served many and the other side merges too: waits until all of them who
--- still wait have been woken. Most submit their next changeset meanwhile, so that one large batch comes of it in place of a
--- small one and a large one. Where one side merges alone, the processor would have nothing else to do.
+-- still wait have been woken. Most submit their next changeset meanwhile, so that one large batch comes of it in place
+-- of a small one and a large one. Where one side merges alone, the processor would have nothing else to do. Not as long
+-- as others wait for the turn itself, since it may be for a stranger's lock.
 create or replace function kerai_private.wait_for_served(side int, turn int, served int) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
-set lock_timeout = '200ms'
+set lock_timeout = '100ms'
 as $$
 #variable_conflict use_variable
 declare
     turns constant regclass := kerai_private.turns_of(side);
     other constant regclass := kerai_private.turns_of(1 - side);
+    next constant int := kerai_private.next_turn(other);
 begin
-    if coalesce(served >= 8, true) and kerai_private.is_announced(other, kerai_private.next_turn(other)) then
+    if coalesce(served >= 8, true) and kerai_private.is_announced(other, next) then
         perform kerai_private.wait_for_turn(turns, turn);
     end if;
 exception when lock_not_available or deadlock_detected then
@@ -380,8 +382,8 @@ comment on function kerai.withdraw(uuid) is
 -- Merges what waits, when the turn of this side before this one is over; what waits on the other side too, when
 -- nobody settles there. When the ticket's own is refused nothing else may be merged, since raising that undoes
 -- everything: so it comes first, after what it may depend on. Returns how many it has settled when this session is to
--- take the next turn too, for which those wait who come meanwhile; 0 when it is not. served: how many the turn before has
--- settled, where this session had it.
+-- take the next turn too, for which those wait who come meanwhile; 0 when it is not. served: how many the turn before
+-- has settled, where this session had it.
 create or replace function kerai_private.settle_in_turn(
     ticket uuid, side int, turn int, until timestamptz, served int default null
 ) returns int
@@ -398,6 +400,7 @@ declare
     turns constant regclass := kerai_private.turns_of(side);
     other constant regclass := kerai_private.turns_of(1 - side);
     goes_on constant boolean := coalesce(clock_timestamp() < until, false);
+    announced boolean;
     next int;
     sides int[] := array[side];
     taken record;
@@ -406,12 +409,15 @@ begin
     if turn <> kerai_private.next_turn(turns) then
         raise exception using errcode = 'KR999', message = 'the turn is over';
     end if;
-    perform pg_try_advisory_xact_lock(turns::oid::int, turn);
+    announced := pg_try_advisory_xact_lock(turns::oid::int, turn);
     if goes_on then
         perform pg_try_advisory_xact_lock(turns::oid::int, turn + 1);
     end if;
     perform from kerai_private.turn_locks as t where t.side = side and t.place = (turn - 1) % 3 for update;
-    perform kerai_private.wait_for_served(side, turn - 1, served);
+    -- Nobody waits meanwhile for a turn of which he is not told.
+    if announced then
+        perform kerai_private.wait_for_served(side, turn - 1, served);
+    end if;
     perform nextval(turns);
 
     -- As in kerai_private.take_waiting, only the index passes over the dead rows; EXISTS would not keep the order.
