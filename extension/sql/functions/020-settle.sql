@@ -18,7 +18,7 @@ begin
     begin
         wrote := changeset ->> 'author';
         -- Looked for as text first: to take a document apart takes longer, and most are no drafts.
-        if changeset::text like '%"swarm"%' then
+        if strpos(changeset::text, '"swarm"') > 0 then
             side := kerai_private.side_of_lane((changeset ->> 'swarm')::uuid, wrote);
         end if;
     exception when data_exception or statement_too_complex or program_limit_exceeded then
