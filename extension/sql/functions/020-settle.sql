@@ -95,7 +95,6 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set lock_timeout = '100ms'
 as $$
-#variable_conflict use_variable
 declare
     turns constant regclass := kerai_private.turns_of(side);
     other constant regclass := kerai_private.turns_of(1 - side);
@@ -150,7 +149,6 @@ create or replace function kerai_private.announce_turn(side int, turn int, settl
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
-#variable_conflict use_variable
 declare
     before constant int[] := kerai_private.announced_turn();
     announced constant boolean := turn is not null and pg_try_advisory_lock(kerai_private.turns_of(side)::oid::int, turn);
