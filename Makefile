@@ -49,6 +49,7 @@ lint: $(DEV) build ## the linters alone
 	@.venv/bin/python -m mypy --no-error-summary
 	@.venv/bin/python -m sqlfluff lint --quiet extension/sql client/kerai_client/queries
 	@.venv/bin/python scripts/spot_holes.py build/kerai--*.sql
+	@.venv/bin/python scripts/spot_literals.py build/kerai--*.sql
 
 clean: ## remove what was built, .venv too
 	rm -rf build .venv kerai.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -111,15 +111,25 @@ def make_database(server: PrivateServer) -> MakeDatabase:
 
     ``make_database(template=None)`` runs CREATE EXTENSION in an empty one, which takes longer and gives
     an instance with a key of its own; a copy of the template has the template's.
+
+    ``settings`` are the database's own, from before CREATE EXTENSION on. ``icu_locale`` needs an empty one.
     """
     admin = server.dsn_of("postgres")
 
     @contextmanager
-    def make(template: str | None = DATABASE) -> Iterator[FreshDatabase]:
+    def make(
+        template: str | None = DATABASE, settings: Mapping[str, str] | None = None, icu_locale: str = ""
+    ) -> Iterator[FreshDatabase]:
         made = FreshDatabase(name := f"test_{next(numbers)}", server.dsn_of(name), server)
         names = sql.Identifier(name), sql.Identifier(template or "template0")
+        command = sql.SQL("create database {} template {}").format(*names)
+        if icu_locale:
+            command += sql.SQL(" locale_provider icu icu_locale {}").format(icu_locale)
         with connect_to(admin) as connection:
-            connection.execute(sql.SQL("create database {} template {}").format(*names))
+            connection.execute(command)
+            for setting, value in (settings or {}).items():
+                change = sql.SQL("alter database {} set {} = {}")
+                connection.execute(change.format(names[0], sql.Identifier(setting), value))
         try:
             if template is None:
                 with connect_to(made.dsn) as connection:

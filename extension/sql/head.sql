@@ -31,7 +31,7 @@ $$;
 create schema kerai;
 create schema kerai_private;
 
-comment on schema kerai is 'kerai: a codebase as a replicated tree, and the swarm that works on it. Start with \df+ kerai.*';
+comment on schema kerai is E'kerai: a codebase as a replicated tree, and the swarm that works on it. Start with \\df+ kerai.*';
 comment on schema kerai_private is 'kerai''s internals: no promises, no grants.';
 
 -- Roles belong to the cluster, so another database may have made them already.

@@ -158,6 +158,33 @@ def test_a_procedure_that_commits_names_every_schema(tmp_path: Path) -> None:
     assert "Unqualified function call: set_config" in found.stdout
 
 
+@pytest.mark.parametrize(
+    ("statement", "found"),
+    [
+        (r"comment on schema a is '\dn';", r"'\dn'"),
+        (r"comment on schema a is E'\\dn';", None),
+        (r"create function f() returns text language sql as $$ select '\s' $$;", r"'\s'"),
+        (r"create function f() returns bool language sql return 'a' like '\_';", r"'\_'"),
+        (
+            r"create function f() returns text language plpgsql as $$ begin execute $x$ '\s' $x$; end $$;",
+            r"'\s'",
+        ),
+        (r"do $$ begin raise '\'; end $$;", r"'\'"),
+        (r"create function f() returns text language sql as $$ select $re$'\s'$re$ -- '\d' $$;", None),
+        (r"create function f() returns text language plpython3u as $$ return '\n' $$;", None),
+    ],
+)
+def test_a_literal_that_depends_on_a_setting_does_not_pass_the_linter(
+    tmp_path: Path, statement: str, found: str | None
+) -> None:
+    script = tmp_path / "kerai--1.sql"
+    script.write_text(f"\\echo … \\quit\n-- ä\n{statement}\n")
+    command = [sys.executable, ROOT / "scripts" / "spot_literals.py", script]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == (found is not None)
+    assert run.stdout.splitlines()[:1] == ([f"{script}:3: {found}"] if found else [])
+
+
 def test_make_is_as_good_as_its_word(tmp_path: Path) -> None:
     """Every target of `make help` exists, from a copy in a folder with spaces, and -n runs nothing."""
     copy = tmp_path / "a copy"

@@ -216,7 +216,7 @@ declare
     new_author text;
     row_found kerai.agents;
 begin
-    if given_name is null or given_name !~ '^[^[:cntrl:]]{1,200}$' or given_name ~ '^\s|\s$' then
+    if given_name is null or given_name !~ '^[^[:cntrl:]]{1,200}$' or given_name ~ '^[[:space:]]|[[:space:]]$' then
         perform kerai_private.refuse('KR005', 'an agent''s name is 1 to 200 printable characters',
             format('name: %s', coalesce(quote_literal(left(given_name, 200)), 'null')),
             'Use a name such as solver-1.');

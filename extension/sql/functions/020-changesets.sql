@@ -69,7 +69,7 @@ begin
         when f.key in ('op', 'position', 'kind', 'relation') then jsonb_typeof(f.value) = 'string'
         when f.key in ('name', 'language', 'content', 'reasoning') then jsonb_typeof(f.value) in ('string', 'null')
         when f.key = 'weight' then jsonb_typeof(f.value) = 'number'
-            or jsonb_typeof(f.value) = 'null' and op ->> 'op' like '%\_delete'
+            or jsonb_typeof(f.value) = 'null' and op ->> 'op' in ('perspective_delete', 'association_delete')
         when f.key = 'metadata' then jsonb_typeof(f.value) = 'object'
             or jsonb_typeof(f.value) = 'null' and op ->> 'op' <> 'node_update'
         else jsonb_typeof(f.value) = 'object'
@@ -297,7 +297,7 @@ begin
             format('%s. %s', problem, problem_detail), case problem_state
                 when '22003' then 'Leave out numbers of that size.'
                 when '54001' then 'Nest less deeply.'
-                else 'Leave out NUL characters (\u0000) and lone surrogates.' end);
+                else E'Leave out NUL characters (\\u0000) and lone surrogates.' end);
     end;
 end
 $$;
@@ -316,9 +316,9 @@ return case when changeset ? 'swarm' then changeset ?& '{v,author,swarm,base,gua
         and coalesce(length(changeset ->> 'prev') = 64 and changeset ->> 'prev' ~ '^[0-9a-f]+$', true) end
     and changeset -> 'v' = '1'
     and jsonb_typeof(changeset -> 'author') = 'string' and length(changeset ->> 'author') between 18 and 220
-    and changeset ->> 'author' ~ '^[^[:cntrl:]]+\.[0-9a-f]{16}$'
+    and changeset ->> 'author' ~ '^[^[:cntrl:]]+[.][0-9a-f]{16}$'
     and jsonb_typeof(changeset -> 'base') = 'object'
-    and jsonb_path_query_array(changeset -> 'base', '$.*')::text ~ '^\[(([1-9][0-9]{0,17}, )*[1-9][0-9]{0,17})?\]$'
+    and jsonb_path_query_array(changeset -> 'base', '$.*')::text ~ '^[[](([1-9][0-9]{0,17}, )*[1-9][0-9]{0,17})?[]]$'
     and coalesce(changeset ->> 'guard' ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$', true)
     and coalesce(changeset ->> 'task' ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$', true)
     and jsonb_typeof(changeset -> 'message') = 'string' and octet_length(changeset ->> 'message') <= 65536
@@ -363,7 +363,7 @@ begin
     bad := case
         when changeset -> 'v' is distinct from '1' then format('v: %s, only 1 is known', left((changeset -> 'v')::text, 40))
         when jsonb_typeof(changeset -> 'author') <> 'string' or length(changeset ->> 'author') not between 18 and 220
-            or changeset ->> 'author' !~ '^[^[:cntrl:]]+\.[0-9a-f]{16}$' then
+            or changeset ->> 'author' !~ '^[^[:cntrl:]]+[.][0-9a-f]{16}$' then
             format('author: %s, is <name>.<16 hex digits>', left((changeset -> 'author')::text, 240))
         when changeset ? 'seq'
             and (jsonb_typeof(changeset -> 'seq') <> 'number' or changeset ->> 'seq' !~ '^[1-9][0-9]{0,17}$') then

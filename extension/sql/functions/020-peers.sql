@@ -17,15 +17,15 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if new.name is null or new.name !~ '^[^[:cntrl:]]{1,100}$' or new.name ~ '^\s|\s$' then
+    if new.name is null or new.name !~ '^[^[:cntrl:]]{1,100}$' or new.name ~ '^[[:space:]]|[[:space:]]$' then
         perform kerai_private.refuse('KR005', 'a peer''s name is 1 to 100 printable characters',
             format('name: %s', coalesce(quote_literal(left(new.name, 100)), 'null')), 'Use a name such as berlin.');
     end if;
     -- A malformed string would be quoted in libpq's message, the password in it too.
     if new.connection is null or octet_length(new.connection) > 4000 or new.connection ~ '[[:cntrl:]]' or not (
-        new.connection ~ '^postgres(ql)?://\S+$'
-        or new.connection ~ '^\s*(\w+\s*=\s*(''([^''\\]|\\.)*''|([^\s''\\]|\\.)*)(\s+|$))+$'
-        or new.connection ~ '^[\w.-]{1,63}$') then
+        new.connection ~ '^postgres(ql)?://[^[:space:]]+$'
+        or new.connection ~ E'^\\s*(\\w+\\s*=\\s*(''([^''\\\\]|\\\\.)*''|([^\\s''\\\\]|\\\\.)*)(\\s+|$))+$'
+        or new.connection ~ '^[[:alnum:]_.-]{1,63}$') then
         perform kerai_private.refuse('KR005', 'this is no connection', format('%s characters', length(new.connection)),
             'Give a libpq connection string such as ''host=db.example.org dbname=kerai user=sync password=…'', or the '
             || 'name of a foreign server of dblink_fdw.');

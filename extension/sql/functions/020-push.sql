@@ -49,7 +49,7 @@ declare
         select n.nspname from pg_extension as e inner join pg_namespace as n on n.oid = e.extnamespace
         where e.extname = 'dblink');
     way constant text := (
-        select string_agg(format('%s=''%s''', o.key, replace(replace(o.value, '\', '\\'), '''', '\''')), ' ')
+        select string_agg(format('%s=''%s''', o.key, regexp_replace(o.value, E'([''\\\\])', E'\\\\\\1', 'g')), ' ')
         from (values
             ('host', coalesce(nullif(folder, ''), 'localhost')),
             ('port', current_setting('port')),
@@ -236,7 +236,7 @@ begin atomic
     select (u.o).c as c, (u.o).n as n, x.node, false as born
     from (select unnest(ops) as o) as u
     cross join lateral (values ((u.o).source), ((u.o).target), ((u.o).context)) as x (node)
-    where (u.o).op not like 'node\_%' and x.node is not null;
+    where not starts_with((u.o).op, 'node_') and x.node is not null;
 end;
 
 -- Refuses KR006 or KR004 unless every node that an operation names was inserted by an operation that its author had

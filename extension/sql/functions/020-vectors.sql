@@ -43,7 +43,7 @@ begin
     end if;
 
     seqs := jsonb_path_query_array(entries, '$.*');
-    if seqs !~ '^\[(([0-9]{1,18}, )*[0-9]{1,18})?\]$' then
+    if seqs !~ '^[[](([0-9]{1,18}, )*[0-9]{1,18})?[]]$' then
         select e.key into bad from jsonb_each(entries) as e
         where jsonb_typeof(e.value) <> 'number' or e.value::text !~ '^[0-9]{1,18}$' limit 1;
         perform kerai_private.refuse('KR005', 'a version vector names sequence numbers',

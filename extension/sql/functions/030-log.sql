@@ -34,8 +34,7 @@ as $$
     select array(
         select a.author from kerai_private.authors as a
         where a.author = authors_named.author
-            or a.author like replace(replace(replace(authors_named.author, '\', '\\'), '%', '\%'), '_', '\_')
-                || '.________________')
+            or starts_with(a.author, authors_named.author || '.') and length(a.author) = length(authors_named.author) + 17)
 $$;
 
 create or replace function kerai.log(

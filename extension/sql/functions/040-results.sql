@@ -25,7 +25,7 @@ language plpgsql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    tail constant text := regexp_replace(right(output, 32768), '\x1b\[[0-9;]*m', '', 'g');
+    tail constant text := regexp_replace(right(output, 32768), E'\x1b[[][0-9;]*m', '', 'g');
     summary text;
     failing bigint;
 begin
@@ -34,34 +34,34 @@ begin
     end if;
     -- cargo: test result: FAILED. 3 passed; 2 failed; 0 ignored — one a test binary
     if strpos(tail, 'test result: ') > 0 then
-        failing := kerai_private.sum_matches(tail, '^test result: .* (\d{1,6}) failed;');
+        failing := kerai_private.sum_matches(tail, '^test result: .* ([0-9]{1,6}) failed;');
     -- pytest: === 3 failed, 2 passed, 1 error in 0.12s === ; files that it could not read hide tests from the count
-    elsif tail ~ 'Interrupted: \d+ errors? during collection' then
+    elsif tail ~ 'Interrupted: [0-9]+ errors? during collection' then
         return null;
     else
-        summary := kerai_private.last_match(tail, '^(?:=+ )?(\d{1,6} [a-z].*) in [0-9.]+s\M.*$');
-        failing := kerai_private.sum_matches(summary, '\m(\d{1,6}) (?:failed|errors?)\M');
+        summary := kerai_private.last_match(tail, E'^(?:=+ )?([0-9]{1,6} [a-z].*) in [0-9.]+s\\M.*$');
+        failing := kerai_private.sum_matches(summary, E'\\m([0-9]{1,6}) (?:failed|errors?)\\M');
     end if;
     -- unittest: FAILED (failures=2, errors=1)
     if failing is null then
-        summary := kerai_private.last_match(tail, '^FAILED \((.*)\)[ \t\r]*$');
-        failing := kerai_private.sum_matches(summary, '(?:failures|errors|unexpected successes)=(\d{1,6})');
+        summary := kerai_private.last_match(tail, E'^FAILED [(](.*)[)][ \t\r]*$');
+        failing := kerai_private.sum_matches(summary, '(?:failures|errors|unexpected successes)=([0-9]{1,6})');
     end if;
     -- jest and vitest: Tests: 2 failed, 5 passed, 7 total (a line above it counts files); mocha: 2 failing
     failing := coalesce(failing,
-        kerai_private.last_match(tail, '^[ \t]*Tests:?[ \t](?:.*[^\d\n])?(\d{1,6}) failed\M')::bigint,
-        kerai_private.last_match(tail, '^[ \t]*(\d{1,6}) failing\M')::bigint);
+        kerai_private.last_match(tail, E'^[ \t]*Tests:?[ \t](?:.*[^0-9\n])?([0-9]{1,6}) failed\\M')::bigint,
+        kerai_private.last_match(tail, E'^[ \t]*([0-9]{1,6}) failing\\M')::bigint);
     -- go test: --- FAIL: TestName (0.00s), subtests are indented
     if failing is null and strpos(output, '--- FAIL: ') > 0 then
         failing := regexp_count(output, '^--- FAIL: ', 1, 'n');
     end if;
     -- TAP: not ok 3 - name, subtests are indented
     if failing is null and strpos(output, 'not ok') > 0 then
-        failing := nullif(regexp_count(output, '^not ok\M(?!.*# (?:TODO|SKIP))', 1, 'in'), 0);
+        failing := nullif(regexp_count(output, E'^not ok\\M(?!.*# (?:TODO|SKIP))', 1, 'in'), 0);
     end if;
     -- Other runners say much the same in the end: 2 tests failed out of 10
     if failing is null then
-        failing := kerai_private.last_match(tail, '^(?:.*[^\d\n])?(\d{1,6}) (?:tests? )?fail(?:ed|ures?)\M')::bigint;
+        failing := kerai_private.last_match(tail, E'^(?:.*[^0-9\n])?([0-9]{1,6}) (?:tests? )?fail(?:ed|ures?)\\M')::bigint;
     end if;
     return case when failing between 1 and 2147483647 then failing end;
 end

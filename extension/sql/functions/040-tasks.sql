@@ -88,7 +88,7 @@ declare
     hidden_by uuid;
     new_task kerai.tasks;
 begin
-    if description is null or description !~ '\S' or success_command is null or success_command !~ '\S' then
+    if description is null or description !~ '[^[:space:]]' or success_command is null or success_command !~ '[^[:space:]]' then
         perform kerai_private.refuse('KR005', 'a task needs a description and a success command',
             format('description: %s, success_command: %s', coalesce(quote_literal(left(description, 80)), 'null'),
                 coalesce(quote_literal(left(success_command, 80)), 'null')),
@@ -163,7 +163,7 @@ begin
         perform kerai_private.refuse('KR005', 'a swarm takes at least one agent',
             format('max_agents: %s', coalesce(max_agents::text, 'null')), 'Pass 1 or more.');
     end if;
-    if name !~ '^[^[:cntrl:]]{1,200}$' or name ~ '^\s|\s$' then
+    if name !~ '^[^[:cntrl:]]{1,200}$' or name ~ '^[[:space:]]|[[:space:]]$' then
         perform kerai_private.refuse('KR005', 'a swarm''s name is 1 to 200 printable characters',
             format('name: %s', quote_literal(left(name, 200))), 'Use a name such as swarm-1, or none.');
     end if;
