@@ -302,6 +302,11 @@ begin
 end
 $$;
 
+-- What was signed by whoever did the work: in a changeset that was made of a draft, the draft.
+create or replace function kerai_private.body_of(document jsonb) returns jsonb
+language sql immutable parallel safe
+return coalesce(document -> 'draft', document);
+
 -- Is it a changeset, or a draft, with all that it can have and nothing else? Strict: what has less, or holds a draft,
 -- is for kerai_private.require_envelope. Inlined. (A pattern that counts to 64 would take half of its time.)
 create or replace function kerai_private.is_envelope(changeset jsonb) returns boolean

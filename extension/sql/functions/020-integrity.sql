@@ -49,11 +49,6 @@ as $$
     where c.document is not null and p.problem is not null
 $$;
 
--- What was signed by whoever did the work: in a changeset that was made of a draft, the draft.
-create or replace function kerai_private.body_of(document jsonb) returns jsonb
-language sql immutable parallel safe
-return coalesce(document -> 'draft', document);
-
 -- What each sound document says, against its row in kerai.changesets ('changeset') and in the log ('operation'). A
 -- nested loop over operations of unknown number would take the square of a changeset's length.
 create or replace function kerai_private.verify_rows()
