@@ -153,13 +153,20 @@ class State:
         return list(passed), node
 
     def path(self, node: str | None) -> str:
-        """Return a node's ltree path: the names on the way from the root, cleaned, joined by dots."""
-        labels: list[str] = []
+        """Return a node's ltree path: the names on the way from the root, cleaned, joined by dots.
+
+        A path of more than 400 characters or of 32 levels goes no deeper.
+        """
+        names: list[str] = []
         while node is not None:
             if name := self.nodes[node].name:
-                labels.insert(0, re.sub("[^A-Za-z0-9_]", "_", name))
+                names.insert(0, name)
             node = self.nodes[node].parent
-        return ".".join(labels)
+        path = ""
+        for name in names:
+            if len(path) <= 400 and path.count(".") < 31:
+                path += "." * bool(path) + re.sub("[^A-Za-z0-9_]", "_", name)[:200]
+        return path
 
     def children(self, parent: str | None) -> list[str]:
         """Return the children of a node, tombstoned ones too, in the order of siblings."""

@@ -38,12 +38,15 @@ begin
 end
 $$;
 
--- A path's text below another's: the name with what ltree does not take replaced. A path that has grown beyond 1,000
--- bytes stays as it is, since a GiST entry has to fit on a page.
+-- A path's text below another's: the name with what ltree does not take replaced. A path of more than 400 bytes, or of
+-- 32 levels, goes no deeper: an inner page of the GiST index has to hold several pairs of paths, and ltree stores up to
+-- 9 bytes a level more than its text. docs/decisions/003-paths-have-a-bound.md has the arithmetic.
 create or replace function kerai_private.path_below(parent text, name text) returns text
 language sql immutable parallel safe
-return case when name = '' or name is null or length(parent) > 1000 then parent else parent
-    || case when parent = '' then '' else '.' end || left(regexp_replace(name, '[^A-Za-z0-9_]', '_', 'g'), 200) end;
+return case when name = '' or name is null or length(parent) > 400
+        or length(parent) - length(replace(parent, '.', '')) >= 31 then parent
+    else parent || case when parent = '' then '' else '.' end
+        || left(regexp_replace(name, '[^A-Za-z0-9_]', '_', 'g'), 200) end;
 
 create or replace function kerai_private.merge_operations(
     ops kerai_private.operation[], alone boolean, standing kerai_private.standing default null
