@@ -294,10 +294,33 @@ def test_who_merges_for_others_is_canceled(members: Any, connect: Any) -> None:
             observer.execute("select pg_cancel_backend(%s)", [ann.connection.info.backend_pid])
             assert status(first.result(timeout=30)) == "57014"
         assert status(second.result(timeout=30)) == "merged"
+    assert advisory_locks(observer) == 0
     assert status(ann.push_together(document)) == "duplicate"
     assert status(ann.push_together(ann.own(insert(str(uuid4()))))) == "merged"
     assert advisory_locks(observer) == 0
     assert_fold(observer)
+
+
+@pytest.mark.parametrize("practised", [True, False])
+def test_whoever_is_canceled_while_waiting_leaves_nothing_locked(
+    members: Any, connect: Any, lock_turn: Any, practised: bool
+) -> None:
+    """Also when the lock comes in the moment of the cancel: the session goes on, and so would its locks."""
+    (ann,) = members(1, sides="0")
+    observer = connect()
+    observer.execute("alter function kerai.settle set lock_timeout = '1min'")
+    ann.connection.execute("select set_config('kerai.practised', %s, false)", ["yes" if practised else ""])
+    pid = ann.connection.info.backend_pid
+    document = ann.own(insert(str(uuid4())))
+    for _ in range(5):
+        ticket = ann.submit(document)
+        running = lock_turn(0, 1 if practised else 0)
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(ann.settle, ticket)
+            until_blocked(observer, ann, running)
+            running.execute("select pg_advisory_unlock_all(), pg_cancel_backend(%s)", [pid])
+            assert status(answer.result(timeout=30)) in {"57014", "merged", "duplicate"}
+        assert advisory_locks(observer) == 0
 
 
 def test_strangers_locks_and_forged_announcements_stop_nobody(members: Any, connect: Any) -> None:

@@ -75,17 +75,6 @@ create or replace function kerai_private.is_announced(turns regclass, turn int) 
 language sql volatile
 return not (pg_try_advisory_lock_shared(turns::oid::int, turn) and pg_advisory_unlock_shared(turns::oid::int, turn));
 
--- Waits until an announced turn is over, which merges what is one's own. Whoever waited lets the next one go: they wake
--- one after another, since all at once would take the processor from whoever merges the next batch. Inlined.
-create or replace function kerai_private.wait_for_turn(turns regclass, turn int) returns boolean
-language sql volatile
-return pg_advisory_lock(turns::oid::int, turn) is null or pg_advisory_unlock(turns::oid::int, turn);
-
--- Waits until a turn is over that does not merge what is one's own. Inlined.
-create or replace function kerai_private.wait_with_all(turns regclass, turn int) returns boolean
-language sql volatile
-return pg_advisory_lock_shared(turns::oid::int, turn) is null or pg_advisory_unlock_shared(turns::oid::int, turn);
-
 -- Before a turn, where the one before may have served many and the other side merges too: waits until all of them who
 -- still wait have been woken. Most submit their next changeset meanwhile, so that one large batch comes of it in place
 -- of a small one and a large one. Where one side merges alone, the processor would have nothing else to do. Not as long
@@ -101,27 +90,26 @@ declare
     next constant int := kerai_private.next_turn(other);
 begin
     if coalesce(served >= 8, true) and kerai_private.is_announced(other, next) then
-        perform kerai_private.wait_for_turn(turns, turn);
+        perform pg_advisory_xact_lock(turns::oid::int, turn);
+        raise exception using errcode = 'KR999', message = 'this gives the lock back';
     end if;
-exception when lock_not_available or deadlock_detected then
-    perform kerai_private.let_turn_go(turns, turn);
+exception when sqlstate 'KR999' or lock_not_available or deadlock_detected then
+    null;
 end
 $$;
 
--- Gives back what this session has of a turn's advisory lock beyond the end of a transaction: it may have been given
--- the lock in the moment when it gave up waiting.
-create or replace function kerai_private.let_turn_go(turns regclass, turn int) returns void
+-- Gives back the turns that this session has announced beyond the end of a transaction and has not gone on with.
+create or replace function kerai_private.forget_turns() returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
-#variable_conflict use_variable
 begin
-    perform case l.mode when 'ShareLock' then pg_advisory_unlock_shared(l.classid::int, l.objid::int)
-        else pg_advisory_unlock(l.classid::int, l.objid::int) end
+    perform pg_advisory_unlock(l.classid::int, l.objid::int)
     from pg_locks as l
-    where l.pid = pg_backend_pid() and l.locktype = 'advisory' and l.granted
+    where l.pid = pg_backend_pid() and l.locktype = 'advisory' and l.granted and l.mode = 'ExclusiveLock' and l.objsubid = 2
         and l.database = (select d.oid from pg_database as d where d.datname = current_database())
-        and (l.classid, l.objid, l.objsubid) = (turns::oid, turn::oid, 2);
+        and l.classid in (kerai_private.turns_of(0)::oid, kerai_private.turns_of(1)::oid);
+    perform set_config('kerai.announced', '', false);
 end
 $$;
 
@@ -143,20 +131,16 @@ create or replace function kerai_private.announced_turn() returns int[]
 language sql stable
 return string_to_array(nullif(current_setting('kerai.announced', true), ''), ' ')::int[];
 
--- Says, beyond the end of this transaction, that this session is about to take a turn, and no longer the one before.
+-- Says, beyond the end of this transaction, that this session is about to take a turn.
 -- When the transaction is rolled back all the same, the session has announced it in vain until it ends.
 create or replace function kerai_private.announce_turn(side int, turn int, settled int) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-    before constant int[] := kerai_private.announced_turn();
-    announced constant boolean := turn is not null and pg_try_advisory_lock(kerai_private.turns_of(side)::oid::int, turn);
 begin
-    if before is not null then
-        perform pg_advisory_unlock(kerai_private.turns_of(before[1])::oid::int, before[2]);
+    if pg_try_advisory_lock(kerai_private.turns_of(side)::oid::int, turn) then
+        perform set_config('kerai.announced', concat_ws(' ', side, turn, settled), false);
     end if;
-    perform set_config('kerai.announced', case when announced then concat_ws(' ', side, turn, settled) else '' end, false);
 end
 $$;
 
@@ -195,13 +179,21 @@ begin
     if current_setting('transaction_isolation') <> 'read committed' then
         perform kerai_private.require_read_committed();
     end if;
+    if current_setting('kerai.announced', true) <> '' then
+        perform kerai_private.forget_turns();
+    end if;
     loop
         if turn is distinct from doubted and kerai_private.is_announced(turns, turn) then
+            -- Each lets the next one go: they wake one after another, since all at once would take the processor from
+            -- the next merge. The lock ends with the subtransaction, also when somebody cancels the wait.
             begin
-                over := kerai_private.wait_for_turn(turns, turn);
-            exception when lock_not_available or deadlock_detected then
-                perform kerai_private.let_turn_go(turns, turn);
-                over := false;
+                perform pg_advisory_xact_lock(turns::oid::int, turn);
+                raise exception using errcode = 'KR999', message = 'this gives the lock back';
+            exception
+                when sqlstate 'KR999' then
+                    over := true;
+                when lock_not_available or deadlock_detected then
+                    over := false;
             end;
         else
             -- A session's first time takes long, since it has no plans yet: it lets others go first.
@@ -209,14 +201,16 @@ begin
             if patience > 0 then
                 begin
                     if kerai_private.is_announced(turns, turn - 1) then
-                        perform kerai_private.wait_with_all(turns, turn - 1);
-                    else
-                        patience := patience - 1;
-                        perform pg_sleep(0.002);
+                        perform pg_advisory_xact_lock_shared(turns::oid::int, turn - 1);
+                        raise exception using errcode = 'KR999', message = 'this gives the lock back';
                     end if;
-                exception when lock_not_available or deadlock_detected then
-                    perform kerai_private.let_turn_go(turns, turn - 1);
-                    patience := 0;
+                    patience := patience - 1;
+                    perform pg_sleep(0.002);
+                exception
+                    when sqlstate 'KR999' then
+                        null;
+                    when lock_not_available or deadlock_detected then
+                        patience := 0;
                 end;
             elsif not exists (select from kerai_private.submissions as s where s.ticket = ticket) then
                 gone := true;
@@ -293,6 +287,10 @@ begin
     if announced is null then
         return false;
     end if;
+    -- From here on the announcement ends with the transaction, also when somebody cancels it.
+    perform pg_try_advisory_xact_lock(kerai_private.turns_of(announced[1])::oid::int, announced[2]);
+    perform pg_advisory_unlock(kerai_private.turns_of(announced[1])::oid::int, announced[2]);
+    perform set_config('kerai.announced', '', false);
     begin
         if kerai_private.take_turn(announced[1], announced[2]) then
             settled := kerai_private.settle_in_turn(null, announced[1], announced[2], until, announced[3]);
@@ -301,7 +299,9 @@ begin
         null;  -- Those will be told whose changesets they are.
     end;
     -- Until the commit who has merged has the lock of the turn itself.
-    perform kerai_private.announce_turn(announced[1], case when settled > 0 then announced[2] + 1 end, settled);
+    if settled > 0 then
+        perform kerai_private.announce_turn(announced[1], announced[2] + 1, settled);
+    end if;
     return settled > 0;
 end
 $$;
@@ -335,18 +335,17 @@ begin
     end if;
     until := pg_catalog.clock_timestamp() operator(pg_catalog.+) pg_catalog.interval '200 ms';
     result := kerai.settle(ticket, until);
-    changeset_id := result.changeset_id;
-    status := result.status;
-    applied := result.applied;
-    first_seq := result.first_seq;
-    last_seq := result.last_seq;
-
     -- Who has merged goes on for a while: nobody else has all that it takes so close to the processor.
     while pg_catalog.current_setting('kerai.announced', true) operator(pg_catalog.<>) '' loop
         commit;
         set transaction isolation level read committed;
         perform kerai.settle_more(until);
     end loop;
+    changeset_id := result.changeset_id;
+    status := result.status;
+    applied := result.applied;
+    first_seq := result.first_seq;
+    last_seq := result.last_seq;
 end
 $$;
 
