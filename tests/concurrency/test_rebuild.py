@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import uuid4
 
+import psycopg
+import pytest
+from tests.concurrency.test_push import until_blocked
 from tests.merge.live import LiveAuthor, insert, move, update
 from tests.merge.observe import digest, scalar
 
@@ -44,3 +48,69 @@ def test_pushes_go_on_while_the_tree_is_rebuilt_and_history_dropped(connect: Any
     assert first.execute("select * from kerai.verify()").fetchall() == []
     assert scalar(first, "select changed from kerai.rebuild()") is False
     assert digest(first) == before
+
+
+def grown(connection: Any) -> LiveAuthor:
+    """Push a small tree with a move; return its author."""
+    author = LiveAuthor(connection, "author")
+    root, a, b = (str(uuid4()) for _ in range(3))
+    author.push(insert(root, name="root"), insert(a, root, name="a"), insert(b, root))
+    author.push(move(b, a), update(a, content="x"))
+    author.push(update(a, content="y"))
+    return author
+
+
+def test_a_rebuild_that_waits_for_a_compaction_goes_by_what_that_has_left(connect: Any) -> None:
+    author = grown(connect())
+    compactor, observer = connect(), connect()
+    before = digest(observer)
+    rebuilding = LiveAuthor(connect(), "rebuilder")
+    with ThreadPoolExecutor(1) as pool:
+        with compactor.transaction():
+            compactor.execute("select kerai.compact(now())")
+            answer = pool.submit(scalar, rebuilding.connection, "select changed from kerai.rebuild()")
+            until_blocked(observer, rebuilding, LiveAuthor(compactor, "compactor"))
+        assert answer.result(timeout=30) is False
+    assert digest(observer) == before
+    assert observer.execute("select * from kerai.verify()").fetchall() == []
+    assert author.push(insert(str(uuid4()))) == "merged"
+    assert observer.execute("select * from kerai.verify()").fetchall() == []
+
+
+@pytest.mark.parametrize("call", ["kerai.rebuild()", "kerai.compact(now())"])
+def test_readers_and_dumps_are_not_in_the_way_and_see_what_was_there(connect: Any, call: str) -> None:
+    """pg_dump locks every table like this, and reads them one after the other."""
+    author = grown(connect())
+    reader, operator = connect(), connect()
+    operator.execute("set statement_timeout = '20s'")
+    before = digest(operator)
+    tables = """
+        select quote_ident(n.nspname) || '.' || quote_ident(c.relname) as name
+        from pg_class as c inner join pg_namespace as n on n.oid = c.relnamespace
+        where n.nspname in ('kerai', 'kerai_private') and c.relkind in ('r', 'p')"""
+    with reader.transaction():
+        reader.execute("set transaction isolation level repeatable read")
+        for row in reader.execute(tables).fetchall():
+            reader.execute(f"lock table {row['name']} in access share mode".encode())
+        operator.execute(f"select {call}".encode())
+        assert author.push(insert(str(uuid4()))) == "merged"
+        assert digest(reader) == before
+        assert reader.execute("select * from kerai.verify()").fetchall() == []
+        assert scalar(reader, "select count(*) from kerai.changesets where document is null") == 0
+    assert reader.execute("select * from kerai.verify()").fetchall() == []
+
+
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+@pytest.mark.parametrize("call", ["kerai.rebuild()", "kerai.compact(now())"])
+def test_what_waits_for_pushes_has_to_see_what_they_have_merged(connect: Any, call: str, level: str) -> None:
+    author = grown(connect())
+    operator = connect()
+    with pytest.raises(psycopg.Error) as refused, operator.transaction():
+        operator.execute(f"set transaction isolation level {level}".encode())
+        # A snapshot from before what is merged next.
+        operator.execute("select 1 from kerai.nodes limit 1")
+        author.push(insert(str(uuid4())))
+        operator.execute(f"select {call}".encode())
+    assert refused.value.sqlstate == "KR011"
+    assert refused.value.diag.message_detail == f"transaction isolation: {level}"
+    assert operator.execute("select * from kerai.verify()").fetchall() == []

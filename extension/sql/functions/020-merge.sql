@@ -30,6 +30,7 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+    perform kerai_private.require_read_committed();
     if alone then
         lock table kerai_private.merge_gate in exclusive mode;
     else

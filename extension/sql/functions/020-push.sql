@@ -65,7 +65,7 @@ begin
     execute format('select %I.dblink_connect($1, $2)', place) using name, way;
     begin
         execute format('select %I.dblink_exec($1, $2)', place) using name, statement;
-    exception when others then
+    exception when query_canceled or assert_failure or others then
         execute format('select %I.dblink_disconnect($1)', place) using name;
         raise;
     end;
@@ -360,15 +360,16 @@ begin
 end
 $$;
 
+-- Who waits for a lock has to see afterwards what was merged meanwhile: a snapshot that is kept does not show it.
 create or replace function kerai_private.require_read_committed() returns void
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
     if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
-        perform kerai_private.refuse('KR011', 'a push needs to see what others have just merged',
+        perform kerai_private.refuse('KR011', 'this call needs to see what others have just merged',
             format('transaction isolation: %s', current_setting('transaction_isolation')),
-            'Push in a READ COMMITTED transaction; read in any.');
+            'Call it in a READ COMMITTED transaction; read in any.');
     end if;
 end
 $$;

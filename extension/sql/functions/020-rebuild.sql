@@ -1,15 +1,17 @@
 -- 020 rebuilding: the log, the tree and the vector made anew from the changesets.
 
--- Nobody pushes from here to the end of the transaction, and those who do now have finished: in the order in which
--- pushes take their locks.
+-- Waits for the pushes that are under way, and keeps others waiting until the transaction ends: in the order in which
+-- pushes take their locks. No reader needs these locks, so readers and dumps neither wait nor are waited for. What the
+-- caller has read before may be out of date afterwards.
 create or replace function kerai_private.stop_pushes() returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set lock_timeout = '30s'
 as $$
 begin
+    perform kerai_private.require_read_committed();
     lock table kerai_private.authors in exclusive mode;
-    lock table kerai_private.merge_gate in access exclusive mode;
+    perform kerai_private.enter_gate(alone => true);
 exception when lock_not_available or deadlock_detected then
     perform kerai_private.refuse('KR009', 'a push is in the way', sqlerrm,
         'Somebody holds a transaction open in which he has pushed: pg_stat_activity shows it. Then call this again.');
@@ -161,12 +163,13 @@ as $$
 declare
     before text;
     wrong bytea[];
-    last_floor constant text := (select c.floor from kerai.compactions as c order by c.id desc limit 1);
+    last_floor text;
     page record;
     done bigint := 0;
     ops kerai_private.operation[];
 begin
     perform kerai_private.stop_pushes();
+    select c.floor into last_floor from kerai.compactions as c order by c.id desc limit 1;
     if exists (select from kerai_private.scope_nodes as s where s.state <> 'whole') then
         perform kerai_private.refuse_partial('nodes have come into the scope, and not all of what is said of them is here',
             'Sync until it is complete, then call this again.');
@@ -176,10 +179,16 @@ begin
     perform kerai_private.restore_rows(wrong);
     before := kerai.state_digest();
 
-    truncate kerai.nodes, kerai.edges, kerai.perspectives, kerai.associations, kerai_private.moves;
+    -- Not by TRUNCATE: it would wait for all who read, some of them in another order (a deadlock), and a dump that began
+    -- before would find the tables empty.
+    delete from kerai.nodes;
+    delete from kerai.edges;
+    delete from kerai.perspectives;
+    delete from kerai.associations;
+    delete from kerai_private.moves;
     perform kerai_private.reshape(gen_random_uuid());
     if last_floor is null then
-        truncate kerai.operations;
+        delete from kerai.operations;
     else
         -- What was kept of a stub is nowhere else.
         delete from kerai.operations as o
@@ -231,4 +240,4 @@ end
 $$;
 
 comment on function kerai.rebuild() is
-'Makes the log, the tree and the version vector anew from the signed changesets, in one transaction, and says what there is now; changed: the state was another one before. For when kerai.verify() finds the log or the tree damaged. Nobody can push or read until it has committed, and a transaction that began earlier should read nothing afterwards: it would see an empty tree. Refused with KR011 when the changesets themselves, their signatures or their authors'' keys are damaged.';
+'Makes the log, the tree and the version vector anew from the signed changesets, in one transaction, and says what there is now; changed: the state was another one before. For when kerai.verify() finds the log or the tree damaged. Pushes wait until it has committed; readers see the state before it until then. VACUUM gives back the space of what was there before. Refused with KR011 when the changesets themselves, their signatures or their authors'' keys are damaged.';
