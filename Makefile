@@ -7,7 +7,7 @@ export PG_CONFIG PYTHON SERVER_PYTHON DESTDIR
 
 PG_MAJOR = $(or $(shell '$(PG_CONFIG)' --version 2> /dev/null | sed -n 's/^PostgreSQL \([0-9]*\).*/\1/p'),15)
 PACKAGES = make python3-venv python3-nacl postgresql-$(PG_MAJOR) postgresql-plpython3-$(PG_MAJOR)
-TEST_PACKAGES = postgresql-$(PG_MAJOR)-pgtap libtap-parser-sourcehandler-pgtap-perl pgbouncer
+TEST_PACKAGES = postgresql-$(PG_MAJOR)-pgtap libtap-parser-sourcehandler-pgtap-perl pgbouncer git
 
 PIP = .venv/bin/python -m pip -qq --disable-pip-version-check
 HERE := $(shell pwd | cksum | cut -d ' ' -f 1)

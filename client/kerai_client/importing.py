@@ -49,6 +49,7 @@ def import_directory(
         directory,
         progress=lambda done: tell("reading", done, None),
         tracked=there.keys(),
+        git=True,
     )
     unread = {problem.path for problem in problems} - snapshot.keys()
     if not replace:

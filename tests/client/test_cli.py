@@ -77,7 +77,7 @@ def test_help_is_quick() -> None:
     code = "import sys, kerai_client.main as m; m.main(['--help']); print(*sys.modules, file=sys.stderr)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(run.stderr.split())
-    assert loaded.isdisjoint({"psycopg", "rich", "nacl", "tree_sitter", "coverage", "pathspec"})
+    assert loaded.isdisjoint({"psycopg", "rich", "nacl", "tree_sitter", "coverage"})
 
 
 def test_version() -> None:

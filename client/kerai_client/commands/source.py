@@ -32,7 +32,7 @@ def import_(
     """Bring a directory into the database.
 
     The tree then mirrors DIR: what is new is added, what has changed becomes operations, what is gone
-    is deleted. What .gitignore names is left out. A second import of the same files does nothing.
+    is deleted. What git would not add is left out. A second import of the same files does nothing.
 
     \b
     Example:

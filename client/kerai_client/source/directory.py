@@ -5,16 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from .draft import FileState, Snapshot
 from .ignore import Ignore
 from .layout import RESERVED, path_problem, settled
+from .worktree import GitRefusal, WorkTree
 
 MAX_FILE_BYTES = 4 << 20
-_MAX_IGNORE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ def read_directory(
     progress: Callable[[int], None] | None = None,
     exclude: Sequence[str] = (),
     tracked: Collection[str] = (),
+    git: bool = False,
 ) -> tuple[Snapshot, list[Problem]]:
     """Read a working tree. Symlinks are kept as such and never followed; nothing outside is read.
 
@@ -46,6 +48,8 @@ def read_directory(
     :param progress: called with the number of files read so far.
     :param exclude: more patterns in the .gitignore syntax, also with ``ignore`` off.
     :param tracked: paths that are read although a pattern ignores them, for they are in the tree already.
+    :param git: in a git work tree, read the files that ``git add --all`` would take: git itself says what it
+        tracks and what it ignores, for a repository within the directory too. Not when ``ignore`` is off.
     :return: the files by posix path, in order of their names, and what was left out.
     :raises NotADirectoryError: when there is no such directory.
     :raises OSError: when the directory itself cannot be read.
@@ -54,9 +58,10 @@ def read_directory(
     if not reader.top.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, "not a directory", str(directory))
     next(reader.top.iterdir(), None)  # an error here is the caller's; further down it is a problem
-    for count, _ in enumerate(reader.walk(Ignore(exclude)), 1):
-        if progress is not None:
-            progress(count)
+    with ExitStack() as trees:
+        for count, _ in enumerate(reader.walk(Ignore(exclude), trees if git and ignore else None), 1):
+            if progress is not None:
+                progress(count)
     reader.settle()
     return dict(sorted(reader.files.items())), sorted(reader.problems, key=lambda problem: problem.path)
 
@@ -66,58 +71,106 @@ class _Reader:
         self.top = Path(os.path.realpath(directory))
         self.ignore = ignore
         self.limit = limit
-        self.tracked = frozenset(tracked)
-        self.tracked_above = {path[:at] for path in tracked for at, sign in enumerate(path) if sign == "/"}
+        self.tracked: set[str] = set()
+        self.tracked_above: set[str] = set()
+        self.keep(tracked)
         self.files: Snapshot = {}
         self.problems: list[Problem] = []
+
+    def keep(self, paths: Iterable[str]) -> None:
+        """Read these paths although a pattern ignores them."""
+        for path in paths:
+            self.tracked.add(path)
+            while (path := path.rpartition("/")[0]) and path not in self.tracked_above:
+                self.tracked_above.add(path)
 
     def problem(self, path: str, reason: str) -> None:
         readable = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
         self.problems.append(Problem(readable, reason))
 
-    def walk(self, rules: Ignore) -> Iterator[str]:
-        """Read everything, yielding each path that was read."""
-        pending = [("", rules)]
+    def walk(self, rules: Ignore, trees: ExitStack | None) -> Iterator[str]:
+        """Read everything, yielding each path that was read.
+
+        :param trees: holds the git work trees that are met; None when git is not asked.
+        """
+        above: tuple[str, WorkTree] | None = None
+        pending = [("", rules, above)]
+        if trees is not None:
+            pending = [("", rules, self.work_tree("", None, trees))]
         while pending:
-            prefix, rules = pending.pop()
+            prefix, rules, above = pending.pop()
             try:
                 with os.scandir(self.top / prefix) as found:
                     entries = sorted(found, key=lambda entry: entry.name)
             except OSError as error:
                 self.problem(prefix.rstrip("/"), _reason(error))
                 continue
-            if self.ignore and any(entry.name == ".gitignore" for entry in entries):
+            names = {entry.name for entry in entries}
+            if trees is not None and prefix and ".git" in names:
+                above = self.work_tree(prefix, above, trees)
+            if self.ignore and above is None and ".gitignore" in names:
                 rules = self.nested(prefix, rules)
+            entries = [entry for entry in entries if entry.name not in RESERVED]
+            ignored = self.ignored(prefix, entries, rules, above)
             below = []
             for entry in entries:
                 path = prefix + entry.name
-                if entry.name in RESERVED:
-                    continue
-                directory = entry.is_dir(follow_symlinks=False)
-                if rules(path + "/" if directory else path) and not (
-                    path in self.tracked or (directory and path in self.tracked_above)
-                ):
+                if path in ignored:
                     continue
                 if not _is_text(entry.name):
                     self.problem(path, "its name is not UTF-8")
                 elif reason := path_problem(path):
                     self.problem(path, reason)
-                elif directory:
-                    below.append((path + "/", rules))
+                elif entry.is_dir(follow_symlinks=False):
+                    below.append((path + "/", rules, above))
                 elif self.entry(path, entry):
                     yield path
             pending.extend(reversed(below))
+
+    def work_tree(
+        self, prefix: str, above: tuple[str, WorkTree] | None, trees: ExitStack
+    ) -> tuple[str, WorkTree] | None:
+        """Return where a directory's git work tree begins, and git's answers; ``above`` when it has none."""
+        try:
+            found = WorkTree.find(self.top / prefix)
+        except GitRefusal as error:
+            self.problem(prefix + ".git", f"{error}; the .gitignore files alone say what is left out")
+            return above
+        if found is None:
+            return above
+        trees.enter_context(found)
+        self.keep(prefix + path for path in found.tracked)
+        return prefix, found
+
+    def ignored(
+        self,
+        prefix: str,
+        entries: Sequence[os.DirEntry[str]],
+        rules: Ignore,
+        above: tuple[str, WorkTree] | None,
+    ) -> set[str]:
+        """Return the paths of a directory's entries that are left out."""
+        kinds = {prefix + entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+        found = {path for path, directory in kinds.items() if rules(path + "/" if directory else path)}
+        if above is not None:
+            start, tree = above
+            found |= {start + path for path in tree.ignored([path[len(start) :] for path in kinds])}
+        return {
+            path
+            for path in found
+            if path not in self.tracked and not (kinds[path] and path in self.tracked_above)
+        }
 
     def nested(self, prefix: str, rules: Ignore) -> Ignore:
         """Add a directory's .gitignore; like git, not when it is a symlink."""
         path = prefix + ".gitignore"
         try:
-            state = self.regular(path, _MAX_IGNORE_BYTES)
+            state = self.regular(path, self.limit)
         except OSError:
             return rules  # reading it as a file reports the problem
         if state is None:
             return rules
-        rules, bad = rules.with_file(prefix, state.data.decode("utf-8", "surrogateescape"))
+        rules, bad = rules.with_file(prefix, state.data)
         for pattern in bad:
             self.problem(path, f"the pattern {pattern!r} is not valid and was passed over")
         return rules

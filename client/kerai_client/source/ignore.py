@@ -1,40 +1,82 @@
-"""The .gitignore files of a directory, nested ones included."""
+"""The .gitignore files of a directory, nested ones included, outside of a git work tree.
+
+The rules are those of gitignore(5) as git itself applies them (its ``dir.c`` and ``wildmatch.c``): paths and
+patterns are bytes, the last pattern that matches decides, and so does the nearest file that has one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import codecs
+import os
+import re
+from collections.abc import Iterable, Sequence
 
-from pathspec import GitIgnoreSpec
+from . import wildmatch
 
 
 class Ignore:
-    """Which paths are ignored: the last matching pattern of the nearest .gitignore that has one decides,
-    as git does it. What lies in an ignored directory is ignored too: such a directory is never entered."""
+    """Which paths are ignored. The reader never enters an ignored directory: all of it is ignored too."""
 
     def __init__(self, patterns: Sequence[str] = ()) -> None:
         """:param patterns: patterns that apply before all .gitignore files, relative to the top."""
-        self._levels: list[tuple[str, GitIgnoreSpec]] = []
+        self._levels: list[tuple[int, _Rules]] = []
         if patterns:
-            self._levels.append(("", GitIgnoreSpec.from_lines(patterns)))
+            self._levels.append((0, _Rules(map(os.fsencode, patterns))))
 
-    def with_file(self, directory: str, text: str) -> tuple[Ignore, list[str]]:
-        """Return the rules that hold in ``directory`` ("" or ending in a slash), and the bad patterns."""
-        good, bad = [], []
-        for line in text.split("\n"):
-            try:
-                GitIgnoreSpec.from_lines([line.rstrip("\r")])
-            except ValueError:
-                bad.append(line)
-            else:
-                good.append(line.rstrip("\r"))
+    def with_file(self, directory: str, data: bytes) -> tuple[Ignore, list[str]]:
+        """Add a .gitignore.
+
+        :param directory: where it lies: "" or a path that ends in a slash.
+        :param data: its bytes.
+        :return: the rules that hold there, and the patterns that can never match anything.
+        """
+        rules = _Rules(_lines(data))
         inner = Ignore()
-        inner._levels = [*self._levels, (directory, GitIgnoreSpec.from_lines(good))]
-        return inner, bad
+        inner._levels = [*self._levels, (len(os.fsencode(directory)), rules)]
+        return inner, [os.fsdecode(pattern) for pattern in rules.bad]
 
     def __call__(self, path: str) -> bool:
         """Whether a path (relative to the top, ending in a slash when it is a directory) is ignored."""
-        for directory, spec in reversed(self._levels):
-            decision = spec.check_file(path[len(directory) :]).include
+        name = os.fsencode(path.removesuffix("/")) + (wildmatch.DIRECTORY if path.endswith("/") else b"")
+        for start, rules in reversed(self._levels):
+            decision = rules.decide(name[start:])
             if decision is not None:
                 return decision
         return False
+
+
+class _Rules:
+    """The patterns of one file as one expression: its alternatives stand last pattern first."""
+
+    def __init__(self, patterns: Iterable[bytes]) -> None:
+        self.bad: list[bytes] = []
+        self._negated: list[bool] = []
+        alternatives = []
+        for pattern in reversed(list(patterns)):
+            negated = pattern.startswith(b"!")
+            expression = wildmatch.expression(pattern[negated:])
+            if expression is None:
+                self.bad.insert(0, pattern)
+                continue
+            self._negated.append(negated)
+            alternatives.append(b"(" + expression + b")")
+        self._match = re.compile(b"|".join(alternatives), re.DOTALL).fullmatch if alternatives else None
+
+    def decide(self, path: bytes) -> bool | None:
+        """Say whether a path is ignored; None when no pattern matches it."""
+        found = self._match(path) if self._match else None
+        return None if found is None else not self._negated[(found.lastindex or 1) - 1]
+
+
+def _lines(data: bytes) -> list[bytes]:
+    """Return the patterns of a .gitignore: no byte order mark, comments, line ends or trailing spaces."""
+    patterns = []
+    for line in data.removeprefix(codecs.BOM_UTF8).split(b"\n"):
+        pattern = line.removesuffix(b"\r").partition(b"\0")[0]
+        kept = pattern.rstrip(b" ")
+        if kept != pattern:
+            escaped = (len(kept) - len(kept.rstrip(b"\\"))) % 2 == 1
+            pattern = kept + (b" " if escaped else b"")
+        if pattern and not pattern.startswith(b"#"):
+            patterns.append(pattern)
+    return patterns

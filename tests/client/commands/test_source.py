@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
@@ -26,6 +27,15 @@ def test_import_and_checkout_give_the_same_files(ok: Run, rows: Callable[..., An
     assert files_below(Path("out")) == PACKAGE
     assert os.access("out/run.sh", os.X_OK) and not os.access("out/pkg/other.py", os.X_OK)
     assert rows("import", "out")["operations"] == 0
+
+
+def test_import_takes_what_git_tracks(ok: Run, package: Path) -> None:
+    make(package, {".gitignore": "*.log\n", "kept.log": "1\n", "lost.log": "2\n"})
+    for arguments in (["init", "-q"], ["add", "--force", "kept.log"]):
+        subprocess.run(["git", "-C", package, *arguments], check=True)
+    ok("import", package)
+    ok("checkout", "out")
+    assert set(files_below(Path("out"))) == {*PACKAGE, ".gitignore", "kept.log"}
 
 
 def test_import_mirrors_the_directory(ok: Run, rows: Callable[..., Any], package: Path) -> None:
