@@ -16,7 +16,7 @@ DEV = .venv/.dev-$(HERE)
 
 # The steps of a target follow each other: packages, the client, the server's side.
 .NOTPARALLEL:
-.PHONY: all help build install uninstall client demo test lint bench clean packages test-packages
+.PHONY: all help build install uninstall client demo test chaos lint bench clean packages test-packages
 
 all: build
 
@@ -39,6 +39,9 @@ demo: packages $(CLIENT) install ## everything needed, then the main job on the 
 
 test: packages test-packages $(DEV) install lint ## everything needed, then all checks and tests
 	@.venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+chaos: packages $(DEV) install ## pushes, rebuilds, dumps, cancels and kills at once: SECONDS=600 SEED=1
+	@.venv/bin/python -m tests.chaos $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 bench: packages $(DEV) install ## the benchmarks, a table of ratios
 	@.venv/bin/python tests/bench/run.py

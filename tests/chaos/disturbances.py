@@ -1,0 +1,227 @@
+"""What goes on beside the pushes: operators at work, cancels, terminated sessions, kills."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+from tests.chaos.mix import PATIENCE, Interrupted, Mix, Session, check_dump_of
+
+from kerai_client.database import connect as connect_to
+from kerai_client.errors import KeraiError
+from kerai_client.postgres import processes_in, program
+
+RESTORED = "chaos_restored"
+
+
+class Operator(Session):
+    """A session that does one thing again and again, after a pause of about so many seconds."""
+
+    def __init__(self, mix: Mix, name: str, pause: float) -> None:
+        super().__init__(mix, name)
+        self.chance = random.Random(f"{mix.seed} {name}")
+        self.pause = pause
+
+    def step(self) -> None:
+        """Wait a moment, then do it."""
+        if self.mix.stop.wait(self.pause * self.chance.uniform(0.3, 1.7)):
+            return
+        try:
+            self.act()
+            self.mix.count(self.name)
+        except Interrupted:
+            self.mix.count(f"{self.name} interrupted")
+        except psycopg.Error as error:
+            if error.sqlstate != "KR009":
+                raise
+            self.mix.count(f"{self.name} refused with KR009")
+
+    def act(self) -> None:
+        """Do it once."""
+        raise NotImplementedError
+
+
+class Rebuild(Operator):
+    """Rebuilds, which changes nothing."""
+
+    def act(self) -> None:
+        for row in self.call("select * from kerai.rebuild()"):
+            if row["changed"]:
+                self.mix.found(f"a rebuild has changed the state: {row}")
+
+
+class Compact(Operator):
+    """Drops what is older than a moment."""
+
+    def act(self) -> None:
+        seconds = self.chance.uniform(1, 8)
+        self.call("select kerai.compact(clock_timestamp() - %s * interval '1 second')", [seconds])
+
+
+class Verify(Operator):
+    """Verifies, and finds nothing."""
+
+    def act(self) -> None:
+        for row in self.call("select * from kerai.verify()"):
+            self.mix.found(f"verify: {row}")
+
+
+class Maintain(Operator):
+    """Makes and drops partitions."""
+
+    def act(self) -> None:
+        self.call("select * from kerai.maintain()")
+
+
+class Report(Operator):
+    """Reports test results of a task."""
+
+    def __init__(self, mix: Mix, name: str, pause: float, task: str, agent: str) -> None:
+        super().__init__(mix, name, pause)
+        self.task, self.agent = task, agent
+
+    def act(self) -> None:
+        report = "select kerai.record_test_result(%s, %s, kerai.version_vector(), false, 'no')"
+        self.call(report, [self.task, self.agent])
+
+
+class Dump(Operator):
+    """Dumps, restores that into another database, and looks at what has come over."""
+
+    def act(self) -> None:
+        acknowledged = self.mix.acknowledged()
+        folder = Path(self.mix.folder) / "dump"
+        server = self.mix.server
+        server.owner.run(["rm", "-rf", folder])
+        dumped = server.owner.run(
+            [
+                program("pg_dump"),
+                "-Fd",
+                "-j2",
+                "-f",
+                folder,
+                "-d",
+                f"{server.dsn}&application_name=chaos dump",
+            ]
+        )
+        if dumped.returncode != 0:
+            raise Interrupted(self.blame("pg_dump", dumped.stdout))
+        self.restore(folder, acknowledged)
+
+    def restore(self, folder: Path, acknowledged: set[bytes]) -> None:
+        server = self.mix.server
+        try:
+            with connect_to(server.dsn_of("postgres")) as admin:
+                admin.execute(
+                    sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(RESTORED))
+                )
+                admin.execute(
+                    sql.SQL("create database {} template template0").format(sql.Identifier(RESTORED))
+                )
+            restored = server.owner.run(
+                [program("pg_restore"), "-d", server.dsn_of(RESTORED), "--exit-on-error", folder]
+            )
+            if restored.returncode != 0:
+                raise Interrupted(self.blame("pg_restore", restored.stdout))
+            with connect_to(server.dsn_of(RESTORED)) as connection:
+                check_dump_of(self.mix, connection, acknowledged)
+        except psycopg.OperationalError as error:
+            raise Interrupted(str(error)) from error
+
+    def blame(self, program: str, output: str) -> str:
+        """Return what a program has printed; it is a finding, unless the server went away under it."""
+        words = (
+            "canceling statement",
+            "terminating connection",
+            "server closed",
+            "connection to server",
+            "recovery mode",
+        )
+        if not any(word in output for word in words):
+            self.mix.found(f"{program}: {output}")
+        return output
+
+
+class Watch(Operator):
+    """Counts the deadlocks that the server has resolved: it forgets them in a crash."""
+
+    seen = 0
+
+    def act(self) -> None:
+        query = "select deadlocks from pg_stat_database where datname = current_database()"
+        now = self.call(query)[0]["deadlocks"]
+        for _ in range(now - self.seen):
+            self.mix.count("deadlocks")
+        self.seen = now
+
+
+class Signal(Operator):
+    """Cancels or terminates what some session does."""
+
+    def __init__(self, mix: Mix, name: str, pause: float, function: str) -> None:
+        super().__init__(mix, name, pause)
+        self.function = function
+
+    def act(self) -> None:
+        rows = self.call(
+            "select pid from pg_stat_activity where application_name like 'chaos%%' and state <> 'idle' "
+            "and application_name not in ('chaos cancels', 'chaos terminates', 'chaos watches')"
+        )
+        if not rows:
+            raise Interrupted("nobody is at work")
+        self.call(f"select {self.function}(%s)", [self.chance.choice(rows)["pid"]])
+
+
+class Kill(Operator):
+    """Kills one of the server's processes, or all by way of the postmaster, and starts the server again."""
+
+    done = 0
+
+    def act(self) -> None:
+        server = self.mix.server
+        postmaster = server.pid()
+        others = sorted(processes_in(server.data) - {postmaster})
+        if postmaster is None or not others:
+            raise Interrupted("the server is not up")
+        self.done += 1
+        victim = postmaster if self.done % 2 else self.chance.choice(others)
+        try:
+            os.kill(victim, signal.SIGKILL)
+        except ProcessLookupError:
+            raise Interrupted("it has ended") from None
+        self.start_again()
+
+    def start_again(self) -> None:
+        """Wait until the server takes sessions again; start it when it does not come back by itself."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                self.mix.server.up()
+                connect_to(self.mix.server.dsn).close()
+                return
+            except (KeraiError, psycopg.OperationalError):
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+
+
+def operators(mix: Mix, seconds: float, task: str, agent: str, *, kills: bool) -> list[Operator]:
+    """Return all of them; in a short run each comes sooner."""
+    often = min(1.0, max(0.2, seconds / 60))
+    return [
+        Rebuild(mix, "rebuilds", 3 * often),
+        Compact(mix, "compactions", 2 * often),
+        Verify(mix, "verifies", 1 * often),
+        Maintain(mix, "maintains", 2 * often),
+        Report(mix, "reports", 0.3 * often, task, agent),
+        Dump(mix, "dumps", 8 * often),
+        Signal(mix, "cancels", 0.3 * often, "pg_cancel_backend"),
+        Signal(mix, "terminates", 1.5 * often, "pg_terminate_backend"),
+        *([Kill(mix, "kills", min(25.0, seconds / 3))] if kills else []),
+        Watch(mix, "watches", 1.0),
+    ]
