@@ -58,7 +58,7 @@ class Author(Session):
     # ---- writing --------------------------------------------------------------------------------
 
     def write(self) -> tuple[str, dict[str, Any]]:
-        """Return the text of a changeset or draft, on the latest state or an earlier one, and what it says."""
+        """Return a changeset or draft, on the latest state or an earlier one: its text, and what it says."""
         if not self.states or self.chance.random() < 0.6:
             self.look()
         vector, nodes = self.states[-1] if self.chance.random() < 0.7 else self.chance.choice(self.states)
