@@ -158,6 +158,11 @@ FAILED tests/test_a.py::test_p[c - d] - AssertionError: assert 'c - d'...
 ERROR tests/test_b.py::test_q
 2 failed, 5 passed, 1 skipped, 3 warnings, 1 error in 0.47s
 """
+PYTEST_FAILING = {
+    "tests/test_a.py::test_p[a b]",
+    "tests/test_a.py::test_p[c - d]",
+    "tests/test_b.py::test_q",
+}
 COLLECTION = """\
 ERROR tests/test_b.py
 !!!!!!!!!!!!!!!!!!!! Interrupted: 1 error during collection !!!!!!!!!!!!!!!!!!!!
@@ -241,12 +246,21 @@ not ok 4 - four # TODO later
             "pytest",
             3,
             5,
-            {"tests/test_a.py::test_p[a b]", "tests/test_a.py::test_p[c - d]", "tests/test_b.py::test_q"},
+            PYTEST_FAILING,
         ),
         ("\x1b[31m===== \x1b[1m1 failed\x1b[0m, 2 passed in 0.1s =====\x1b[0m\n", "pytest", 1, 2, set()),
         (UNITTEST, "unittest", 2, 1, {"test_a (test_u.T.test_a)"}),
         (CARGO, "cargo", 1, 3, {"auth::expired"}),
-        (GO, "go", 1, None, {"TestAdd"}),
+        (GO, "go", 1, None, {"example.com/add.TestAdd"}),
+        # Each run counts: those of one runner, and those of several.
+        (
+            PYTEST + COLLECTION.replace("Interrupted", "") + GO,
+            "pytest, go",
+            5,
+            None,
+            {*PYTEST_FAILING, "tests/test_b.py", "example.com/add.TestAdd"},
+        ),
+        (f"{PYTEST}{UNITTEST}", "pytest, unittest", 5, 6, {*PYTEST_FAILING, "test_a (test_u.T.test_a)"}),
         (JEST, "jest", 1, 5, {"adds \u203a two numbers"}),
         (VITEST, "jest", 1, 5, set()),
         (MOCHA, "mocha", 1, 5, set()),
@@ -319,12 +333,86 @@ def test_better_means_more_passing_tests(new: Outcome, old: Outcome, better: boo
     assert new.better_than(old) is better
 
 
-def test_the_tail_ends_with_the_summary() -> None:
+FIRST = "FAILED a.py::x\n1 failed, 9 passed in 0.1s\n"
+GREEN = "10 passed in 0.1s\n"
+SECOND = "FAILED b.py::y\n2 failed, 8 passed in 0.1s\n"
+ADD = "--- FAIL: TestAdd (0.00s)\nFAIL\tx/add\t0.1s\n"
+SUB = "--- FAIL: TestAdd (0.00s)\nFAIL\tx/sub\t0.1s\n"
+LIBRARY = "     Running unittests src/lib.rs (target/debug/deps/l-0123456789abcdef)\n"
+PROGRAM = "     Running unittests src/main.rs (target/debug/deps/m-0123456789abcdef)\n"
+ONE_FAILS = "test a ... FAILED\ntest result: FAILED. 1 passed; 1 failed; 0 ignored\n"
+NONE_FAILS = "test result: ok. 2 passed; 0 failed; 0 ignored\n"
+SUBTESTS = "{}FAILED t.py::a - contains {} failed subtests\n{} failed, 3 passed in 0.06s\n"
+
+
+@pytest.mark.parametrize(
+    ("new", "old", "better"),
+    [
+        # A regression in the first of two runs.
+        (read(SECOND + GREEN, 1), read(GREEN + FIRST, 1), False),
+        (read(FIRST + FIRST, 1), read(FIRST + SECOND, 1), True),
+        (read(GREEN + SECOND, 1), read(FIRST + SECOND, 1), True),
+        # `pytest a && pytest b`: the second run starts only when the first is green.
+        (read(GREEN + SECOND, 1), read(FIRST, 1), True),
+        (read(FIRST + SECOND, 1), read(FIRST, 1), False),
+        (read(FIRST, 1), read(GREEN + FIRST, 1), False),
+        (read(LIBRARY + NONE_FAILS + PROGRAM + ONE_FAILS, 1), read(LIBRARY + ONE_FAILS, 1), True),
+        # `pytest || pytest`: a second run of the same is not needed any more.
+        (read(GREEN, 0), read(FIRST + FIRST, 1), True),
+        (read(GREEN, 0), read(FIRST + SECOND, 1), False),
+        (read(GREEN, 0), read(FIRST + GREEN, 1), False),
+        (read("7 passed in 0.1s\n", 0), read(FIRST + FIRST, 1), False),
+        # Two packages with a failing test of one name.
+        (read(ADD, 1), read(ADD + SUB, 1), False),
+        (read(f"{ADD}ok  \tx/sub\t0.1s\n", 1), read(ADD + SUB, 1), True),
+        (read("ok  \tx/add\t0.1s\nok  \tx/sub\t0.1s\n", 0), read(ADD + SUB, 1), True),
+        # A package whose tests are gone.
+        (read("ok  \tx/add\t0.1s\n?   \tx/sub\t[no test files]\n", 0), read(ADD + SUB, 1), False),
+        (read(f"{ADD}{GREEN}", 1), read(f"{ADD}{SUB}{GREEN}", 1), False),
+        # One of two failing subtests is repaired, and then the other.
+        (
+            read(SUBTESTS.format("SUBFAILED(i=1) t.py::a - x\n", 1, 2), 1),
+            read(SUBTESTS.format("SUBFAILED(i=1) t.py::a - x\nSUBFAILED(i=2) t.py::a - x\n", 2, 3), 1),
+            True,
+        ),
+        (
+            read("4 passed, 6 subtests passed in 0.1s\n", 0),
+            read(SUBTESTS.format("SUBFAILED(i=1) t.py::a - x\n", 1, 2), 1),
+            True,
+        ),
+        (
+            read("3 passed, 6 subtests passed in 0.1s\n", 0),
+            read(SUBTESTS.format("SUBFAILED(i=1) t.py::a - x\n", 1, 2), 1),
+            False,
+        ),
+        # An expected failure that succeeds.
+        (read("9 passed, 1 xpassed in 0.1s\n", 0), read("1 failed, 8 passed, 1 xfailed in 0.1s\n", 1), True),
+        # The first run could not start; what passed in the second must go on passing.
+        (read(FIRST + GREEN, 1), read(COLLECTION + GREEN, 1), True),
+        (read(FIRST + "9 failed, 1 passed in 0.1s\n", 1), read(COLLECTION + "20 passed in 0.1s\n", 1), False),
+    ],
+)
+def test_better_is_judged_over_all_runs(new: Outcome, old: Outcome, better: bool) -> None:
+    assert new.better_than(old) is better
+
+
+def test_the_tail_tells_the_same_numbers() -> None:
     text = "é" * 100_000 + "\n2 failed, 1 passed in 0.1s\nmake: Error 1\n"
     shown = tail(text, read(text, 1), limit=1000)
-    assert shown.endswith("make: Error 1\n2 failed, 1 passed in 0.1s")
+    assert shown.endswith("2 failed, 1 passed in 0.1s\nmake: Error 1")
     assert 990 < len(shown.encode()) <= 1000
     assert tail(PYTEST, read(PYTEST, 1)) == PYTEST.strip()
+
+
+@pytest.mark.parametrize("limit", [700, 1000, 65536])
+def test_runs_that_are_cut_off_are_told_at_the_end(limit: int) -> None:
+    text = FIRST + ADD + "é" * 50_000 + "\n" + SECOND + GO + UNITTEST
+    outcome = read(text, 1)
+    shown = tail(text, outcome, limit=limit)
+    assert len(shown.encode()) <= limit
+    again = read(shown, 1)
+    assert (again.runner, again.failed, again.succeeded) == (outcome.runner, outcome.failed, None)
+    assert tail(shown, again, limit=limit) == shown
 
 
 # -- rebasing ------------------------------------------------------------------------------------

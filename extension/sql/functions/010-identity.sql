@@ -45,6 +45,7 @@ if "@python_path@" not in sys.path:
 try:
     import kerai
     import kerai.changeset
+    import kerai.results
     import kerai.server
 except ImportError as problem:
     for name in [name for name in sys.modules if name == "kerai" or name.startswith("kerai.")]:

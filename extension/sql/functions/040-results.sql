@@ -1,70 +1,16 @@
 -- 040 results: what agents report, and the log of attempts that were not pushed. How both expire: 040-ephemera.sql.
 
--- Sums the first group of a pattern over all lines that match it; NULL when none does.
-create or replace function kerai_private.sum_matches(text text, pattern text) returns bigint
-language sql immutable parallel safe
-set search_path = pg_catalog, pg_temp
-as $$
-    select sum(m.groups[1]::bigint) from regexp_matches(sum_matches.text, sum_matches.pattern, 'gn') as m (groups)
-$$;
-
--- The first group of a pattern on the last line that matches it.
-create or replace function kerai_private.last_match(text text, pattern text) returns text
-language sql immutable parallel safe
-set search_path = pg_catalog, pg_temp
-as $$
-    select m.groups[1]
-    from regexp_matches(last_match.text, last_match.pattern, 'gn') with ordinality as m (groups, n)
-    order by m.n desc limit 1
-$$;
-
--- How many tests a failed run counted as failing, from the summary that its runner printed; NULL when there is none.
--- Summaries stand at the end, so only the end is searched; Go and TAP print none, so their failures are counted.
+-- How many tests a failed run counted as failing, summed over all runs of test runners that the output shows; NULL when
+-- that is not known. What is recognised: kerai.runners, which agents read their own results by, too.
 create or replace function kerai_private.failing_tests(output text) returns int
-language plpgsql immutable parallel safe
+language plpython3u immutable
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-    tail constant text := regexp_replace(right(output, 32768), E'\x1b[[][0-9;]*m', '', 'g');
-    summary text;
-    failing bigint;
-begin
-    if output is null then
-        return null;
-    end if;
-    -- cargo: test result: FAILED. 3 passed; 2 failed; 0 ignored — one a test binary
-    if strpos(tail, 'test result: ') > 0 then
-        failing := kerai_private.sum_matches(tail, '^test result: .* ([0-9]{1,6}) failed;');
-    -- pytest: === 3 failed, 2 passed, 1 error in 0.12s === ; files that it could not read hide tests from the count
-    elsif tail ~ 'Interrupted: [0-9]+ errors? during collection' then
-        return null;
-    else
-        summary := kerai_private.last_match(tail, E'^(?:=+ )?([0-9]{1,6} [a-z].*) in [0-9.]+s\\M.*$');
-        failing := kerai_private.sum_matches(summary, E'\\m([0-9]{1,6}) (?:failed|errors?)\\M');
-    end if;
-    -- unittest: FAILED (failures=2, errors=1)
-    if failing is null then
-        summary := kerai_private.last_match(tail, E'^FAILED [(](.*)[)][ \t\r]*$');
-        failing := kerai_private.sum_matches(summary, '(?:failures|errors|unexpected successes)=([0-9]{1,6})');
-    end if;
-    -- jest and vitest: Tests: 2 failed, 5 passed, 7 total (a line above it counts files); mocha: 2 failing
-    failing := coalesce(failing,
-        kerai_private.last_match(tail, E'^[ \t]*Tests:?[ \t](?:.*[^0-9\n])?([0-9]{1,6}) failed\\M')::bigint,
-        kerai_private.last_match(tail, E'^[ \t]*([0-9]{1,6}) failing\\M')::bigint);
-    -- go test: --- FAIL: TestName (0.00s), subtests are indented
-    if failing is null and strpos(output, '--- FAIL: ') > 0 then
-        failing := regexp_count(output, '^--- FAIL: ', 1, 'n');
-    end if;
-    -- TAP: not ok 3 - name, subtests are indented
-    if failing is null and strpos(output, 'not ok') > 0 then
-        failing := nullif(regexp_count(output, E'^not ok\\M(?!.*# (?:TODO|SKIP))', 1, 'in'), 0);
-    end if;
-    -- Other runners say much the same in the end: 2 tests failed out of 10
-    if failing is null then
-        failing := kerai_private.last_match(tail, E'^(?:.*[^0-9\n])?([0-9]{1,6}) (?:tests? )?fail(?:ed|ures?)\\M')::bigint;
-    end if;
-    return case when failing between 1 and 2147483647 then failing end;
-end
+if output is None:
+    return None
+if "kerai @version@" not in GD:
+    plpy.execute("select kerai_private.load_python()")
+return GD["kerai @version@"].results.count_failing(output)
 $$;
 
 create or replace function kerai.record_test_result(
