@@ -16,7 +16,7 @@ DEV = .venv/.dev-$(HERE)
 
 # The steps of a target follow each other: packages, the client, the server's side.
 .NOTPARALLEL:
-.PHONY: all help build install uninstall client demo test chaos lint bench clean packages test-packages
+.PHONY: all help build install uninstall client demo test chaos lint bench lock clean packages test-packages
 
 all: build
 
@@ -64,12 +64,19 @@ test-packages:
 	@scripts/install-packages $(TEST_PACKAGES)
 
 # The stamps carry a sum of the directory's name: an environment that was moved is put right again.
-$(CLIENT): pyproject.toml
+$(CLIENT): pyproject.toml requirements/client.txt
 	@scripts/install-packages python3-venv
 	@'$(PYTHON)' -m venv .venv
-	@$(PIP) install --editable .
+	@$(PIP) install --require-hashes --requirement requirements/client.txt
+	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(DEV): $(CLIENT)
-	@$(PIP) install --editable '.[dev]'
+$(DEV): $(CLIENT) requirements/dev.txt
+	@$(PIP) install --require-hashes --requirement requirements/dev.txt
 	@touch $@
+
+LOCK = .venv/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml
+lock: $(DEV) ## the newest versions that pyproject.toml allows, in requirements/
+	@$(PIP) install uv
+	@$(LOCK) --extra build --output-file requirements/client.txt
+	@$(LOCK) --extra dev --output-file requirements/dev.txt

@@ -33,5 +33,7 @@ install-python:
 	rm -rf '$(python_target)'
 	mv '$(python_target).new' '$(python_target)'
 
+# The folder above stays while it holds another version's package.
 uninstall-python:
 	rm -rf '$(python_target)'
+	rmdir --ignore-fail-on-non-empty '$(DESTDIR)$(pkglibdir)/kerai'

@@ -79,6 +79,7 @@ def test_install_into_a_folder(copy: Path, tmp_path: Path) -> None:
 
     assert make(copy, "uninstall", f"DESTDIR={target}").returncode == 0
     assert installed(target) == {}
+    assert not (target / pg_config("--pkglibdir")[1:] / "kerai").exists()
 
 
 def test_the_build_follows_its_sources(copy: Path) -> None:
