@@ -26,9 +26,12 @@ COUNTS = (
     "pushed_changesets",
     "pushed_operations",
     "bytes",
+    "refused",
     "forks",
 )
 SHOWN_REFUSALS = 20
+# A call that refuses more than this ends there, and the next one goes on; see kerai.exchange.
+CALL_REFUSALS = 1000
 
 Vector = dict[str, int]
 
@@ -52,8 +55,8 @@ def exchange(database: Database, direction: str, peer: str) -> dict[str, Any]:
         problem = total.get("problem") if total.get("refused") else None
         total = {**result, **{name: total.get(name, 0) + result[name] for name in COUNTS}}
         total["problem"] = problem or result["problem"]
-        # What is refused does not keep back what comes after it; anything else that is wrong does.
-        if result["complete"] or not moved or (result["problem"] is not None and not total["refused"]):
+        # What is refused does not keep back what comes after it, nor does a break after some progress.
+        if result["complete"] or not (moved or result["refused"] > CALL_REFUSALS):
             total["complete"] = result["complete"] and not total["refused"]
             return total
 

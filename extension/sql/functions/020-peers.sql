@@ -182,7 +182,8 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     author := left(document ->> 'author', 220);
-    last_seq := (document ->> 'seq')::bigint + json_array_length(document -> 'ops') - 1;
+    last_seq := (document ->> 'seq')::bigint
+        + json_array_length(coalesce(document -> 'draft', document) -> 'ops') - 1;
     if last_seq not between 1 and 999999999999999999 then
         last_seq := null;
     end if;

@@ -1,5 +1,8 @@
 -- 020 sync: the conversation with a peer. See 020-peers.sql for whose rights it has.
 --
+-- What one side refuses is noted, and nothing more of its author is asked for until the conversation has come to its
+-- end: all that follows in his sequence would be refused too.
+--
 -- It goes by steps, each in a subtransaction: what fails ends the conversation and undoes its own step only. Pushing
 -- comes before pulling: the peer's locks are then waited for while nothing here is locked but the row of the peer,
 -- so two instances that sync with each other at once do not wait in a ring that no server can see.
@@ -158,7 +161,8 @@ declare
     asking constant text := format('%I.dblink($1, $2) as t ', place);
     link constant text := 'kerai ' || gen_random_uuid();
     most_changesets constant int := 100000;  -- as kerai.accept takes
-    page_ops constant int := least(most_changesets, (
+    -- Halved when one side's pages are larger than the other takes at once.
+    page_ops int := least(most_changesets, (
         select s.value from kerai.settings as s where s.name = 'sync_page_ops'));
     beyond_all constant bigint := 999999999999999999;
     most_vector_bytes constant int := 268435456;
@@ -211,7 +215,8 @@ begin
                         string_agg(quote_literal(p.signature), ',' order by p.n) as signatures,
                         string_agg(quote_literal(p.public_key), ',' order by p.n) as public_keys,
                         count(*) as changesets, sum(octet_length(p.changeset::text)) as bytes,
-                        jsonb_object_agg(c.author, c.last_seq order by p.n) as offered
+                        jsonb_object_agg(c.author, c.last_seq order by p.n) as offered,
+                        jsonb_object_agg(encode(p.id, 'hex'), c.author) as authors
                     into page
                     from (
                         select p.*, sha256(convert_to(p.changeset::text, 'UTF8')) as id
@@ -228,14 +233,14 @@ begin
                             coalesce(sum(greatest(t.applied, 0)) filter (where t.status = ''merged''), 0) as applied,
                             jsonb_agg(to_jsonb(t) || jsonb_build_object(''direction'', ''push'',
                                 ''changeset_id'', encode(t.changeset_id, ''hex''))) filter (where t.status = ''refused'') as refused,
-                            jsonb_object_agg(t.author, t.last_seq order by t.last_seq) filter (
-                                where t.status = ''refused'' and t.author is not null and t.last_seq > 0) as passed
+                            jsonb_object_agg($4 ->> encode(t.changeset_id, ''hex''), $5) filter (
+                                where t.status = ''refused'' and $4 ? encode(t.changeset_id, ''hex'')) as passed
                             from (select * from ' || asking || '(changeset_id bytea, status text, applied int, author text,
                                 last_seq bigint, code text, message text, detail text, hint text) limit $3) as t'
                         into answer
                         using link, format('select * from kerai.accept(array[%s]::json[], array[%s]::bytea[], array[%s]::bytea[])',
-                            page.documents, page.signatures, page.public_keys), page.changesets;
-                        position := kerai.vector_merge(position, page.offered);
+                            page.documents, page.signatures, page.public_keys), page.changesets, page.authors, beyond_all;
+                        position := kerai.vector_merge(kerai.vector_merge(position, page.offered), coalesce(answer.passed, '{}'));
                         if answer.passed is not null then
                             skipped := skipped || jsonb_build_object('push',
                                 kerai.vector_merge(coalesce(skipped -> 'push', '{}'), answer.passed));
@@ -381,7 +386,7 @@ begin
                             coalesce(sum(r.applied) filter (where r.status = 'merged'), 0) as applied,
                             jsonb_agg(to_jsonb(r) || jsonb_build_object('direction', 'pull',
                                 'changeset_id', encode(r.changeset_id, 'hex'))) filter (where r.status = 'refused') as refused,
-                            jsonb_object_agg(r.author, r.last_seq order by r.last_seq) filter (
+                            jsonb_object_agg(r.author, beyond_all) filter (
                                 where r.status = 'refused' and r.author is not null and r.last_seq is not null) as passed
                         into answer
                         from kerai.accept(page.documents, page.signatures, page.public_keys) as r;
@@ -417,6 +422,12 @@ begin
                 perform kerai.hang_up(link);
                 raise;
             end if;
+            -- What is refused as a page, and not one by one, is too large for the other side.
+            if state = 'KR005' and step in ('push', 'pull') and page_ops > 1 then
+                page_ops := page_ops / 2;
+                problem := null;
+                continue;
+            end if;
             -- Of libpq's words only those that cannot quote the connection.
             problem := format('%s: %s', state, problem) || case
                 when step <> 'connect' or problem_detail ~ '^(connection to server|could not translate|Non-superusers)'
@@ -442,7 +453,7 @@ end
 $$;
 
 comment on function kerai.exchange(text, boolean, boolean, int) is
-'What kerai.pull, kerai.push and kerai.sync do: one conversation with a peer, in the directions that are wanted.';
+'What kerai.pull, kerai.push and kerai.sync do: one conversation with a peer, in the directions that are wanted. It ends after more than 1,000 refusals; the next one goes on from there.';
 
 -- The pages of a pull are one transaction: it takes the locks that any of them may need at its beginning, in the order
 -- that all keep.

@@ -1,0 +1,113 @@
+"""What a peer sends and this instance refuses is counted past, and not in the way of what comes later."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from psycopg import Connection
+from tests.instances.conftest import assert_same
+from tests.merge.crew import Member, launch
+from tests.merge.live import LiveAuthor, insert
+from tests.merge.observe import scalar
+
+from kerai import changeset
+
+Call = Callable[..., dict[str, Any]]
+
+
+def limit(connection: Connection[Any], name: str, value: int) -> None:
+    connection.execute("update kerai.settings set value = %s where name = %s", [value, name])
+
+
+def refusals(connection: Connection[Any]) -> list[tuple[Any, ...]]:
+    rows = connection.execute("select author, last_seq, code from kerai.refusals order by author, last_seq")
+    return [tuple(row.values()) for row in rows]
+
+
+def write_envelopes(connection: Connection[Any], count: int) -> str:
+    """Let a member of a grouped swarm write changesets of two operations; return the author id."""
+    _, swarm = launch(connection, 1)
+    member = Member(connection, "member")
+    member.join(swarm)
+    for _ in range(count):
+        member.send(member.draft(swarm, insert(str(uuid4())), insert(str(uuid4()))))
+    return str(scalar(connection, "select author from kerai_private.lanes"))
+
+
+@pytest.mark.parametrize("direction", ["pull", "push"])
+@pytest.mark.parametrize("page", [1, 4, 20000])
+def test_refused_envelopes_do_not_keep_back_what_comes_later(
+    instances: Any, connect: Any, call: Call, direction: str, page: int
+) -> None:
+    a, b = instances(2)
+    here, there = connect(a.dsn), connect(b.dsn)
+    for each in (here, there):
+        limit(each, "sync_page_ops", page)
+    limit(here, "max_changeset_ops", 1)
+    lane = write_envelopes(there, 5)
+    LiveAuthor(there, "bob").push(insert(str(uuid4())), seen={})
+    one, other = (here, b.name) if direction == "pull" else (there, a.name)
+    for _ in range(2):
+        result = call(one, direction, other)
+        assert not result["complete"] and result["refused"] >= 1, result
+        assert scalar(here, "select count(*) from kerai.changesets") == 1
+        assert {row[0] for row in refusals(one)} == {lane}
+    limit(here, "max_changeset_ops", 2)
+    assert call(one, direction, other)["complete"] and not refusals(one)
+    assert_same(here, there)
+
+
+def test_after_the_first_refusal_an_author_is_not_asked_for_again(
+    instances: Any, connect: Any, call: Call
+) -> None:
+    """Whatever follows a refused changeset is a gap: a flood of it costs no more than its first page."""
+    a, b = instances(2)
+    here, there = connect(a.dsn), connect(b.dsn)
+    limit(here, "sync_page_ops", 4)
+    limit(here, "max_changeset_ops", 1)
+    eve = LiveAuthor(there, "eve")
+    for _ in range(12):
+        eve.push(insert(str(uuid4())), insert(str(uuid4())), seen={})
+    LiveAuthor(there, "bob").push(insert(str(uuid4())), seen={})
+    result = call(here, "pull", b.name)
+    assert (result["refused"], result["pulled_changesets"]) == (2, 1)
+    assert refusals(here) == [(eve.author, 2, "KR005"), (eve.author, 4, "KR005")]
+
+
+@pytest.mark.parametrize("direction", ["pull", "push"])
+def test_sides_with_other_page_sizes_sync(instances: Any, connect: Any, call: Call, direction: str) -> None:
+    """One side's pages are larger than the other side takes at once: they are sent in smaller ones."""
+    a, b = instances(2)
+    here, there = connect(a.dsn), connect(b.dsn)
+    limit(here, "max_page_bytes", 1000)
+    author = LiveAuthor(there, "bob")
+    for _ in range(40):
+        author.push(insert(str(uuid4()), content="x" * 500), seen={})
+    one, other = (here, b.name) if direction == "pull" else (there, a.name)
+    result = call(one, direction, other)
+    assert result["complete"], result
+    assert_same(here, there)
+
+
+def test_the_command_goes_on_after_a_call_full_of_refusals(instances: Any, connect: Any, kerai: Any) -> None:
+    """A call ends after so many refusals; what comes later comes with the next one."""
+    a, b = instances(2)
+    here, there = connect(a.dsn), connect(b.dsn)
+    limit(here, "sync_page_ops", 600)
+    limit(here, "max_changeset_bytes", 400)
+    flood = []
+    for number in range(1250):
+        eve = LiveAuthor(there, f"eve-{number:04}")
+        document = changeset.build(eve.author, 1, 1, [insert(str(uuid4()), content="x" * 300)])
+        flood.append((document, changeset.sign(document, eve.key), eve.public_key))
+    there.execute(
+        "select from kerai.accept(%s::json[], %s, %s)", [list(each) for each in zip(*flood, strict=True)]
+    )
+    LiveAuthor(there, "bob").push(insert(str(uuid4())), seen={})
+    printed = kerai("pull", b.name, "--dsn", a.dsn, "--json")
+    (row,) = json.loads(printed.stdout)
+    assert (row["pulled_changesets"], row["complete"], printed.returncode) == (1, False, 1), row
