@@ -141,6 +141,7 @@ class Dump(Operator):
             "server closed",
             "connection to server",
             "recovery mode",
+            "could not obtain lock on relation",  # said of whatever ends a worker of pg_dump while it locks
         )
         if not any(word in output for word in words):
             self.mix.found(f"{program}: {output}")
