@@ -30,7 +30,9 @@ def swarm() -> None:
 
 
 @swarm.command()
-@click.option("--task", required=True, metavar="TASK", help="A task's id, or the description of a new one.")
+@click.option(
+    "--task", required=True, metavar="TASK", help="A task's id, or words: an open task's, or a new one's."
+)
 @click.option("--agents", type=COUNT, default=100, show_default=True, help="At most so many may join.")
 @click.option("--model", help="The model of the agents; [solvers] in the config names its command.")
 @click.option("--timeout", type=DURATION, help="For how long they may work, for example 1h.")
@@ -76,6 +78,9 @@ def launch(
 ) -> None:
     """Launch a swarm against a task, and with a solver, start agents on this machine.
 
+    The words of an open task name that task, with the scope, command and budgets that it has; other words
+    make a new one.
+
     Agents started here work in the foreground until the task has succeeded; Ctrl-C stops them, and
     the swarm stays open for others. Agents elsewhere join with `kerai agent work`.
 
@@ -93,6 +98,7 @@ def launch(
     """
     from kerai_client.database import Connection, queries  # noqa: PLC0415 -- drivers are slow to import
     from kerai_client.keys import key_file  # noqa: PLC0415
+    from kerai_client.tasks import task_to_launch  # noqa: PLC0415
 
     if lanes is not None and not grouped:
         raise KeraiError(
@@ -114,7 +120,7 @@ def launch(
 
     def begin(connection: Connection) -> dict[str, Any]:
         with connection.transaction():
-            found = _task_for(connection, task, options)
+            found = task_to_launch(connection, task, **options)
             row = connection.execute(
                 queries()["launch_swarm"],
                 {"task": found, "name": name, "max_agents": agents, "grouped": grouped, "lanes": lanes or 1},
@@ -131,24 +137,6 @@ def launch(
                 _explain_joining(made, solver, model)
             return
         _run_crew(client, made, solver, names, model)
-
-
-def _task_for(connection: Any, text: str, options: dict[str, Any]) -> UUID:
-    """Return the task that an id names, or a new one that has the text for its description."""
-    from kerai_client.lookup import ID_PREFIX, find  # noqa: PLC0415 -- as above
-    from kerai_client.tasks import create_task  # noqa: PLC0415
-
-    if ID_PREFIX.fullmatch(text.strip().lower()):
-        given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
-        if given:
-            raise KeraiError(
-                "an existing task has its scope, command and budgets already",
-                detail=f"--task {text} {' '.join(given)}",
-                hint="leave these options out, or describe a new task in words",
-            )
-        return find(connection, "task", text)
-    found: UUID = create_task(connection, text, **options)["id"]
-    return found
 
 
 def _explain_joining(made: dict[str, Any], solver: str | None, model: str | None) -> None:

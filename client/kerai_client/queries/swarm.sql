@@ -39,6 +39,25 @@ left join kerai.convergences as c on c.task_id = t.id
 left join kerai.agents as a on a.id = c.agent_id
 where t.id = %(id)s;
 
+-- name: one_launch_at_a_time
+-- Of two launches with the same words the second one finds the first one's task.
+select pg_advisory_xact_lock(hashtextextended('kerai task ' || %(words)s, 0));
+
+-- name: open_tasks
+select
+    t.id,
+    t.status,
+    t.created_at,
+    t.success_command,
+    t.scope_node_id as scope,
+    t.budget_seconds as timeout,
+    t.budget_nkoi as budget,
+    t.budget_ops,
+    t.sponsor_wallet as sponsor
+from kerai.tasks as t
+where t.id = %(id)s or (t.description = %(words)s and t.status in ('pending', 'running'))
+order by t.created_at desc;
+
 -- name: find_task
 select id, description as label from kerai.tasks
 where id::text like %(prefix)s || '%%' or description = %(name)s

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import shlex
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import click
 import pytest
@@ -17,7 +20,7 @@ from kerai_client.dashboard import economics_lines
 from kerai_client.errors import KeraiError
 from kerai_client.main import cli
 from kerai_client.options import DURATION
-from kerai_client.tasks import detect_success_command
+from kerai_client.tasks import detect_success_command, task_to_launch
 
 SEED_LAUNCH = """kerai swarm launch \
   --task "make all tests in pkg/auth pass" \
@@ -79,6 +82,62 @@ def test_things_are_found_by_name_and_by_prefix(kerai: Run, rows: Callable[..., 
     assert both.returncode == 1 and "--budget" in both.stderr
 
 
+def test_words_of_an_open_task_name_it(kerai: Run, ok: Run, rows: Callable[..., Any], package: Path) -> None:
+    ok("import", package)
+    launch = ["swarm", "launch", "--task", "all green"]
+    limits = ["--scope", "pkg/auth", "--budget", "500", "--timeout", "1h"]
+    task = rows("task", "create", "all green", *limits)
+    assert rows(*launch)["task_id"] == task["id"]
+    # The same options are no others.
+    assert rows(*launch, *limits)["task_id"] == task["id"]
+    for option in (
+        ["--budget", "501"],
+        ["--scope", "pkg"],
+        ["--timeout", "2h"],
+        ["--success-command", "true"],
+    ):
+        other = kerai(*launch, *option)
+        assert (
+            other.returncode == 1
+            and f"detail: task {task['id']} has not: {' '.join(option[:1])}" in other.stderr
+        )
+    assert [t["id"] for t in rows("task", "list")] == [task["id"]]
+    assert len(rows("swarm", "status")) == 2
+
+    again = rows("task", "create", "all green", "--scope", "pkg")
+    several = kerai(*launch)
+    assert several.returncode == 1 and "2 open tasks have this description" in several.stderr
+    assert task["id"] in several.stderr and again["id"] in several.stderr
+    assert rows("swarm", "launch", "--task", again["id"][:12])["task_id"] == again["id"]
+    assert len(rows("swarm", "status")) == 3
+
+    # A finished task is none to work on: its words are those of a new one.
+    ok("sql", "UPDATE kerai.tasks SET status = 'succeeded', finished_at = now()")
+    new = rows(*launch, "--success-command", "true")["task_id"]
+    assert new not in (task["id"], again["id"])
+
+
+def test_two_launches_with_the_same_words_work_on_one_task(database: Any, connect: Any) -> None:
+    first, second = connect(), connect()
+    with first.transaction():
+        made = task_to_launch(first, "all green", success_command="true")
+        found: list[UUID] = []
+
+        def launch() -> None:
+            with second.transaction():
+                found.append(task_to_launch(second, "all green"))
+
+        other = threading.Thread(target=launch)
+        other.start()
+        waits = "select 1 from pg_stat_activity where pid = %s and wait_event = 'advisory'"
+        observer, deadline = connect(), time.monotonic() + 30
+        while observer.execute(waits, [second.info.backend_pid]).fetchone() is None:
+            assert other.is_alive() and time.monotonic() < deadline
+            time.sleep(0.02)
+    other.join(30)
+    assert found == [made]
+
+
 def test_bad_values_are_refused_in_words(kerai: Run, ok: Run, package: Path) -> None:
     empty = kerai("task", "create", "x")
     assert empty.returncode == 1 and "the tree is empty" in empty.stderr
@@ -100,14 +159,14 @@ def test_watching_in_json_is_refused() -> None:
 
 def test_numbers_that_no_column_holds_are_refused(ok: Run, package: Path) -> None:
     ok("import", package)
-    create, launch = ["task", "create", "x", "--success-command", "true"], ["swarm", "launch", "--task", "x"]
+    create, launch = ["task", "create", "x", "--success-command", "true"], ["swarm", "launch", "--task"]
     work = ["agent", "work", "--swarm", "x"]
     for words, largest in (
         ([*create, "--budget"], 2**63 - 1),
         ([*create, "--budget-ops"], 2**31 - 1),
         ([*create, "--timeout"], 2**31 - 1),
-        ([*launch, "--agents"], 2**31 - 1),
-        ([*launch, "--budget"], 2**63 - 1),
+        ([*launch, "first", "--agents"], 2**31 - 1),
+        ([*launch, "second", "--budget"], 2**63 - 1),
         (["log", "--limit"], 10_000),
         (["swarm", "hotspots", "--since"], 2**31 - 1),
     ):
