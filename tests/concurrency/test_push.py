@@ -237,34 +237,6 @@ def test_one_author_in_two_sessions_with_two_changesets(authors: Any, connect: A
     assert_fold(author.connection)
 
 
-@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
-def test_a_push_must_see_what_others_have_just_merged(authors: Any, connect: Any, level: str) -> None:
-    (author,) = authors(1)
-    document = author.write([insert(str(uuid4()))])
-    author.connection.execute(f"begin isolation level {level}")
-    with pytest.raises(psycopg.Error) as refused:
-        author.send(document)
-    author.connection.execute("rollback")
-    assert refused.value.sqlstate == "KR011"
-    assert refused.value.diag.message_detail == f"transaction isolation: {level}"
-    assert "READ COMMITTED" in str(refused.value.diag.message_hint)
-    assert scalar(connect(), "select kerai.version_vector()") == {}
-    assert author.send(document) == "merged"
-
-
-def test_a_page_of_a_sync_must_see_what_others_have_just_merged(authors: Any, connect: Any) -> None:
-    """A snapshot that is kept while it waits for the gate would show the tree without what came meanwhile."""
-    (author,) = authors(1)
-    document = author.write([insert(str(uuid4()))])
-    page = [[document], [changeset.sign(document, author.key)], [author.public_key]]
-    operator = connect()
-    with pytest.raises(psycopg.Error) as refused, operator.transaction():
-        operator.execute("set transaction isolation level repeatable read")
-        operator.execute("select * from kerai.accept(%s::text[]::json[], %s, %s)", page)
-    assert refused.value.sqlstate == "KR011"
-    assert scalar(operator, "select kerai.version_vector()") == {}
-
-
 def test_the_evidence_of_a_fork_outlives_the_refusal(authors: Any, connect: Any) -> None:
     (author,) = authors(1)
     node = str(uuid4())

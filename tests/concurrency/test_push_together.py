@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from psycopg import Connection
 from tests.concurrency.test_push import assert_fold, at_once, until_blocked
-from tests.merge.crew import Member, called, status
+from tests.merge.crew import Member, status
 from tests.merge.live import insert, update
 from tests.merge.observe import scalar
 
@@ -220,10 +220,6 @@ def test_a_turn_that_was_announced_in_vain_is_somebody_elses(members: Any) -> No
     ticket = ann.submit(ann.own(insert(str(uuid4()))))
     settle = "select status from kerai.settle(%s, clock_timestamp() + interval '1 hour')"
     assert scalar(ann.connection, settle, [ticket]) == "merged"
-    ann.connection.execute("begin isolation level repeatable read")
-    more = "select kerai.settle_more(clock_timestamp()) as status"
-    assert status(called(ann.connection, more, [])) == "KR011"
-    ann.connection.execute("rollback")
     assert advisory_locks(ann.connection) == 1
     assert status(bob.push_together(bob.own(insert(str(uuid4()))))) == "merged"
     # The next time it is given back.

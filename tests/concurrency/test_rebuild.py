@@ -111,6 +111,6 @@ def test_what_waits_for_pushes_has_to_see_what_they_have_merged(connect: Any, ca
         operator.execute("select 1 from kerai.nodes limit 1")
         author.push(insert(str(uuid4())))
         operator.execute(f"select {call}".encode())
-    assert refused.value.sqlstate == "KR011"
+    assert refused.value.sqlstate == "40001"
     assert refused.value.diag.message_detail == f"transaction isolation: {level}"
     assert operator.execute("select * from kerai.verify()").fetchall() == []

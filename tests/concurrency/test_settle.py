@@ -384,16 +384,6 @@ def test_nobody_waits_for_ever_for_a_turn_that_is_taken(members: Any, connect: A
     assert status(ann.settle(ticket)) == "merged"
 
 
-@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
-def test_settling_must_see_what_others_have_just_merged(members: Any, level: str) -> None:
-    (ann,) = members(1)
-    ticket = ann.submit(ann.own(insert(str(uuid4()))))
-    ann.connection.execute(f"begin isolation level {level}")
-    assert status(ann.settle(ticket)) == "KR011"
-    ann.connection.execute("rollback")
-    assert status(ann.settle(ticket)) == "merged"
-
-
 def test_agents_may_submit_and_settle_and_readers_may_not(role_connection: Any) -> None:
     ann, reader = Member(role_connection("kerai_agent"), "ann"), role_connection("kerai_reader")
     document = ann.own(insert(str(uuid4())))

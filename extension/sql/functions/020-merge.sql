@@ -30,8 +30,9 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform kerai_private.require_read_committed();
-    if alone then
+    if kerai_private.has_one_snapshot() then
+        perform kerai_private.enter_gate_with_one_snapshot();
+    elsif alone then
         lock table kerai_private.merge_gate in exclusive mode;
     else
         lock table kerai_private.merge_gate in row exclusive mode;

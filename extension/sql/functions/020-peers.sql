@@ -234,7 +234,6 @@ declare
     size bigint;
     place int;
 begin
-    perform kerai_private.require_read_committed();
     perform kerai_private.require_page(changesets, signatures, public_keys);
     size := (select sum(octet_length(c::text)) from unnest(changesets) as c);
     if size > most_bytes and cardinality(changesets) > 1 then
@@ -290,7 +289,6 @@ begin
         perform kerai_private.refuse('KR005', 'max_ops is at least 1', format('max_ops: %s', max_ops),
             'Leave it out to go on until everything is there.');
     end if;
-    perform kerai_private.require_read_committed();
     begin
         select p.* into found_peer from kerai.peer_connections as p where p.name = peer for update nowait;
     exception when lock_not_available then

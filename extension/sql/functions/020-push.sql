@@ -360,20 +360,6 @@ begin
 end
 $$;
 
--- Who waits for a lock has to see afterwards what was merged meanwhile: a snapshot that is kept does not show it.
-create or replace function kerai_private.require_read_committed() returns void
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-    if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
-        perform kerai_private.refuse('KR011', 'this call needs to see what others have just merged',
-            format('transaction isolation: %s', current_setting('transaction_isolation')),
-            'Call it in a READ COMMITTED transaction; read in any.');
-    end if;
-end
-$$;
-
 -- Does an operation change the shape of the tree, so that its merge has to be alone? Inlined.
 create or replace function kerai_private.reshapes(op jsonb) returns boolean
 language sql immutable parallel safe
@@ -592,7 +578,6 @@ declare
     parsed constant jsonb := kerai_private.parse_changeset(changeset);
     draft_keys constant text[] := '{ops,base,guard,task,message}';
 begin
-    perform kerai_private.require_read_committed();
     perform kerai_private.renew_plans();
     if signature is null and public_key is null then
         if jsonb_typeof(parsed) = 'array' then

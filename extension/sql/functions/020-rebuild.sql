@@ -9,9 +9,9 @@ set search_path = pg_catalog, pg_temp
 set lock_timeout = '30s'
 as $$
 begin
-    perform kerai_private.require_read_committed();
     lock table kerai_private.authors in exclusive mode;
     perform kerai_private.enter_gate(alone => true);
+    perform kerai_private.show_change();
 exception when lock_not_available or deadlock_detected then
     perform kerai_private.refuse('KR009', 'a push is in the way', sqlerrm,
         'Somebody holds a transaction open in which he has pushed: pg_stat_activity shows it. Then call this again.');

@@ -134,6 +134,7 @@ begin
     end if;
     if own.scope is null then
         perform kerai_private.enter_gate(alone => true);
+        perform kerai_private.show_change();
         if exists (select from kerai.changesets) or exists (select from kerai.peer_connections as p where p.name <> peer) then
             perform kerai_private.refuse('KR011', 'only an empty instance can become partial',
                 format('changesets: %s, other peers: %s', (select count(*) from kerai.changesets),
@@ -232,6 +233,7 @@ declare
 begin
     perform kerai_private.require_page(documents, signatures, public_keys);
     perform kerai_private.enter_gate(alone => true);
+    perform kerai_private.show_change();
     items := kerai_private.look_at(array(
         select row(g.document, g.signature, g.public_key)::kerai_private.incoming
         from unnest(documents, signatures, public_keys) with ordinality as g (document, signature, public_key, n)
@@ -281,6 +283,7 @@ declare
     ops kerai_private.operation[];
 begin
     perform kerai_private.enter_gate(alone => true);
+    perform kerai_private.show_change();
     loop
         select max(p.arrival), array_agg(row(
             p.id, p.author, p.first_seq, p.last_seq, p.first_lamport, p.last_lamport, null, null, null, null, null,

@@ -166,6 +166,7 @@ as $$
 declare
     turns constant regclass := kerai_private.turns_of(kerai_private.side_of(ticket));
     turn int := kerai_private.next_turn(turns);
+    one_snapshot constant boolean := kerai_private.has_one_snapshot();
     -- Was it waited for until it was over? False: not that long.
     over boolean;
     gone boolean;
@@ -176,9 +177,6 @@ declare
     patience int;
     started_at timestamptz;
 begin
-    if current_setting('transaction_isolation') <> 'read committed' then
-        perform kerai_private.require_read_committed();
-    end if;
     if current_setting('kerai.announced', true) <> '' then
         perform kerai_private.forget_turns();
     end if;
@@ -197,7 +195,8 @@ begin
             end;
         else
             -- A session's first time takes long, since it has no plans yet: it lets others go first.
-            patience := coalesce(patience, case when current_setting('kerai.practised', true) = 'yes' then 0 else 5 end);
+            patience := coalesce(patience, case when one_snapshot or current_setting('kerai.practised', true) = 'yes' then 0
+                else 5 end);
             if patience > 0 then
                 begin
                     if kerai_private.is_announced(turns, turn - 1) then
@@ -238,6 +237,10 @@ begin
         end if;
         select (s.outcome).* into result from kerai_private.settled as s where s.ticket = ticket;
         exit when found or gone;
+        if one_snapshot then
+            -- What others have made of it while this waited can only be seen in another transaction.
+            perform kerai_private.fail_overtaken();
+        end if;
 
         if turn = kerai_private.next_turn(turns) and over is not null then
             -- Nobody has begun the turn. Does the one before still run?
@@ -283,7 +286,6 @@ declare
     announced constant int[] := kerai_private.announced_turn();
     settled int := 0;
 begin
-    perform kerai_private.require_read_committed();
     if announced is null then
         return false;
     end if;
@@ -362,7 +364,6 @@ declare
     own constant text := (kerai_private.require_agent(agent)).author;
     withdrawn int;
 begin
-    perform kerai_private.require_read_committed();
     -- Who settles one of them now has locked it: this waits for him, and leaves it then.
     delete from kerai_private.submissions as s
     where s.author = own;

@@ -164,6 +164,7 @@ declare
     wallets uuid[];
     amounts bigint[];
 begin
+    perform kerai_private.require_newest_state();
     if not kerai_private.is_shared_state(result.version_vector, job.scope_node_id) then
         return;
     end if;

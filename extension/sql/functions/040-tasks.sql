@@ -168,7 +168,8 @@ begin
             format('name: %s', quote_literal(left(name, 200))), 'Use a name such as swarm-1, or none.');
     end if;
 
-    select t.* into job from kerai.tasks as t where t.id = task for no key update;
+    -- Written and not only locked: a transaction that does not see it fails when it stops another swarm.
+    update kerai.tasks as t set status = t.status where t.id = task returning t.* into job;
     if job.status in ('succeeded', 'failed') then
         perform kerai_private.refuse('KR011', 'the task is finished',
             format('task %s: %s at %s', task, job.status, job.finished_at), 'Make a new task with kerai.create_task.');
@@ -213,8 +214,9 @@ begin
         if membership.agent_id is not null then
             return membership;
         end if;
-        -- One joins at a time, so that the count holds.
-        select s.* into joined from kerai.swarms as s where s.id = swarm for no key update;
+        -- One joins at a time, so that the count holds. Written and not only locked: a transaction that does not see
+        -- the other's row fails here.
+        update kerai.swarms as s set max_agents = s.max_agents where s.id = swarm returning s.* into joined;
     end if;
     if joined.status <> 'running' then
         perform kerai_private.refuse('KR011', 'the swarm does not run',
@@ -246,7 +248,7 @@ declare
     stopped kerai.swarms := kerai_private.require_swarm(swarm);
     job kerai.tasks;
 begin
-    select t.* into job from kerai.tasks as t where t.id = stopped.task_id for no key update;
+    update kerai.tasks as t set status = t.status where t.id = stopped.task_id returning t.* into job;
     update kerai.swarms as s set status = 'stopped', stopped_at = clock_timestamp()
     where s.id = swarm and s.status = 'running'
     returning s.* into stopped;
