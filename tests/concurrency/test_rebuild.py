@@ -10,8 +10,11 @@ from uuid import uuid4
 import psycopg
 import pytest
 from tests.concurrency.test_push import until_blocked
+from tests.merge.crew import called
 from tests.merge.live import LiveAuthor, insert, move, update
 from tests.merge.observe import digest, scalar
+
+from kerai import changeset
 
 
 def test_pushes_go_on_while_the_tree_is_rebuilt_and_history_dropped(connect: Any) -> None:
@@ -114,3 +117,27 @@ def test_what_waits_for_pushes_has_to_see_what_they_have_merged(connect: Any, ca
     assert refused.value.sqlstate == "40001"
     assert refused.value.diag.message_detail == f"transaction isolation: {level}"
     assert operator.execute("select * from kerai.verify()").fetchall() == []
+
+
+def test_a_fork_is_reported_beside_a_rebuild_or_is_refused(connect: Any) -> None:
+    """Only the first report of an author who is not known here has to wait for it."""
+    operator, peer = connect(), connect()
+    peer.execute("alter function kerai.report_fork set lock_timeout = '100ms'")
+    known = grown(connect())
+    stranger = LiveAuthor(connect(), "stranger")
+    report = "select kerai.report_fork(%s, %s::json, %s, %s::json, %s) as status"
+
+    def both(author: LiveAuthor) -> list[Any]:
+        documents = [
+            changeset.build(author.author, 1, 1, [insert(str(uuid4()))], message=text) for text in "12"
+        ]
+        signed = [part for each in documents for part in (each, changeset.sign(each, author.key))]
+        return [author.public_key, *signed]
+
+    with operator.transaction():
+        operator.execute("select kerai.rebuild()")
+        assert called(peer, report, both(known))["status"] is True
+        refusal = called(peer, report, both(stranger))
+    assert refusal["code"] == "KR009"
+    assert "lock timeout" in refusal["detail"]
+    assert called(peer, report, both(stranger))["status"] is True

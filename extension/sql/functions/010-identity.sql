@@ -177,11 +177,14 @@ as $$
 declare
     known_key bytea;
 begin
-    insert into kerai_private.authors (author, public_key)
-    values (introduce_author.author, introduce_author.public_key)
-    on conflict do nothing;
-
+    -- To write needs a lock that a rebuild or a compaction has, so it is tried only where there is something to write.
     select a.public_key into known_key from kerai_private.authors as a where a.author = introduce_author.author;
+    if known_key is null then
+        insert into kerai_private.authors (author, public_key)
+        values (introduce_author.author, introduce_author.public_key)
+        on conflict do nothing;
+        select a.public_key into known_key from kerai_private.authors as a where a.author = introduce_author.author;
+    end if;
     if known_key <> introduce_author.public_key then
         perform kerai_private.refuse_key(introduce_author.author, known_key, introduce_author.public_key);
     end if;

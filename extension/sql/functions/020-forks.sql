@@ -184,6 +184,9 @@ begin
         on conflict on constraint followed_branches_pkey do update set last_seq = greatest(t.last_seq, excluded.last_seq);
     end if;
     return kept;
+exception when lock_not_available or deadlock_detected then
+    perform kerai_private.refuse('KR009', 'a rebuild, a compaction or another report is in the way', sqlerrm,
+        'Nothing was noted. Report the fork again in a minute.');
 end
 $$;
 
