@@ -17,6 +17,7 @@ from tests.merge.live import Body, insert, move, update
 from kerai import changeset
 
 WHOLE_STATE = "ffffffff-ffff-ffff-ffff-ffffffffffff"
+LEVELS = {7: "repeatable read", 8: "serializable"}  # at which some of the authors push
 NAMES = ("a", "b", "src", "main.py", None)
 KEPT = 12  # states that an author remembers, to push on one that is no longer the latest
 CROWDED = 400  # nodes; where there are more, few are inserted
@@ -26,7 +27,7 @@ class Author(Session):
     """One author: an agent with a key of its own, and a member of the swarm, if one is given."""
 
     def __init__(self, mix: Mix, number: int, swarm: str | None) -> None:
-        super().__init__(mix, f"author-{number}")
+        super().__init__(mix, f"author-{number}", LEVELS.get(number, "read committed"))
         self.chance = random.Random(f"{mix.seed} {number}")
         self.key = SigningKey(hashlib.sha256(f"{mix.seed} {number}".encode()).digest())
         self.public_key = bytes(self.key.verify_key)
@@ -152,7 +153,8 @@ class Author(Session):
         :raises psycopg.Error: the refusal, when nothing can have led to it.
         """
         message = error.diag.message_primary
-        if error.sqlstate == "KR009" or message == "no such ticket":  # a crash empties what waits
+        # A crash empties what waits.
+        if error.sqlstate in {"KR009", "40001"} or message == "no such ticket":
             self.mix.count(f"pushed again after {error.sqlstate}")
             return ""
         if message == "the history up to there has been compacted":

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import time
 from pathlib import Path
 
 import psycopg
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
 from tests.chaos.mix import PATIENCE, Interrupted, Mix, Session, check_dump_of
 
+from kerai_client.database import Connection
 from kerai_client.database import connect as connect_to
 from kerai_client.errors import KeraiError
+from kerai_client.instance import ensure_extension
 from kerai_client.postgres import processes_in, program
+from kerai_client.server import PrivateServer
 
 RESTORED = "chaos_restored"
+PEER = "chaos_peer"
+# A sync says what has ended it: a cancel, a lost connection, pushes in the way.
+SYNC_PROBLEM = re.compile(r"(57014|57P0[123]|08\w\w\w|KR009|55P03)\b")
 
 
 class Operator(Session):
@@ -88,6 +96,27 @@ class Report(Operator):
     def act(self) -> None:
         report = "select kerai.record_test_result(%s, %s, kerai.version_vector(), false, 'no')"
         self.call(report, [self.task, self.agent])
+
+
+class Sync(Operator):
+    """Brings another instance up to date."""
+
+    def act(self) -> None:
+        result = self.call("select * from kerai.sync(%s)", [PEER])[0]
+        problem = result["problem"]
+        if problem and not SYNC_PROBLEM.match(problem):
+            self.mix.found(f"sync: {problem}")
+        if not result["complete"]:
+            raise Interrupted(str(problem))
+
+
+def add_peer(connection: Connection, server: PrivateServer) -> None:
+    """Make another instance, and let the first one know it."""
+    connection.execute(sql.SQL("create database {} template template0").format(sql.Identifier(PEER)))
+    with connect_to(server.dsn_of(PEER)) as other:
+        ensure_extension(other)
+    way = make_conninfo(server.dsn_of(PEER), connect_timeout=5)
+    connection.execute("select kerai.add_peer(%s, %s)", [PEER, way])
 
 
 class Dump(Operator):
@@ -171,7 +200,7 @@ class Signal(Operator):
     def act(self) -> None:
         rows = self.call(
             "select pid from pg_stat_activity where application_name like 'chaos%%' and state <> 'idle' "
-            "and application_name not in ('chaos cancels', 'chaos terminates', 'chaos watches')"
+            "and application_name not in ('chaos cancels', 'chaos terminates', 'chaos watches', 'chaos dump')"
         )
         if not rows:
             raise Interrupted("nobody is at work")
@@ -220,6 +249,7 @@ def operators(mix: Mix, seconds: float, task: str, agent: str, *, kills: bool) -
         Verify(mix, "verifies", 1 * often),
         Maintain(mix, "maintains", 2 * often),
         Report(mix, "reports", 0.3 * often, task, agent),
+        Sync(mix, "syncs", 2 * often),
         Dump(mix, "dumps", 8 * often),
         Signal(mix, "cancels", 0.3 * often, "pg_cancel_backend"),
         Signal(mix, "terminates", 1.5 * often, "pg_terminate_backend"),

@@ -31,8 +31,8 @@ PATIENCE = 120.0  # seconds for the server to come back, and for an author to le
 MOST_FINDINGS = 20
 CANCELED = "57014"
 GONE = {"57P01", "57P02", "57P03"}
-# What may stand in the server's log: refusals, cancels, terminated sessions, what a kill leaves behind.
-EXPECTED = re.compile(r"(KR\d\d\d|57014|57P0[123]|08\w\w\w) |F0001 lock file ")
+# What may stand in the server's log: refusals, overtaken transactions, cancels, what ends with a session or server.
+EXPECTED = re.compile(r"(KR\d\d\d|40001|57014|57P0[123]|08\w\w\w) |F0001 lock file ")
 LOGGED = re.compile(r"^.{23} \S+ \[\d+\] (\w{5}) (?:ERROR|FATAL|PANIC): +(.*)", re.MULTILINE)
 
 
@@ -104,9 +104,15 @@ class Mix:
 class Session:
     """A connection that is made again when it is lost."""
 
-    def __init__(self, mix: Mix, name: str) -> None:
+    def __init__(self, mix: Mix, name: str, level: str = "read committed") -> None:
         self.mix = mix
         self.name = name
+        level = level.replace(" ", "\\ ")
+        self.dsn = make_conninfo(
+            mix.server.dsn,
+            application_name=f"chaos {name}",
+            options=f"-c default_transaction_isolation={level}",
+        )
         self._connection: Connection | None = None
 
     @property
@@ -116,9 +122,7 @@ class Session:
         while self._connection is None or self._connection.closed or self._connection.broken:
             self.close()
             try:
-                self._connection = connect_to(
-                    make_conninfo(self.mix.server.dsn, application_name=f"chaos {self.name}")
-                )
+                self._connection = connect_to(self.dsn)
             except psycopg.OperationalError:
                 if time.monotonic() > deadline:
                     raise
@@ -159,6 +163,18 @@ def check_dump_of(mix: Mix, connection: Connection, acknowledged: set[bytes]) ->
     missing = acknowledged - {i for row in there for i in (row["id"], row["draft_id"])}
     if missing:
         mix.found(f"a dump lacks {len(missing)} of {len(acknowledged)} changesets merged before it began")
+
+
+def check_peer(mix: Mix, connection: Connection, name: str, wanted: str) -> None:
+    """Sync with the other instance once more, and compare the two."""
+    result = connection.execute("select * from kerai.sync(%s)", [name]).fetchone()
+    if result is None or not result["complete"]:
+        mix.found(f"the last sync: {result}")
+    with connect_to(mix.server.dsn_of(name)) as other:
+        for row in other.execute("select * from kerai.verify()"):
+            mix.found(f"verify at the peer: {row}")
+        if (there := digest(other)) != wanted:
+            mix.found(f"the digest is {wanted}, that of the peer {there}")
 
 
 def check_log(mix: Mix) -> None:

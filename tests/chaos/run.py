@@ -11,8 +11,8 @@ from pathlib import Path
 from uuid import UUID
 
 from tests.chaos.authors import Author
-from tests.chaos.disturbances import operators
-from tests.chaos.mix import Mix, check_end, check_log
+from tests.chaos.disturbances import PEER, add_peer, operators
+from tests.chaos.mix import Mix, check_end, check_log, check_peer
 from tests.merge.crew import launch
 from tests.merge.live import insert
 from tests.merge.observe import scalar
@@ -64,6 +64,7 @@ def _prepare(mix: Mix) -> None:
 def _go(mix: Mix, seconds: float, *, kills: bool, tell: Callable[[str], None]) -> None:
     with connect_to(mix.server.dsn) as connection:
         task, swarm = launch(connection, 2)
+        add_peer(connection, mix.server)
     authors = [Author(mix, number, swarm if number < MEMBERS else None) for number in range(AUTHORS)]
     first = authors[-1]
     first.plant([insert(str(UUID(int=number)), None) for number in range(1, 11)])
@@ -83,6 +84,7 @@ def _go(mix: Mix, seconds: float, *, kills: bool, tell: Callable[[str], None]) -
             if loose := scalar(connection, LOOSE_LOCKS):
                 mix.found(f"{loose} advisory locks are left")
             digest = check_end(mix, connection)
+            check_peer(mix, connection, PEER, digest)
         check_log(mix)
         tell(f"{figures(mix)}\ndigest {digest}")
     except Exception:
