@@ -31,7 +31,7 @@ PATIENCE = 120.0  # seconds for the server to come back, and for an author to le
 MOST_FINDINGS = 20
 CANCELED = "57014"
 GONE = {"57P01", "57P02", "57P03"}
-# What may stand in the server's log: refusals, overtaken transactions, cancels, what ends with a session or server.
+# What may stand in the server's log: refusals, overtaken transactions, cancels, ends of sessions.
 EXPECTED = re.compile(r"(KR\d\d\d|40001|57014|57P0[123]|08\w\w\w) |F0001 lock file ")
 LOGGED = re.compile(r"^.{23} \S+ \[\d+\] (\w{5}) (?:ERROR|FATAL|PANIC): +(.*)", re.MULTILINE)
 
