@@ -11,15 +11,11 @@ from pathlib import Path
 
 import psycopg
 from psycopg import sql
-from psycopg.conninfo import make_conninfo
 from tests.chaos.mix import PATIENCE, Interrupted, Mix, Session, check_dump_of
 
-from kerai_client.database import Connection
 from kerai_client.database import connect as connect_to
 from kerai_client.errors import KeraiError
-from kerai_client.instance import ensure_extension
 from kerai_client.postgres import processes_in, program
-from kerai_client.server import PrivateServer
 
 RESTORED = "chaos_restored"
 PEER = "chaos_peer"
@@ -108,15 +104,6 @@ class Sync(Operator):
             self.mix.found(f"sync: {problem}")
         if not result["complete"]:
             raise Interrupted(str(problem))
-
-
-def add_peer(connection: Connection, server: PrivateServer) -> None:
-    """Make another instance, and let the first one know it."""
-    connection.execute(sql.SQL("create database {} template template0").format(sql.Identifier(PEER)))
-    with connect_to(server.dsn_of(PEER)) as other:
-        ensure_extension(other)
-    way = make_conninfo(server.dsn_of(PEER), connect_timeout=5)
-    connection.execute("select kerai.add_peer(%s, %s)", [PEER, way])
 
 
 class Dump(Operator):

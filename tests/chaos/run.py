@@ -10,15 +10,17 @@ from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID
 
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
 from tests.chaos.authors import Author
-from tests.chaos.disturbances import PEER, add_peer, operators
+from tests.chaos.disturbances import PEER, operators
 from tests.chaos.mix import Mix, check_end, check_log, check_peer
 from tests.merge.crew import launch
 from tests.merge.live import insert
 from tests.merge.observe import scalar
 
 from kerai_client.database import connect as connect_to
-from kerai_client.server import PrivateServer
+from kerai_client.server import DATABASE, PrivateServer
 
 AUTHORS = 10
 MEMBERS = 5  # of them, in a swarm with two lanes
@@ -51,20 +53,24 @@ def run(seconds: float, seed: int, *, kills: bool = True, tell: Callable[[str], 
 
 
 def _prepare(mix: Mix) -> None:
-    """Let dumps be written, and the log say each error's code."""
+    """Let dumps be written, and the log say each error's code; make another instance."""
     owner = mix.server.owner
     shutil.chown(mix.folder, owner.uid, owner.gid)
-    with connect_to(mix.server.dsn) as connection:
+    with connect_to(mix.server.dsn_of("postgres")) as connection:
         connection.execute("alter system set log_line_prefix = '%m [%p] %e '")
         connection.execute("alter system set synchronous_commit = on")
         connection.execute("alter system set restart_after_crash = on")
         connection.execute("select pg_reload_conf()")
+        # Neither has a key before its first use.
+        names = sql.Identifier(PEER), sql.Identifier(DATABASE)
+        connection.execute(sql.SQL("create database {} template {}").format(*names))
 
 
 def _go(mix: Mix, seconds: float, *, kills: bool, tell: Callable[[str], None]) -> None:
     with connect_to(mix.server.dsn) as connection:
         task, swarm = launch(connection, 2)
-        add_peer(connection, mix.server)
+        way = make_conninfo(mix.server.dsn_of(PEER), connect_timeout=5)
+        connection.execute("select kerai.add_peer(%s, %s)", [PEER, way])
     authors = [Author(mix, number, swarm if number < MEMBERS else None) for number in range(AUTHORS)]
     first = authors[-1]
     first.plant([insert(str(UUID(int=number)), None) for number in range(1, 11)])
