@@ -283,6 +283,25 @@ def test_evidence_goes_where_it_belongs_whatever_connections_the_session_has(
     assert scalar(author.connection, "select dblink_get_connections()") == ["kerai"]
 
 
+def test_a_push_that_is_canceled_while_it_keeps_evidence_closes_its_connection(
+    authors: Any, connect: Any
+) -> None:
+    (author,) = authors(1)
+    observer, holder = connect(), connect()
+    documents = [author.write([insert(str(uuid4()))], message=text) for text in "12"]
+    assert author.send(documents[0]) == "merged"
+    apart = "select pid from pg_stat_activity where application_name = 'kerai' and wait_event_type = 'Lock'"
+    with holder.transaction(), ThreadPoolExecutor(1) as pool:
+        holder.execute("lock table kerai.forks")
+        answer = pool.submit(outcome, author, documents[1])
+        while not observer.execute(apart).fetchall():
+            assert not answer.done()
+            observer.execute("select pg_sleep(0.01)")
+        observer.execute("select pg_cancel_backend(%s)", [author.connection.info.backend_pid])
+        assert answer.result(timeout=30) == "57014"
+    assert scalar(author.connection, "select dblink_get_connections()") is None
+
+
 def until_blocked(observer: Connection[Any], waiting: Any, holder: Any) -> None:
     """Wait until one session waits for another's lock."""
     pids = [each.connection.info.backend_pid for each in (waiting, holder)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -37,6 +38,14 @@ def fill(connection: Connection[Any], name: str, changesets: int = 5, root: str 
             update(root, name=f"{name}{number}"),
         )
     return author
+
+
+def until(holds: Callable[[], Any]) -> None:
+    """Wait until something holds."""
+    deadline = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_a_sync_makes_two_instances_equal(instances: Any, connect: Any, call: Call) -> None:
@@ -248,3 +257,24 @@ def test_a_clone_survives_a_kill_9(
         # The call that was cut off may have been committed, and nobody was told.
         assert total["complete"] and 27 <= total["pulled_changesets"] <= 30
         assert_same(there, clone.connection())
+
+
+def test_a_sync_that_is_canceled_while_the_peer_refuses_closes_its_connection(
+    instances: Any, connect: Any
+) -> None:
+    """The cancel is noticed only when the peer has answered, and then its error is raised first."""
+    a, b = instances(2)
+    here, there, holder = connect(a.dsn), connect(b.dsn), connect(b.dsn)
+    fill(here, "ann")
+    there.execute("alter function kerai.accept set lock_timeout = '1s'")
+    asked = "select pid from pg_stat_activity where datname = %s and pid <> all(%s) and wait_event_type = %s"
+    own = [each.info.backend_pid for each in (there, holder)]
+    with holder.transaction(), ThreadPoolExecutor(1) as pool:
+        holder.execute("lock table kerai_private.authors in exclusive mode")
+        answer = pool.submit(here.execute, "select * from kerai.sync(%s)", [b.name])
+        until(lambda: there.execute(asked, [b.name, own, "Lock"]).fetchall())
+        there.execute("select pg_cancel_backend(%s)", [here.info.backend_pid])
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            answer.result(timeout=30)
+    assert scalar(here, "select dblink_get_connections()") is None
+    until(lambda: not there.execute(asked, [b.name, own, "Client"]).fetchall())
