@@ -41,14 +41,20 @@ class Author(Session):
         self.written = 0
 
     def step(self) -> None:
-        """Write one changeset, and deliver it until it is known what became of it."""
+        """Write one changeset, or some in a row, and deliver until it is known what became of each."""
         try:
-            document, body = self.write()
+            written = self.write()
         except Interrupted:
             return
-        sent = self.mix.send(self.author, document, body)
-        sent.answer = self.deliver(document)
-        self.mix.count(sent.answer)
+        sent = [self.mix.send(self.author, document, body) for document, body in written]
+        if len(written) > 1:
+            self.try_at_once([document for document, _ in written])
+        answer = "merged"
+        for each, (document, _) in zip(sent, written, strict=True):
+            # What follows on a changeset that is not merged cannot be either.
+            answer = self.deliver(document, unsure=len(written) > 1) if answer == "merged" else "given up"
+            each.answer = answer
+            self.mix.count(answer)
 
     def plant(self, ops: list[Body]) -> None:
         """Push the beginning of the tree."""
@@ -58,23 +64,29 @@ class Author(Session):
 
     # ---- writing --------------------------------------------------------------------------------
 
-    def write(self) -> tuple[str, dict[str, Any]]:
-        """Return a changeset or draft, on the latest state or an earlier one: its text, and what it says."""
+    def write(self) -> list[tuple[str, dict[str, Any]]]:
+        """Return a draft, or changesets in a row, on the latest state or an earlier one: text and content."""
         if not self.states or self.chance.random() < 0.6:
             self.look()
         vector, nodes = self.states[-1] if self.chance.random() < 0.7 else self.chance.choice(self.states)
-        ops = self.operations(nodes)
         guard = self.chance.choice([WHOLE_STATE, *nodes[:5]]) if self.chance.random() < 0.2 else None
-        self.written += 1
         keys: dict[str, Any] = {"guard": guard, "message": f"{self.written}"}
         if self.swarm and self.chance.random() < 0.7:
-            document = changeset.draft(self.author, self.swarm, ops, base=vector, **keys)
-        else:
-            follow = "select seq, lamport, prev, base from kerai.next_changeset(%s, %s)"
-            document = changeset.build(
-                self.author, ops=ops, **self.call(follow, [self.author, json.dumps(vector)])[0], **keys
-            )
-        return document, json.loads(document)
+            document = changeset.draft(self.author, self.swarm, self.operations(nodes), base=vector, **keys)
+            return [(document, json.loads(document))]
+        follow = "select seq, lamport, prev, base from kerai.next_changeset(%s, %s)"
+        place = self.call(follow, [self.author, json.dumps(vector)])[0]
+        written = []
+        for _ in range(self.chance.choice([1, 1, 1, 1, 1, 3])):
+            ops = self.operations(nodes)
+            document = changeset.build(self.author, ops=ops, **place, **keys)
+            written.append((document, json.loads(document)))
+            place |= {
+                "seq": place["seq"] + len(ops),
+                "lamport": place["lamport"] + len(ops),
+                "prev": changeset.changeset_id(document),
+            }
+        return written
 
     def look(self) -> None:
         """Remember the latest vector with nodes that it covers."""
@@ -93,6 +105,7 @@ class Author(Session):
         """Return some random operations on nodes that everybody else is changing too."""
         chance = self.chance
         known = [*nodes[:20], *chance.sample(nodes, min(len(nodes), 20))]
+        self.written += 1
         written: list[Body] = []
         for _ in range(chance.choice([1, 1, 2, 3, 5, 8])):
             node, other = chance.choice(known), chance.choice(known)
@@ -128,10 +141,23 @@ class Author(Session):
 
     # ---- delivering -----------------------------------------------------------------------------
 
-    def deliver(self, document: str) -> str:
-        """Push until there is an answer: ``merged``, or why not, and then nothing of it waits any more."""
+    def try_at_once(self, documents: list[str]) -> None:
+        """Submit some that follow on each other, and settle them in any order; whatever comes of it."""
+        try:
+            tickets = [self.submit(document) for document in documents]
+            for ticket in self.chance.sample(tickets, len(tickets)):
+                self.call("select kerai.settle(%s)", [ticket])
+            self.mix.count("settled in a row")
+        except (Interrupted, psycopg.Error):
+            self.mix.count("not settled in a row")
+
+    def deliver(self, document: str, *, unsure: bool) -> str:
+        """Push until there is an answer: ``merged``, or why not, and then nothing of it waits any more.
+
+        :param unsure: whether it may wait to be settled already, or be merged.
+        """
         deadline = time.monotonic() + PATIENCE
-        answer, unsure = "", False
+        answer = ""
         while time.monotonic() < deadline:
             try:
                 if unsure:
@@ -171,10 +197,14 @@ class Author(Session):
 
     def settle(self, document: str) -> str:
         """Submit it, and settle."""
-        ticket = self.called("select kerai.submit(%s::json, %s, %s)::text as status", document)
+        ticket = self.submit(document)
         if self.chance.random() < 0.2:
             time.sleep(self.chance.random() * 0.05)  # somebody else may merge it meanwhile
         return str(self.call("select (kerai.settle(%s)).status", [ticket])[0]["status"])
+
+    def submit(self, document: str) -> str:
+        """Submit it; return the ticket."""
+        return self.called("select kerai.submit(%s::json, %s, %s)::text as status", document)
 
     def called(self, query: str, document: str) -> str:
         """Return the status that a call with the signed document answers."""
