@@ -1,7 +1,34 @@
-"""``python -m kerai_client`` is the command ``kerai``."""
+"""The command ``kerai``, also as ``python -m kerai_client``.
 
+Ctrl-C may come at any time. While modules are imported, and when the work is done, there is nothing to
+clean up, and an exception would be told as a traceback: then it just ends the process. In between, see
+:func:`kerai_client.main.main`.
+"""
+
+import os
+import signal
 import sys
+from types import FrameType
 
-from kerai_client.main import main
+INTERRUPTED = 130  # what a shell gives for a command that Ctrl-C has ended
 
-sys.exit(main())
+
+def _end(number: int, frame: FrameType | None) -> None:
+    os._exit(INTERRUPTED)
+
+
+def run() -> int:
+    """Run the command line and return its exit code."""
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # a job in the background
+    if not ignored:
+        signal.signal(signal.SIGINT, _end)
+    from kerai_client.main import main  # noqa: PLC0415 -- what takes time comes last
+
+    code = main()
+    if not ignored:
+        signal.signal(signal.SIGINT, _end)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(run())

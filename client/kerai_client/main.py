@@ -8,8 +8,10 @@ do not wait for drivers and parsers. A command group gets the :class:`Client` by
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -247,9 +249,10 @@ class Kerai(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            result = super().invoke(ctx)
-            sys.stdout.flush()
-            return result
+            with _interrupts_as_exceptions():
+                result = super().invoke(ctx)
+                sys.stdout.flush()
+                return result
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
         except BrokenPipeError:
@@ -264,6 +267,22 @@ class Kerai(click.Group):
             if explanation is None:
                 raise
             raise Failure(explanation, as_json=ctx.meta[AS_JSON]) from error
+
+
+@contextmanager
+def _interrupts_as_exceptions() -> Iterator[None]:
+    """Let Ctrl-C raise KeyboardInterrupt, so that a command cleans up; see :mod:`kerai_client.__main__`."""
+    try:
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    except ValueError:  # only the main thread hears signals
+        yield
+        return
+    if before == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, before)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _in_json(error: click.ClickException | click.Abort, ctx: click.Context) -> Exception:

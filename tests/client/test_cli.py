@@ -221,6 +221,50 @@ def test_interrupted() -> None:
     assert "Traceback" not in result.output
 
 
+HOOKED = """
+import atexit, os, signal, sys
+
+module = sys.argv.pop(1)
+
+class Hook:
+    def find_spec(self, name, path=None, target=None):
+        if name == module:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Hook())
+if module == "the end":
+    atexit.register(os.kill, os.getpid(), signal.SIGINT)
+from kerai_client.__main__ import run
+
+sys.exit(run())
+"""
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        *("kerai_client.main", "click", "click.shell_completion", "kerai_client.commands.agent"),
+        *("kerai_client.database", "psycopg", "psycopg.types.json", "kerai_client.config", "tomllib"),
+        *("rich.table", "rich.console", "the end"),
+    ],
+)
+def test_ctrl_c_at_any_import(database: Any, module: str) -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", HOOKED, module, "agent", "list", "--dsn", database.dsn],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (run.returncode, run.stderr) == (130, "")
+
+
+def test_ctrl_c_is_for_the_shells_jobs_in_the_foreground(database: Any) -> None:
+    ignored = [sys.executable, "-c", f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n{HOOKED}"]
+    command = [*ignored, "psycopg", "agent", "list", "--dsn", database.dsn]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stderr) == (0, "")
+
+
 def test_ctrl_c_in_a_query(database: Any, connect: Any) -> None:
     with subprocess.Popen(
         [*KERAI, "--dsn", database.dsn, "sql", "select pg_sleep(60)"],

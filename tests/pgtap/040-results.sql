@@ -162,6 +162,27 @@ from generate_series(1, 4) as i;
 select is(array_agg(f.reason order by f.arrival), '{r3,r4}', 'no more than max_failed_operations are kept, the newest')
 from kerai.failed_operations as f;
 
+-- attempts that were refused
+update kerai.tasks set started_at = now() - interval '1 hour' where id = :'task';
+select is((r.passed, r.failing, r.output, r.duration_ms, r.compute_cost)::text, '(f,,"refused: 0 failed",7,500)',
+    'a refused attempt is taken after the time is up, and counts no tests')
+from kerai.record_refused_attempt(:'task', pg_temp.agent('ann'), :'vector', 'refused: 0 failed', 7, 500) as r;
+select is(t.spent_nkoi, 1500::bigint, 'its cost is counted beyond the budget')
+from kerai.tasks as t where t.id = :'task';
+select lives_ok(format($$select kerai.record_refused_attempt(%L, pg_temp.agent('ann'), '{}', 'r', 1, 9223372036854775807)$$, :'task'),
+    'a cost that no number holds is taken');
+select is(t.spent_nkoi, 9223372036854775807, 'as far as a number holds it') from kerai.tasks as t where t.id = :'task';
+create function pg_temp.refused(arguments text) returns text
+language sql as $$ select 'select kerai.record_refused_attempt(' || arguments || ')' $$;
+select pg_temp.refuses(pg_temp.refused($$pg_temp.node(99), pg_temp.agent('ann'), '{}', 'r'$$), 'KR006', 'no such task',
+    '000000000099', 'kerai.tasks', 'a refused attempt at an unknown task');
+select pg_temp.refuses(pg_temp.refused(format($$%L, pg_temp.agent('ann'), '[]', 'r'$$, :'task')), 'KR005',
+    'a version vector is a JSON object', '\[\]', 'highest sequence', 'a refused attempt on no vector');
+select pg_temp.refuses(pg_temp.refused(format($$%L, pg_temp.agent('ann'), '{}', null$$, :'task')), 'KR005',
+    'a refused attempt has an output that begins with the reason', 'output: null', 'first line', 'no reason of the refusal');
+select pg_temp.refuses(pg_temp.refused(format($$%L, pg_temp.agent('ann'), '{}', 'r', 1, -5$$, :'task')), 'KR005',
+    'durations and costs are not negative', 'compute_cost: -5', 'nKoi', 'a negative cost of a refused attempt');
+
 -- another role's agent
 create function pg_temp.refusal(statement text) returns text
 language plpgsql as $$
@@ -180,11 +201,13 @@ select pg_temp.agent('ann') as ann \gset
 set session authorization stranger;
 select pg_temp.refusal(format($$select kerai.record_test_result(%L, %L, '{}', false)$$, :'task', :'ann')) as result,
     pg_temp.refusal(format($$select kerai.record_failed_attempt(%L, %L, '{}', '[]', 'r')$$, :'task', :'ann')) as attempt,
+    pg_temp.refusal(format($$select kerai.record_refused_attempt(%L, %L, '{}', 'r')$$, :'task', :'ann')) as refused,
     pg_temp.refusal(format($$select kerai.join_swarm(%L, %L)$$, :'swarm', :'ann')) as membership \gset
 reset session authorization;
 select is(f.refusal, 'KR013 this agent belongs to another role: agent ann (id) belongs to ' || session_user
     || ', the caller is stranger', f.about)
 from (values (:'result', 'a result for another role''s agent'), (:'attempt', 'an attempt for another role''s agent'),
+    (:'refused', 'a refused attempt for another role''s agent'),
     (:'membership', 'another role''s agent joins')) as f (refusal, about);
 
 select * from finish();

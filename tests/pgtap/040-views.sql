@@ -148,7 +148,7 @@ from kerai.lineage(pg_temp.node(30)) as l where l.payload #>> '{set,content}' = 
 
 -- who may call
 select is(string_agg(p.proname, ' ' order by p.proname), 'agent_trace balance create_task expire_failed_operations '
-    || 'join_swarm launch_swarm lineage record_failed_attempt record_test_result stop_swarm supply swarm_agents '
+    || 'join_swarm launch_swarm lineage record_failed_attempt record_refused_attempt record_test_result stop_swarm supply swarm_agents '
     || 'swarm_economics swarm_hotspots swarm_leaderboard swarm_progress swarm_status',
     'every function has a comment and a fixed search_path')
 from pg_proc as p

@@ -95,6 +95,7 @@ def list_(client: Client) -> None:
     metavar="NKOI",
     help="What this agent costs.",
 )
+@click.option("--launched-by", type=int, hidden=True, help="The process that starts it, and ends with it.")
 @click.pass_obj
 def work(
     client: Client,
@@ -108,6 +109,7 @@ def work(
     attempt_timeout: float,
     test_timeout: float,
     cost_per_second: int,
+    launched_by: int | None,
 ) -> None:
     """Work for a swarm until its task has succeeded.
 
@@ -131,7 +133,7 @@ def work(
 
     name = name or user_name()
     config = client.config
-    stop = Stop()
+    stop = Stop(launched_by)
 
     def tell(event: str, facts: dict[str, Any]) -> None:
         if client.json:

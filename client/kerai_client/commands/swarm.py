@@ -11,7 +11,7 @@ from uuid import UUID
 import click
 
 from kerai_client.errors import KeraiError, printable
-from kerai_client.main import Client
+from kerai_client.main import INTERRUPTED, Client, Failure
 from kerai_client.options import AMOUNT, COUNT, DURATION
 from kerai_client.output import console, emit, emit_record, format_nkoi
 
@@ -58,7 +58,10 @@ def swarm() -> None:
     "--start", type=click.IntRange(0), metavar="N", help="How many to start here (default: one a core)."
 )
 @click.option(
-    "--agent-prefix", default="solver", show_default=True, help="They are named PREFIX-1, PREFIX-2, …"
+    "--agent-prefix",
+    default="solver",
+    show_default=True,
+    help="They are named PREFIX-1, PREFIX-2, … (free ones).",
 )
 @click.pass_obj
 def launch(
@@ -114,9 +117,8 @@ def launch(
     count = min(agents, os.cpu_count() or 1) if start is None else start
     if count > agents:
         raise KeraiError(f"the swarm takes {agents} agents", detail=f"--start {count}", hint="raise --agents")
-    names = [] if solver is None else [f"{agent_prefix}-{n + 1}" for n in range(count)]
-    for agent in names:
-        key_file(agent)  # refuses what cannot name an agent, before a task and a swarm are made for it
+    if solver is not None and count:
+        key_file(f"{agent_prefix}-1")  # refuses what cannot name an agent, before a task and a swarm are made
 
     def begin(connection: Connection) -> dict[str, Any]:
         with connection.transaction():
@@ -130,13 +132,13 @@ def launch(
 
     with client.database() as database:
         made = begin(database.connection())
-        if solver is None or not names:
+        if solver is None or not count:
             if client.json:
                 emit_record(made, json=True)
             else:
                 _explain_joining(made, solver, model)
             return
-        _run_crew(client, made, solver, names, model)
+        _run_crew(client, made, solver, count=count, prefix=agent_prefix, model=model)
 
 
 def _explain_joining(made: dict[str, Any], solver: str | None, model: str | None) -> None:
@@ -151,21 +153,34 @@ def _explain_joining(made: dict[str, Any], solver: str | None, model: str | None
     )
 
 
-def _run_crew(client: Client, made: dict[str, Any], solver: str, names: list[str], model: str | None) -> None:
+def _run_crew(
+    client: Client, made: dict[str, Any], solver: str, *, count: int, prefix: str, model: str | None
+) -> None:
     from kerai_client.dashboard import follow, swarm_rows  # noqa: PLC0415 -- as above
-    from kerai_client.harness.crew import Crew  # noqa: PLC0415
+    from kerai_client.harness.crew import Crew, Terminated  # noqa: PLC0415
 
     options = ["--kind", "llm", "--model", model] if model else []
-    dsn = client.config.database()
-    with client.database() as database, Crew(dsn, made["id"], names, solver=solver, options=options) as crew:
-        if client.json:
-            for process in crew.processes.values():
-                process.wait()
-            status, _ = swarm_rows(database, made["id"])
-            emit_record(status, json=True)
-        else:
-            status = follow(database, made["id"], lambda: crew.running() > 0)
-        failures = list(crew.failures())
+    crew = Crew(client.config.database(), made["id"], count, prefix=prefix, solver=solver, options=options)
+    try:
+        with client.database() as database, crew:
+            if client.json:
+                for process in crew.processes.values():
+                    process.wait()
+                status, _ = swarm_rows(database, made["id"])
+                emit_record(status, json=True)
+            else:
+                status = follow(database, made["id"], lambda: crew.running() > 0)
+            failures = list(crew.failures())
+    except (KeyboardInterrupt, Terminated) as end:
+        code = end.code if isinstance(end, Terminated) else INTERRUPTED
+        agents = ", ".join(crew.processes) or "no agent"
+        stopped = KeraiError(
+            f"interrupted: {agents} ended, the swarm stays open",
+            detail=f"swarm {made['name']} ({made['id']})",
+            hint=f"stop it: kerai swarm stop {made['id']}",
+        )
+        Failure(stopped, as_json=client.json).show()
+        raise click.exceptions.Exit(int(code or 0)) from None
     for name, code, words in failures:
         click.echo(printable(f"{name} ended with exit code {code}:\n{words}"), err=True)
     if status["status"] != "converged":

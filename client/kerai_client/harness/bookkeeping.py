@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -63,24 +64,43 @@ class Tally:
 
 
 class Stop:
-    """Set by SIGTERM and SIGINT; asked at every step that takes time."""
+    """Set by SIGTERM, SIGHUP and SIGINT, and by the end of the process that has launched this one.
 
-    def __init__(self) -> None:
+    It is asked at every step that takes time.
+
+    :param parent: the process that has launched this one; killed with -9, it can tell nobody that it ends.
+    """
+
+    def __init__(self, parent: int | None = None) -> None:
         self.signal: int | None = None
+        self.parent = parent
+
+    def reason(self) -> str | None:
+        """Return why the work is to end, None when it is not."""
+        if self.signal is not None:
+            return f"{signal.Signals(self.signal).name} received"
+        if self.parent is not None and os.getppid() != self.parent:
+            return "the launch that started this agent is gone"
+        return None
 
     def check(self) -> None:
-        """:raises Stopped: when a signal has come."""
-        if self.signal is not None:
-            raise Stopped(f"{signal.Signals(self.signal).name} received")
+        """:raises Stopped: when there is a reason to stop."""
+        reason = self.reason()
+        if reason is not None:
+            raise Stopped(reason)
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Take SIGTERM and SIGINT as a wish to stop, for as long as this lasts."""
+        """Take these signals as a wish to stop, for as long as this lasts; `nohup` is respected."""
 
         def note(number: int, frame: FrameType | None) -> None:
             self.signal = number
 
-        before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+        before = {
+            number: signal.signal(number, note)
+            for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
+        }
         try:
             yield
         finally:

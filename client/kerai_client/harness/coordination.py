@@ -23,6 +23,7 @@ PATIENCE_SECONDS = 300.0
 NOT_PUSHED = "kerai: an attempt that was not pushed"
 MAX_REASON = 1000
 TOO_LARGE = "KR005"
+ENOUGH = ("KR008", "KR011")  # a budget is used up; the swarm or the task is over
 
 
 class PatientDatabase(Database):
@@ -118,17 +119,26 @@ class Membership:
     def report(
         self, vector: Mapping[str, int], outcome: Outcome, output: str, milliseconds: int, cost: int
     ) -> None:
-        """Report the result of a state that is merged."""
-        self._call(
-            "record_test_result",
-            task=self.assignment.task,
-            agent=self.agent,
-            vector=Jsonb(dict(vector)),
-            passed=outcome.passed,
-            output=output,
-            duration_ms=milliseconds,
-            compute_cost=cost,
-        )
+        """Report the result of a state that is merged.
+
+        :raises psycopg.Error: when it is refused; then that is reported in its place.
+        """
+        try:
+            self._result(vector, outcome.passed, output, milliseconds, cost)
+        except psycopg.Error as error:
+            if error.sqlstate not in ENOUGH:
+                raise
+            reason = f"the result was refused ({error.sqlstate}): {error.diag.message_primary}"
+            self.report_failure(
+                vector,
+                ops=(),
+                reason=reason,
+                output=output,
+                milliseconds=milliseconds,
+                cost=cost,
+                refused=True,
+            )
+            raise
 
     def report_failure(
         self,
@@ -139,8 +149,13 @@ class Membership:
         output: str,
         milliseconds: int,
         cost: int,
+        refused: bool = False,
     ) -> None:
-        """Report an attempt that is not pushed: its result, and its operations for whoever studies them."""
+        """Report an attempt that is not pushed: its result, and its operations for study.
+
+        :param refused: the server has refused it. What it counted is then no number of a merged state, and it
+            is taken also when the budget is used up.
+        """
         output = f"{NOT_PUSHED} ({reason})\n{output}"
         try:
             self._call(
@@ -155,12 +170,37 @@ class Membership:
         except psycopg.Error as error:
             if error.sqlstate != TOO_LARGE:  # what cannot be studied is still an attempt that failed
                 raise
+        if not refused:
+            try:
+                self._result(base, False, output, milliseconds, cost)
+            except psycopg.Error as error:
+                if error.sqlstate not in ENOUGH:
+                    raise
+                self._refused(base, output, milliseconds, cost)
+                raise
+        else:
+            self._refused(base, output, milliseconds, cost)
+
+    def _result(
+        self, vector: Mapping[str, int], passed: bool, output: str, milliseconds: int, cost: int
+    ) -> None:
         self._call(
             "record_test_result",
             task=self.assignment.task,
             agent=self.agent,
-            vector=Jsonb(dict(base)),
-            passed=False,
+            vector=Jsonb(dict(vector)),
+            passed=passed,
+            output=output,
+            duration_ms=milliseconds,
+            compute_cost=cost,
+        )
+
+    def _refused(self, vector: Mapping[str, int], output: str, milliseconds: int, cost: int) -> None:
+        self._call(
+            "record_refused_attempt",
+            task=self.assignment.task,
+            agent=self.agent,
+            vector=Jsonb(dict(vector)),
             output=output,
             duration_ms=milliseconds,
             compute_cost=cost,

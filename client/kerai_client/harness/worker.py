@@ -19,11 +19,11 @@ import psycopg
 
 from kerai_client.errors import KeraiError
 from kerai_client.harness.bookkeeping import Candidate, Limits, Spent, Stop, Stopped, Tally
-from kerai_client.harness.coordination import Membership
-from kerai_client.harness.process import clean_environment, run
+from kerai_client.harness.coordination import ENOUGH, Membership
+from kerai_client.harness.process import Finished, clean_environment, run
 from kerai_client.harness.rebase import rebase
 from kerai_client.harness.results import Outcome, judge, tail
-from kerai_client.harness.workspace import Workspace
+from kerai_client.harness.workspace import Workspace, remove
 from kerai_client.session import WHOLE_STATE, Session, State, Vector, read_state, read_vector
 from kerai_client.source import (
     Snapshot,
@@ -50,7 +50,6 @@ REWOUND_SECONDS = 1.0
 BUSY = "KR009"  # other pushes are in the way
 # The server does not take these operations, now or ever: too large, about what is not there, out of scope.
 REFUSED = ("KR005", "KR006", "KR007")
-ENOUGH = ("KR008", "KR011")  # a budget is used up; the swarm or the task is over
 OUTPUT_HINT_BYTES = 2_000
 
 
@@ -86,6 +85,8 @@ class Worker:
         """Work until there is nothing left to do, and return why."""
         with Workspace(self.session.name) as workspace:
             self._workspace = workspace
+            if self.stop.parent is None:
+                workspace.reserve(self.session.name)
             try:
                 self.membership.join()
                 self._first_attempt = self.membership.attempts() + 1
@@ -184,7 +185,12 @@ class Worker:
                 detail=finished.output.strip()[-OUTPUT_HINT_BYTES:],
                 hint="--solver takes a command line for /bin/sh; it runs in the working tree",
             )
-        after, problems = read_directory(tree, exclude=LEFTOVERS, tracked=before.keys())
+        try:
+            self._workspace.require_tree()
+            after, problems = read_directory(tree, exclude=LEFTOVERS, tracked=before.keys())
+        except OSError as error:
+            self._give_up(state, f"what the solver has left cannot be read: {error}", finished)
+            return None
         unread = {problem.path for problem in problems} - after.keys()
         for problem in problems:
             self.tell("problem", {"attempt": number, "message": str(problem)})
@@ -196,8 +202,7 @@ class Worker:
         try:
             ops = diff(state.tree, after, author=self.session.author, scope=scope, unread=unread)
         except SourceError as error:
-            self.tally.failed += 1
-            self.tell("failed", {"reason": str(error)})
+            self._give_up(state, str(error), finished)
             return None
         if not ops:
             self.tell("idle", {"attempt": number, "solver_exit": finished.exit_code})
@@ -208,8 +213,8 @@ class Worker:
         """Test operations and push them when they make the state better; say whether they are merged."""
         try:
             return self._race(state, ops)
-        except _Refused as refused:
-            self._discard(refused.candidate, str(refused))
+        except _Refused as refusal:
+            self._discard(refusal.candidate, str(refusal), refused=True)
             return False
 
     def _race(self, state: State, ops: Sequence[Mapping[str, Any]]) -> bool:
@@ -226,7 +231,7 @@ class Worker:
                 if again is None or self._push(again):
                     return again is not None
                 candidate = again
-        self._discard(candidate, f"stale {MERGE_TRIES} times")
+        self._discard(candidate, f"stale {MERGE_TRIES} times", refused=True)
         return False
 
     def _improvement(self, state: State, ops: Sequence[Mapping[str, Any]]) -> Candidate | None:
@@ -271,10 +276,12 @@ class Worker:
                 message=message,
             )
         except psycopg.Error as error:
-            if error.sqlstate not in REFUSED:
-                raise
             reason = f"refused ({error.sqlstate}): {error.diag.message_primary}"
-            raise _Refused(candidate, reason) from error
+            if error.sqlstate in REFUSED:
+                raise _Refused(candidate, reason) from error
+            if error.sqlstate in ENOUGH:
+                self._discard(candidate, reason, refused=True)
+            raise
         if pushed.status == "stale":
             return False
         # As far as the guard reaches exactly what was tested: the state as it was read, and these operations.
@@ -289,7 +296,7 @@ class Worker:
         self.membership.report(vector, candidate.outcome, output, candidate.milliseconds, self._cost())
         return True
 
-    def _discard(self, candidate: Candidate, reason: str) -> None:
+    def _discard(self, candidate: Candidate, reason: str, *, refused: bool = False) -> None:
         self.tally.failed += 1
         self.tell("failed", {"reason": reason})
         self.membership.report_failure(
@@ -299,6 +306,21 @@ class Worker:
             output=tail(candidate.output, candidate.outcome, limit=32 * 1024),
             milliseconds=candidate.milliseconds,
             cost=self._cost(),
+            refused=refused,
+        )
+
+    def _give_up(self, state: State, reason: str, finished: Finished) -> None:
+        """Report an attempt that came to no operations that could be tested."""
+        self.tally.failed += 1
+        self.tell("failed", {"reason": reason})
+        self.membership.report_failure(
+            state.vector,
+            ops=(),
+            reason=reason,
+            output=finished.output[-OUTPUT_HINT_BYTES:],
+            milliseconds=finished.milliseconds,
+            cost=self._cost(),
+            refused=True,
         )
 
     # -- running things -------------------------------------------------------------------------
@@ -329,6 +351,8 @@ class Worker:
     def _solver_environment(self, tree: Tree, number: int, output: str) -> dict[str, str]:
         assignment = self.membership.assignment
         scope = "." if assignment.scope is None else tree.path_of(assignment.scope) or "."
+        for file in (self._workspace.test_output, self._workspace.task_file):
+            remove(file)  # a solver may have put anything in its place
         self._workspace.test_output.write_text(output, "utf-8")
         self._workspace.task_file.write_text(
             f"{assignment.description}\n\n"
@@ -361,9 +385,7 @@ class Worker:
 
     def _watch(self) -> str | None:
         """Return why what runs now is to be ended."""
-        if self.stop.signal is not None:
-            return "stopped"
-        return self.membership.over()
+        return self.stop.reason() or self.membership.over()
 
     def _check(self) -> None:
         """:raises Stopped: when the swarm is over, or this agent was asked to stop."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -10,10 +11,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 
 OWNER = "owner"
 TURN_POLL_SECONDS = 0.05
+TURNS = 2**48  # so many bytes of the file of turns are for turns; reserved names lie behind them
 
 
 class Workspace:
@@ -29,9 +32,7 @@ class Workspace:
         with _locked(self._base / "lock"):
             _remove_abandoned(self._base)
             self.path = Path(tempfile.mkdtemp(prefix=f"{name[:40]}-".replace("/", "_"), dir=self._base))
-            self._owner = os.open(self.path / OWNER, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._owner, fcntl.LOCK_EX)
-            os.write(self._owner, f"{os.getpid()}\n".encode())
+            self._owner = self._own()
         self._turns = os.open(
             self._base / "turns", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
         )
@@ -41,10 +42,50 @@ class Workspace:
         self.test_output = self.path / "test-output.txt"
 
     def clear(self) -> None:
-        """Empty the working tree, and what was temporary."""
+        """Empty the working tree, and what was temporary, whatever a solver has made of them."""
+        self._keep()
         for folder in (self.tree, self.temporary):
             remove(folder)
             folder.mkdir()
+
+    def require_tree(self) -> None:
+        """Check that the working tree is still a folder, and no link to another one.
+
+        :raises OSError: when it is not.
+        """
+        if not stat.S_ISDIR(self.tree.lstat().st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(self.tree))
+
+    def reserve(self, name: str) -> bool:
+        """Hold an agent's name until this process ends; say whether no other of this user's holds it."""
+        start = TURNS + int.from_bytes(sha256(name.encode()).digest()[:6])
+        try:
+            fcntl.lockf(self._turns, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, start)
+        except (BlockingIOError, PermissionError):
+            return False
+        return True
+
+    def _own(self) -> int:
+        """Return the lock that says that the folder has an owner who lives."""
+        owner = os.open(self.path / OWNER, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        fcntl.flock(owner, fcntl.LOCK_EX)
+        os.write(owner, f"{os.getpid()}\n".encode())
+        return owner
+
+    def _keep(self) -> None:
+        """Make the folder again when it is gone, or no folder of this user's any more."""
+        try:
+            kept = os.path.samestat((self.path / OWNER).lstat(), os.fstat(self._owner))
+        except OSError:
+            kept = False
+        if kept and not self.path.is_symlink():
+            return
+        self._base.mkdir(mode=0o700, exist_ok=True)
+        with _locked(self._base / "lock"):
+            remove(self.path)
+            self.path.mkdir(mode=0o700)
+            os.close(self._owner)
+            self._owner = self._own()
 
     @contextmanager
     def turn(self, number: int, waiting: Callable[[], None]) -> Iterator[None]:
@@ -54,7 +95,7 @@ class Workspace:
 
         :param waiting: called again and again while another agent has the turn.
         """
-        start = number % 2**48
+        start = number % TURNS
         while True:
             try:
                 fcntl.lockf(self._turns, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, start)

@@ -105,6 +105,12 @@ from kerai.record_test_result(
     %(task)s, %(agent)s, %(vector)s, %(passed)s, %(output)s, %(duration_ms)s, %(compute_cost)s
 );
 
+-- name: record_refused_attempt
+select id
+from kerai.record_refused_attempt(
+    %(task)s, %(agent)s, %(vector)s, %(output)s, %(duration_ms)s, %(compute_cost)s
+);
+
 -- name: record_failed_attempt
 select
     kerai.record_failed_attempt(

@@ -88,6 +88,53 @@ $$;
 comment on function kerai.record_test_result(uuid, uuid, jsonb, boolean, text, int, bigint) is
 'Reports one run of the task''s success command by your agent. version_vector: the merged state that was tested; for an attempt that was not pushed, the state that it started from. compute_cost: nKoi, counted against the task''s budget. When the command passed and nothing in the scope is newer than the vector, the task succeeds and swarm_convergence is minted, once a task.';
 
+-- The work was done and has cost what it has, whatever the budget says. `failing` stays NULL: the numbers in the output
+-- are those of a state that is not in the tree.
+create or replace function kerai.record_refused_attempt(
+    task uuid,
+    agent uuid,
+    version_vector jsonb,
+    output text,
+    duration_ms int default null,
+    compute_cost bigint default 0
+) returns kerai.test_results
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    longest constant bigint := kerai_private.setting('max_output_bytes');
+    most constant bigint := 9223372036854775807;
+    cost constant bigint := coalesce(compute_cost, 0);
+    reporter constant kerai.agents := kerai_private.require_agent(agent);
+    job constant kerai.tasks := kerai_private.require_task(task);
+    result kerai.test_results;
+begin
+    perform from kerai_private.vector_entries(version_vector);
+    if output is null or octet_length(output) > longest then
+        perform kerai_private.refuse('KR005', 'a refused attempt has an output that begins with the reason',
+            format('output: %s, at most %s bytes are taken', coalesce(octet_length(output) || ' bytes', 'null'), longest),
+            'Put the refusal into the first line, and the end of the test runner''s output after it.');
+    end if;
+    if least(duration_ms, cost) < 0 then
+        perform kerai_private.refuse('KR005', 'durations and costs are not negative',
+            concat_ws(', ', 'duration_ms: ' || duration_ms, 'compute_cost: ' || compute_cost),
+            'Pass milliseconds and nKoi, 0 or more.');
+    end if;
+    if cost > 0 then
+        update kerai.tasks as t set spent_nkoi = t.spent_nkoi + least(cost, most - t.spent_nkoi)
+        where t.id = job.id and t.status <> 'succeeded';
+    end if;
+    insert into kerai.test_results as r (task_id, agent_id, version_vector, passed, output, duration_ms, compute_cost)
+    values (job.id, reporter.id, version_vector, false, output, duration_ms, cost)
+    returning r.* into result;
+    return result;
+end
+$$;
+
+comment on function kerai.record_refused_attempt(uuid, uuid, jsonb, text, int, bigint) is
+'Reports an attempt of your agent that the server has refused (KR007, KR008, KR011 …), so that it shows in status, trace and economics: version_vector is the state that it started from, output begins with the reason. Taken also when the budget is used up or the swarm is stopped; its cost is counted until the task succeeds.';
+
 create or replace function kerai_private.drop_oldest_attempts(newest bigint) returns void
 language sql volatile
 set search_path = pg_catalog, pg_temp

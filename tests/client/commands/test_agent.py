@@ -151,6 +151,74 @@ def test_launch_with_names_that_no_agent_can_have_makes_nothing(
     assert rows("task", "list") == []
 
 
+def test_a_solver_that_removes_its_directory_has_failed_once(
+    ok: Run, rows: Callable[..., Any], swarm: dict[str, Any]
+) -> None:
+    mischief = [
+        'rm -rf "$PWD"',
+        'rm -rf "$PWD"; echo x > "$PWD"',
+        'rm -rf "$PWD"; ln -s / "$PWD"',
+        'rm -rf "$(dirname "$PWD")"; ln -s / "$(dirname "$PWD")"',
+        'rm -f "$KERAI_TASK_FILE"; mkdir "$KERAI_TASK_FILE"; rm -rf "$PWD" "$TMPDIR"',
+    ]
+    cases = [f"{number}) {words};;" for number, words in enumerate([*mischief, REPAIR], 1)]
+    solver = f"case $KERAI_ATTEMPT in {' '.join(cases)} esac"
+    worked = ok("agent", "work", "--swarm", swarm["id"], "--solver", solver, "--agent", "s-1")
+    assert worked.stdout.count("what the solver has left cannot be read") == len(mischief)
+    assert "the task has succeeded; 6 attempts, 1 merged" in worked.stdout
+    kept = rows("sql", "SELECT reason, operations FROM kerai.failed_operations")
+    assert len(kept) == len(mischief) and all(row["operations"] == [] for row in kept)
+    assert rows("swarm", "status", swarm["id"])["attempts"] == len(mischief) + 2
+
+
+@pytest.mark.parametrize(
+    ("budget", "reason"),
+    [
+        ("budget_ops = 0", "the agent's budget of operations is used up"),
+        ("budget_seconds = 1, started_at = now() - interval '1 hour'", "the task's time is used up"),
+        ("budget_nkoi = 1", "the task's money is used up"),
+    ],
+)
+def test_work_that_a_budget_refuses_leaves_a_trace(
+    ok: Run, rows: Callable[..., Any], package: Path, budget: str, reason: str
+) -> None:
+    ok("import", package)
+    task = rows("task", "create", "all green", "--success-command", PYTEST)
+    swarm = rows("swarm", "launch", "--task", task["id"])
+    ok("sql", "ALTER TABLE kerai.tasks DROP CONSTRAINT tasks_budget_ops_check")
+    # The budget ends while the solver works.
+    change = f"UPDATE kerai.tasks SET {budget}"
+    solver = f"psql -q -d {shlex.quote(os.environ['KERAI_DSN'])} -c {shlex.quote(change)} || exit 9; {REPAIR}"
+    work = ["agent", "work", "--swarm", swarm["id"], "--agent", "s-1", "--cost-per-second", "1000"]
+    worked = ok(*work, "--solver", solver)
+    assert f"refused (KR008): {reason}" in worked.stdout
+    (kept,) = rows("sql", "SELECT reason, operations FROM kerai.failed_operations")
+    assert kept["reason"] == f"refused (KR008): {reason}" and "age <= LIFE" in json.dumps(kept["operations"])
+    status = rows("swarm", "status", swarm["id"])
+    # The state as it was imported, and the attempt; what the attempt repaired is not in the tree.
+    assert (status["attempts"], status["failures"], status["failing_tests"]) == (2, 2, 1)
+    trace = rows("swarm", "trace", "--agent", "s-1")
+    refused = [event for event in trace if event["event"] == "failed"][-1]
+    assert refused["nkoi"] > 0 and refused["failing"] is None
+    assert [event["message"] for event in trace if event["event"] == "discarded"] == [kept["reason"]]
+    spent = rows("swarm", "economics", "--task", task["id"])["spent_nkoi"]
+    assert spent == sum(event["nkoi"] or 0 for event in trace if event["event"] == "failed")
+
+
+def test_a_result_that_a_budget_refuses_leaves_a_trace(
+    ok: Run, rows: Callable[..., Any], package: Path
+) -> None:
+    ok("import", package)
+    task = rows("task", "create", "all green", "--success-command", PYTEST, "--budget", "1")
+    swarm = rows("swarm", "launch", "--task", task["id"])
+    work = ["agent", "work", "--swarm", swarm["id"], "--agent", "s-1", "--cost-per-second", "1000"]
+    assert "the task's money is used up" in ok(*work, "--solver", REPAIR).stdout
+    (event,) = [event for event in rows("swarm", "trace", "--agent", "s-1") if event["event"] == "discarded"]
+    assert event["message"] == "the result was refused (KR008): the task's money is used up"
+    assert rows("swarm", "status", swarm["id"])["attempts"] == 1
+    assert rows("task", "show", task["id"])["spent_nkoi"] > 1
+
+
 def test_a_solver_that_is_not_there_is_told(kerai: Run, swarm: dict[str, Any]) -> None:
     result = kerai("agent", "work", "--swarm", swarm["id"], "--solver", "no-such-solver", "--agent", "s-1")
     assert result.returncode == 1
