@@ -10,7 +10,7 @@ declare
         register_agent, push_ops, push_together, submit, settle, settle_more, withdraw, join_swarm, record_test_result, record_failed_attempt,
         record_refused_attempt, instance_key}';
     operator_functions constant text [] := '{
-        create_task, launch_swarm, stop_swarm, expire_failed_operations, maintain, verify, rebuild, compact,
+        create_task, launch_swarm, give_agent, stop_swarm, expire_failed_operations, maintain, verify, rebuild, compact,
         add_peer, remove_peer, pull, push, sync, exchange, compare_heads, hang_up, begin_contact, end_contact, begin_pull,
         begin_scope, take_members, take_late, merge_late, accept_scoped,
         schedule_sync, unschedule_sync, note_schedule}';

@@ -93,8 +93,9 @@ create role tap_other in role kerai_agent;
 create role tap_operator in role kerai_operator;
 grant usage on schema kerai_private to kerai_agent;
 grant execute on function kerai_private.require_agent(uuid) to kerai_agent;
-grant select on kerai.agents to kerai_agent;
-grant execute on function kerai_private.acts_for(text), kerai_private.refuse(text, text, text, text) to kerai_agent;
+grant select on kerai.agents, kerai_private.owners, kerai_private.owner_roles to kerai_agent;
+grant execute on function kerai_private.acts_for(uuid), kerai_private.own_owners(), kerai_private.owner_name(uuid),
+    kerai_private.refuse(text, text, text, text) to kerai_agent;
 select set_config('test.ann', a.id::text, true) from kerai.agents as a where a.name = 'ann' \g /dev/null
 set local session authorization tap_other;
 select throws_ok($$select kerai_private.require_agent(current_setting('test.ann')::uuid)$$, 'KR013',

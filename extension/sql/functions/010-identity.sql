@@ -139,14 +139,6 @@ $$;
 comment on function kerai.instance_key() is
 'This instance''s Ed25519 public key, 32 bytes. Hosted agents are signed for with it; made at the first call.';
 
--- May the caller act for what this role owns?
-create or replace function kerai_private.acts_for(owner_role text) returns boolean
-language sql stable
-set search_path = pg_catalog, pg_temp
-as $$
-    select session_user = acts_for.owner_role or pg_has_role(session_user, 'kerai_operator', 'member')
-$$;
-
 create or replace function kerai_private.require_agent(agent uuid) returns kerai.agents
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -159,11 +151,11 @@ begin
         perform kerai_private.refuse('KR006', 'no such agent', format('agent: %s', coalesce(agent::text, 'null')),
             'SELECT id, name FROM kerai.agents; or register one with kerai.register_agent(name, kind).');
     end if;
-    if not kerai_private.acts_for(found_agent.owner_role) then
+    if not kerai_private.acts_for(found_agent.owner) then
         perform kerai_private.refuse('KR013', 'this agent belongs to another role',
             format('agent %s (%s) belongs to %s, the caller is %s', found_agent.name, found_agent.id,
-                found_agent.owner_role, session_user),
-            'Connect as the role that registered the agent, or as a member of kerai_operator.');
+                kerai_private.owner_name(found_agent.owner), session_user),
+            'Connect as the role that owns the agent, or as a member of kerai_operator; kerai.give_agent changes the owner.');
     end if;
     return found_agent;
 end
@@ -257,8 +249,9 @@ begin
         perform kerai_private.introduce_author(new_author, signing_key);
         -- Two sessions register one name at once: the second waits here, then finds the first's row.
         insert into kerai.agents
-            (name, author, kind, model, public_key, hosted, owner_role, capabilities, config, wallet_id)
-        values (given_name, new_author, $2, $4, signing_key, given_key is null, session_user,
+            (name, author, kind, model, public_key, hosted, owner, owner_role, capabilities, config, wallet_id)
+        values (given_name, new_author, $2, $4, signing_key, given_key is null,
+            kerai_private.owner_of(session_user), session_user,
             coalesce($5, '{}'), coalesce($6, '{}'), kerai_private.create_wallet('agent', given_name))
         on conflict do nothing
         returning * into row_found;
@@ -269,10 +262,10 @@ begin
     end if;
 
     if row_found.public_key <> signing_key or row_found.hosted <> (given_key is null)
-        or (row_found.hosted and row_found.owner_role <> session_user) then
+        or (row_found.hosted and row_found.owner <> all(kerai_private.own_owners())) then
         perform kerai_private.refuse('KR002', 'this name is taken with another key',
             format('name: %s, registered key: %s (%s)', given_name, encode(row_found.public_key, 'hex'),
-                case when row_found.hosted then format('hosted, for role %s', row_found.owner_role)
+                case when row_found.hosted then format('hosted, for role %s', kerai_private.owner_name(row_found.owner))
                     else 'the agent''s own' end),
             'Register under another name, or with the key that the name was registered with.');
     end if;

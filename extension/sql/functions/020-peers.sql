@@ -34,6 +34,9 @@ begin
         perform kerai_private.refuse('KR011', 'there is a peer of this name', format('name: %s', new.name),
             format('SELECT kerai.remove_peer(%L); and add it again.', new.name));
     end if;
+    -- A restored row says it itself.
+    new.added_by_superuser := coalesce(new.added_by_superuser, (
+        select r.rolsuper from pg_roles as r where r.rolname = new.added_by), false);
     return new;
 end
 $$;
@@ -304,7 +307,7 @@ begin
             'Sync that peer with the instance that has the whole tree.');
     end if;
     if (select r.rolsuper from pg_roles as r where r.rolname = acting)
-        and not coalesce((select r.rolsuper from pg_roles as r where r.rolname = found_peer.added_by), false) then
+        and not found_peer.added_by_superuser then
         perform kerai_private.refuse('KR013', 'a superuser does not use a connection that another role has written',
             format('peer: %s, added by: %s, calling: %s', peer, found_peer.added_by, acting),
             format('SET ROLE to a member of kerai_operator; or, when you trust the connection, '

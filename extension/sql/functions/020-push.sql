@@ -504,7 +504,7 @@ declare
     agent kerai.agents;
 begin
     select a.* into agent from kerai.agents as a
-    where a.hosted and a.owner_role = session_user and a.name = coalesce(wanted, a.name)
+    where a.hosted and a.owner = any(kerai_private.own_owners()) and a.name = coalesce(wanted, a.name)
     order by a.created_at desc, a.name limit 1;
     if agent.id is null then
         perform kerai_private.refuse('KR006', 'you have no hosted agent to act for you',

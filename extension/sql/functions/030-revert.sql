@@ -33,7 +33,7 @@ begin
     end if;
     -- Views are their author's own: only he can take them back.
     select a.author into hosted from kerai.agents as a
-    where a.hosted and a.owner_role = session_user
+    where a.hosted and a.owner = any(kerai_private.own_owners())
         and a.name = coalesce(nullif(current_setting('kerai.agent', true), ''), a.name)
     order by a.created_at desc, a.name limit 1;
     first_stamp := kerai_private.stamp(undone.first_lamport, undone.author);

@@ -161,6 +161,7 @@ begin
     return query
     select 'made', m.name, 0::bigint
     from kerai_private.ephemera() as e cross join lateral kerai_private.make_partitions(e.relation) as m (name);
+    perform kerai_private.refresh_owners();
 end
 $$;
 

@@ -78,6 +78,7 @@ create table kerai.agents (
     model text,
     public_key bytea not null,
     hosted boolean not null,
+    owner uuid not null,
     owner_role text not null,
     capabilities text[] not null default '{}',
     config jsonb not null default '{}',
@@ -85,9 +86,40 @@ create table kerai.agents (
     created_at timestamptz not null default now()
 );
 
-create index agents_owner_role on kerai.agents (owner_role, created_at) where hosted;
+create index agents_owner on kerai.agents (owner, created_at) where hosted;
 
-comment on table kerai.agents is 'Worker identities. A hosted agent is bound to owner_role and the instance signs for it; any other signs with its own key.';
+comment on table kerai.agents is 'Worker identities. A hosted agent is bound to its owner''s role and the instance signs for it; any other signs with its own key.';
+comment on column kerai.agents.owner_role is 'What the owner''s role was called when it got the agent. kerai.give_agent changes who owns it.';
+
+-- The roles that own agents. A dump cannot name a role by its oid, and a regrole would fail to restore where the role
+-- is missing: so the names are dumped, only the true ones, and the oids are not.
+create table kerai_private.owners (
+    id uuid primary key default gen_random_uuid(),
+    name text not null
+);
+
+create index owners_name on kerai_private.owners (name);
+
+create table kerai_private.owner_roles (
+    owner uuid primary key,
+    role oid not null
+);
+
+create index owner_roles_role on kerai_private.owner_roles (role);
+
+create function kerai_private.find_owner_role() returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    insert into kerai_private.owner_roles (owner, role)
+    select new.id, p.oid from pg_roles as p where p.rolname = new.name;
+    return new;
+end
+$$;
+
+create trigger find_owner_role after insert on kerai_private.owners
+for each row execute function kerai_private.find_owner_role();
 
 -- A restore runs CREATE EXTENSION, which fills in the defaults, and then copies the dumped rows in:
 -- a dumped row replaces the default of the same key.
@@ -109,3 +141,6 @@ select pg_extension_config_dump('kerai.settings', '');
 select pg_extension_config_dump('kerai_private.instance', '');
 select pg_extension_config_dump('kerai_private.authors', '');
 select pg_extension_config_dump('kerai.agents', '');
+-- A name that a rename has made untrue would give the agents to another role.
+select pg_extension_config_dump('kerai_private.owners', 'where not exists (select from kerai_private.owner_roles as r
+where r.owner = id and not exists (select from pg_catalog.pg_roles as p where p.oid = r.role and p.rolname = name))');

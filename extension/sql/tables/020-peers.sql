@@ -1,11 +1,13 @@
 -- 020 peers: other instances, how to reach them, and what is known of them.
 
 -- An operator adds a peer by INSERT of the first two columns; added_by cannot be given, so that it says truly under
--- whose rights a connection was written down.
+-- whose rights a connection was written down. Whether that was a superuser is noted at once: his name may be another's
+-- later.
 create table kerai.peer_connections (
     name text collate "C" primary key,
     connection text not null,
     added_by name not null default current_user,
+    added_by_superuser boolean not null,
     added_at timestamptz not null default now(),
     acknowledged jsonb not null default '{}',
     agreed jsonb not null default '{}',
