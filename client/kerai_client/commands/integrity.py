@@ -45,7 +45,7 @@ def verify(client: Client, shallow: bool) -> None:
 @click.command()
 @click.pass_obj
 def rebuild(client: Client) -> None:
-    """Make the log and the tree anew from the signed changesets. Nobody can read or push meanwhile.
+    """Make the log and the tree anew from the signed changesets. Pushes wait meanwhile; readers do not.
 
     \b
     Example:
