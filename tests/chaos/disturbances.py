@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import re
 import signal
 import time
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 import psycopg
+from nacl.signing import SigningKey
 from psycopg import sql
 from tests.chaos.mix import PATIENCE, Interrupted, Mix, Session, check_dump_of
+from tests.merge.live import insert, move, update
 
+from kerai import changeset
 from kerai_client.database import connect as connect_to
 from kerai_client.errors import KeraiError
 from kerai_client.postgres import processes_in, program
@@ -104,6 +110,32 @@ class Sync(Operator):
             self.mix.found(f"sync: {problem}")
         if not result["complete"]:
             raise Interrupted(str(problem))
+
+
+class Spoil(Operator):
+    """Submits what is wrong in some way, and leaves it to others to settle it."""
+
+    def act(self) -> None:
+        key = SigningKey(hashlib.sha256(f"{self.mix.seed} {self.name}".encode()).digest())
+        public_key = bytes(key.verify_key)
+        author = changeset.author_id(self.name, public_key)
+        stranger = str(UUID(int=self.chance.getrandbits(128), version=4))
+        ops: list[Any] = self.chance.choice(
+            [
+                [update(stranger, content="of a node that is not there")],
+                [insert(stranger), {"op": "node_paint", "node": stranger}],
+                [insert(stranger, metadata={"n": 10**400})],
+                [insert(stranger, content="\0")],
+                [insert(stranger), move(stranger, stranger), update(str(UUID(int=0)), name="x")],
+            ]
+        )
+        document = changeset.build(author, self.chance.choice([1, 1, 1, 7]), 1, ops)
+        signature = changeset.sign(document, key) if self.chance.random() < 0.8 else bytes(64)
+        try:
+            self.call("select kerai.submit(%s::json, %s, %s)", [document, signature, public_key])
+        except psycopg.Error as error:
+            if not str(error.sqlstate).startswith("KR"):
+                raise
 
 
 class Dump(Operator):
@@ -236,6 +268,7 @@ def operators(mix: Mix, seconds: float, task: str, agent: str, *, kills: bool) -
         Verify(mix, "verifies", 1 * often),
         Maintain(mix, "maintains", 2 * often),
         Report(mix, "reports", 0.3 * often, task, agent),
+        Spoil(mix, "spoils", 0.5 * often),
         Sync(mix, "syncs", 2 * often),
         Dump(mix, "dumps", 8 * often),
         Signal(mix, "cancels", 0.3 * often, "pg_cancel_backend"),
