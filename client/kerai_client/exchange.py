@@ -119,23 +119,39 @@ class Imported:
         """Return the numbers."""
         return {name: value for name, value in asdict(self).items() if name != "refusals"}
 
+    def outcome(self) -> str:
+        """Return in words what was done."""
+        if not self.changesets:
+            return "nothing was merged"
+        return (
+            f"of the {self.changesets} changesets before it {self.merged} were merged, "
+            f"{self.duplicate} were there already, {self.refused} were refused"
+        )
+
 
 def import_lines(database: Database, lines: Iterable[Line]) -> Imported:
-    """Let the server verify and merge changesets, page by page, each page a transaction."""
+    """Let the server verify and merge changesets, page by page, each page a transaction.
+
+    :raises KeraiError: at a line that is no changeset; the hint says what became of those before it.
+    """
     done = Imported()
-    for page in _pages(lines):
-        answers = database.run(partial(_accept, page=page))
-        for line, answer in zip(page, answers, strict=True):
-            done.changesets += 1
-            if answer["status"] == "merged":
-                done.merged += 1
-                done.operations += answer["applied"]
-            elif answer["status"] == "duplicate":
-                done.duplicate += 1
-            else:
-                done.refused += 1
-                if len(done.refusals) < SHOWN_REFUSALS:
-                    done.refusals.append({"line": line.number, **answer})
+    try:
+        for page in _pages(lines):
+            answers = database.run(partial(_accept, page=page))
+            for line, answer in zip(page, answers, strict=True):
+                done.changesets += 1
+                if answer["status"] == "merged":
+                    done.merged += 1
+                    done.operations += answer["applied"]
+                elif answer["status"] == "duplicate":
+                    done.duplicate += 1
+                else:
+                    done.refused += 1
+                    if len(done.refusals) < SHOWN_REFUSALS:
+                        done.refusals.append({"line": line.number, **answer})
+    except KeraiError as error:
+        hint = "; ".join(filter(None, (error.hint, done.outcome())))
+        raise KeraiError(error.message, detail=error.detail, hint=hint, code=error.code) from error
     return done
 
 
@@ -153,13 +169,18 @@ def _accept(connection: Connection, page: list[Line]) -> list[dict[str, Any]]:
 def _pages(lines: Iterable[Line]) -> Iterator[list[Line]]:
     page: list[Line] = []
     size = 0
-    for line in lines:
-        length = len(line.changeset.encode())
-        if page and (len(page) >= PAGE_LINES or size + length > PAGE_BYTES):
-            yield page
-            page, size = [], 0
-        page.append(line)
-        size += length
+    try:
+        for line in lines:
+            length = len(line.changeset.encode())
+            if page and (len(page) >= PAGE_LINES or size + length > PAGE_BYTES):
+                yield page
+                page, size = [], 0
+            page.append(line)
+            size += length
+    except KeraiError:
+        if page:
+            yield page  # what comes before a bad line is good
+        raise
     if page:
         yield page
 
@@ -206,6 +227,5 @@ def _bad(name: str, number: int, why: str) -> KeraiError:
     return KeraiError(
         f"line {number} of {name} is no changeset",
         detail=why,
-        hint='a line is {"changeset": "<exact text>", "signature": "<hex>", "public_key": "<hex>"}; '
-        "what came before it is merged",
+        hint='a line is {"changeset": "<exact text>", "signature": "<hex>", "public_key": "<hex>"}',
     )

@@ -120,3 +120,24 @@ def test_a_vector_that_is_none(module_database: Any, kerai: Any) -> None:
     for vector in ("x", "[]", '{"a": -1}'):
         failed = kerai("ops", "export", "--since", vector, "--dsn", module_database.dsn)
         assert failed.returncode == 1 and "Traceback" not in failed.stderr and "error" in failed.stderr
+
+
+def test_what_came_before_a_bad_line_is_told_as_it_is(
+    instances: Any, connect: Any, ok: Any, kerai: Any
+) -> None:
+    a, b = instances(2)
+    here, there = connect(a.dsn), connect(b.dsn)
+    ann = LiveAuthor(here, "ann")
+    ann.push(insert(root := str(uuid4())))
+    ann.push(update(root, content="x"))
+    text = ok("ops", "export", "--dsn", a.dsn).stdout
+    failed = kerai("ops", "import", "-", "--dsn", b.dsn, input=f"{{\n{text}")
+    assert failed.returncode == 1 and "line 1 of standard input" in failed.stderr
+    assert "; nothing was merged\n" in failed.stderr
+    assert scalar(there, "select count(*) from kerai.changesets") == 0
+    failed = kerai("ops", "import", "-", "--dsn", b.dsn, input=f"{text}{{\n")
+    assert "line 3 of standard input" in failed.stderr
+    assert "of the 2 changesets before it 2 were merged, 0 were there already" in failed.stderr
+    assert scalar(there, "select count(*) from kerai.changesets") == 2
+    failed = kerai("ops", "import", "-", "--dsn", b.dsn, input=f"{text}{{\n")
+    assert "0 were merged, 2 were there already, 0 were refused" in failed.stderr
