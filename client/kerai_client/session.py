@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -18,6 +16,7 @@ from psycopg.types.json import Json, Jsonb
 
 from kerai.changeset import author_id, build, changeset_id, draft, sign
 from kerai_client import keys
+from kerai_client.agent_lock import End, note_end, require_end, sole_use
 from kerai_client.database import Connection, Database, is_transient, queries
 from kerai_client.errors import KeraiError
 from kerai_client.source import Tree
@@ -58,11 +57,30 @@ class Pushed:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A changeset, or a draft, that is ready to be sent."""
+    """A changeset, or a draft, that is ready to be sent.
+
+    ``seq`` is the number of its first operation; a draft has none.
+    """
 
     document: str
     signature: bytes
     operations: int
+    seq: int | None = None
+
+    def signed(self, author: str) -> Signed:
+        """Return what names the changeset."""
+        assert self.seq is not None
+        return Signed(changeset_id(self.document), author, self.seq, self.seq + self.operations - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A changeset of an author, by its id, and the numbers of its first and last operation."""
+
+    changeset: str
+    author: str
+    first: int
+    last: int
 
 
 class _Stale(Exception):
@@ -95,6 +113,35 @@ def read_state(database: Database, at: Vector | None = None) -> State:
     return database.run(read)
 
 
+def instance_of(database: Database) -> str:
+    """Return what names the database among this user's keys."""
+
+    def call(connection: Connection) -> str:
+        row = connection.execute(queries()["instance_key"]).fetchone()
+        assert row is not None
+        return keys.instance_id(row["key"])
+
+    return database.run(call)
+
+
+def agent_named(database: Database, name: str) -> dict[str, Any] | None:
+    """Return the row of the agent of a name, None when there is none."""
+    return database.run(
+        lambda connection: connection.execute(queries()["agent_by_name"], {"name": name}).fetchone()
+    )
+
+
+def signing_key(name: str, instance: str, known: Mapping[str, Any] | None) -> SigningKey:
+    """Return an agent's key for a database, made now when the agent is new there.
+
+    :param known: the agent's row.
+    :raises KeraiError: when the agent is registered with another key than this user has for the database.
+    """
+    if known is None or known["hosted"]:
+        return keys.load_or_create(name, instance)
+    return keys.load_registered(name, instance, known["public_key"])
+
+
 def register(
     database: Database,
     name: str,
@@ -105,7 +152,11 @@ def register(
     hosted: bool = False,
 ) -> dict[str, Any]:
     """Register an agent and return its row. Its key is made at the first time; a hosted agent has none."""
-    public_key = None if hosted else bytes(keys.load_or_create(name).verify_key)
+    public_key = None
+    if not hosted:
+        keys.check_name(name)
+        key = signing_key(name, instance_of(database), agent_named(database, name))
+        public_key = bytes(key.verify_key)
 
     def call(connection: Connection) -> dict[str, Any]:
         row = connection.execute(
@@ -124,29 +175,6 @@ def register(
     return database.run(call)
 
 
-@contextmanager
-def sole_use(name: str) -> Iterator[None]:
-    """Hold an agent's lock: two processes that sign for one agent at a time would fork its history.
-
-    :raises KeraiError: when another process of this user works as this agent.
-    """
-    file = keys.key_file(name).with_suffix(".lock")
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise KeraiError(
-                f"another process works as agent {name!r}",
-                detail=f"it holds {file}",
-                hint="end that process, or give this one another --agent",
-            ) from None
-        yield
-    finally:
-        os.close(descriptor)
-
-
 class Session:
     """One agent, one key, one database. Use it as a context manager: it has the agent for itself meanwhile.
 
@@ -161,23 +189,33 @@ class Session:
         *,
         model: str | None = None,
         capabilities: Sequence[str] = (),
+        patience: float = 0.0,
+        waiting: Callable[[str], None] | None = None,
     ) -> None:
+        """:param patience: for so many seconds another process that works as this agent is waited for.
+        :param waiting: told once about that process.
+        """
         self.database = database
         self.name = name
+        self._patience, self._waiting = patience, waiting
         self._kind, self._model, self._capabilities = kind, model, capabilities
         self._stack = ExitStack()
         self._unsettled = self._may_submit = False
 
     def __enter__(self) -> Session:
-        self._stack.enter_context(sole_use(self.name))
+        keys.check_name(self.name)
+        self.instance = instance_of(self.database)
+        self._stack.enter_context(
+            sole_use(self.name, self.instance, patience=self._patience, waiting=self._waiting)
+        )
         try:
-            known = self._known()
+            known = agent_named(self.database, self.name)
             if known is not None and known["hosted"]:
                 raise KeraiError(
                     f"agent {self.name!r} is hosted: the instance signs for it, this client cannot",
                     hint="push with kerai.push_ops as its role, or use another --agent",
                 )
-            self.key: SigningKey = keys.load_or_create(self.name)
+            self.key: SigningKey = signing_key(self.name, self.instance, known)
             self.author = author_id(self.name, bytes(self.key.verify_key))
             if known is not None and known["author"] == self.author:
                 self.agent = known
@@ -185,7 +223,7 @@ class Session:
                 self.agent = register(
                     self.database, self.name, self._kind, model=self._model, capabilities=self._capabilities
                 )
-            self._wait_for_last_push()
+            self.wait_for_last_push(self.author)
             self.database.run(self._withdraw)
         except BaseException:
             self._stack.close()
@@ -201,27 +239,19 @@ class Session:
         found: UUID = self.agent["id"]
         return found
 
-    def _known(self) -> dict[str, Any] | None:
-        return self.database.run(
-            lambda connection: connection.execute(queries()["agent_by_name"], {"name": self.name}).fetchone()
-        )
+    def wait_for_last_push(self, author: str) -> None:
+        """Wait until no other server process is busy in an author's name (it sets application_name)."""
 
-    def _wait_for_last_push(self) -> None:
-        """Wait until no other server process is busy in this agent's name (it sets application_name)."""
+        def under_way(connection: Connection) -> bool:
+            name = {"name": _application_name(author)}
+            row = connection.execute(queries()["pushes_under_way"], name).fetchone()
+            return row is not None and bool(row["busy"])
+
         deadline = time.monotonic() + LAST_PUSH_SECONDS
         while time.monotonic() < deadline:
-            if not self.database.run(self._pushes_under_way):
+            if not self.database.run(under_way):
                 return
             time.sleep(0.1)
-
-    def _pushes_under_way(self, connection: Connection) -> bool:
-        row = connection.execute(queries()["pushes_under_way"], {"name": self._application_name}).fetchone()
-        return row is not None and bool(row["busy"])
-
-    @property
-    def _application_name(self) -> str:
-        # PostgreSQL keeps 63 bytes of it.
-        return f"kerai push {self.author[-50:]}"
 
     def push(
         self,
@@ -234,6 +264,7 @@ class Session:
         message: str = "",
         whole: bool = False,
         progress: Callable[[int], None] | None = None,
+        signed: Callable[[Sequence[Signed]], None] | None = None,
     ) -> Pushed:
         """Sign operations and push them, in as many changesets as their size asks for.
 
@@ -246,7 +277,9 @@ class Session:
         :param swarm: a swarm that groups its members: the instance signs the changesets, under the author id
             of the swarm, and this agent signs the drafts inside them.
         :param whole: merge all changesets or none, in one transaction. A guarded push always is.
-        :param progress: told the number of operations merged so far.
+        :param progress: told the number of operations sent so far.
+        :param signed: told the changesets before the first is sent.
+        :raises KeraiError: when the database lacks what this agent has pushed before, which would be a fork.
         """
         if not ops:
             return Pushed("merged", base, 0, 0)
@@ -259,12 +292,17 @@ class Session:
             "message": message,
         }
         pages = list(self._changesets(ops, **about) if swarm is None else self._drafts(ops, swarm, **about))
+        chain = [page.signed(self.author) for page in pages] if swarm is None else []
+        if signed is not None:
+            signed(chain)
         done = 0
         batches = [pages] if whole or guard is not None else [[page] for page in pages]
         changeset: str | None = None
         for batch in batches:
             changeset = self.database.run(
-                lambda connection, batch=batch: self._send(connection, batch)  # type: ignore[misc]
+                lambda connection, batch=batch, done=done: self._send(  # type: ignore[misc]
+                    connection, batch, None if progress is None else lambda sent: progress(done + sent)
+                )
             )
             if changeset is None:
                 return Pushed("stale", base, 0, 0)
@@ -272,6 +310,8 @@ class Session:
             if progress is not None:
                 progress(done)
         assert changeset is not None
+        if chain:
+            note_end(self.name, self.instance, End(self.author, chain[-1].last, chain[-1].changeset))
         merged = bytes.fromhex(changeset)
         row = self.database.run(
             lambda connection: connection.execute(
@@ -294,24 +334,31 @@ class Session:
         )
         assert following is not None
         seq, lamport, prev = following["seq"], following["lamport"], following["prev"]
+        require_end(self.name, self.instance, self.author, seq, prev)
         for part in paged(ops):
             document = build(self.author, seq, lamport, part, prev=prev, base=base, **about)
+            yield Page(document, sign(document, self.key), len(part), seq)
             seq, lamport, prev = seq + len(part), lamport + len(part), changeset_id(document)
-            yield Page(document, sign(document, self.key), len(part))
 
-    def _send(self, connection: Connection, pages: Sequence[Page]) -> str | None:
+    def _send(
+        self, connection: Connection, pages: Sequence[Page], progress: Callable[[int], None] | None = None
+    ) -> str | None:
         """Push pages, all or none; return the id of the last changeset, None when they were stale."""
         if len(pages) == 1 and self._may_submit:
             return self._push_together(connection, pages[0])
         result = None
+        sent = 0
         try:
             with connection.transaction():
-                connection.execute(queries()["name_this_push"], {"name": self._application_name})
+                connection.execute(queries()["name_this_push"], {"name": _application_name(self.author)})
                 for page in pages:
                     result = connection.execute(queries()["push_ops"], self._signed(page)).fetchone()
                     assert result is not None
                     if result["status"] == "stale":
                         raise _Stale
+                    sent += page.operations
+                    if progress is not None:
+                        progress(sent)
         except _Stale:
             return None
         assert result is not None
@@ -320,7 +367,7 @@ class Session:
 
     def _push_together(self, connection: Connection, page: Page) -> str | None:
         """Push one page together with what other agents push at the same time: in transactions of its own."""
-        name = {"name": self._application_name}
+        name = {"name": _application_name(self.author)}
         self._unsettled = True
         try:
             result = connection.execute(queries()["push_together"], self._signed(page) | name).fetchone()
@@ -355,6 +402,11 @@ class Session:
             "signature": page.signature,
             "public_key": bytes(self.key.verify_key),
         }
+
+
+def _application_name(author: str) -> str:
+    # PostgreSQL keeps 63 bytes of it.
+    return f"kerai push {author[-50:]}"
 
 
 def paged(

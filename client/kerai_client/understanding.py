@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
+from kerai_client.commands.source import human_session
 from kerai_client.database import Connection, queries
 from kerai_client.errors import KeraiError
 from kerai_client.lookup import node_at
@@ -48,7 +49,7 @@ def say(
             return nodes_of(connection, **places)
 
         nodes = database.run(find)
-        with Session(database, agent, "human") as session:
+        with human_session(database, agent) as session:
             if kind.endswith("_delete"):
                 _require_view(session, kind.removesuffix("_delete"), {**nodes, **said})
             # Read after the nodes were found: it covers what inserted them.

@@ -39,19 +39,23 @@ def register(
 ) -> None:
     """Register an agent: an identity that signs, with a wallet.
 
-    Its Ed25519 key is made in ~/.config/kerai/keys and stays there. Registering it again changes nothing.
+    Its Ed25519 key is made in ~/.config/kerai/keys, where each database has a folder, and stays there.
+    Registering it again changes nothing.
 
     \b
     Example:
       kerai agent register --name solver-1 --kind llm --model claude-opus-4-6
       kerai agent register --name psql --kind human --hosted
     """
-    from kerai_client.session import register as register_agent  # noqa: PLC0415 -- drivers and keys are slow
+    from kerai_client.keys import key_file  # noqa: PLC0415 -- drivers and keys are slow to import
+    from kerai_client.session import instance_of  # noqa: PLC0415
+    from kerai_client.session import register as register_agent  # noqa: PLC0415
 
     with client.database() as database:
         row = register_agent(database, name, kind, model=model, capabilities=capabilities, hosted=hosted)
+        key = None if hosted else str(key_file(name, instance_of(database)))
     shown = ("id", "name", "author", "kind", "model", "capabilities", "wallet_id", "created_at")
-    emit_record({column: row[column] for column in shown}, json=client.json)
+    emit_record({**{column: row[column] for column in shown}, "key": key}, json=client.json)
 
 
 @agent.command("list")

@@ -7,7 +7,7 @@ from typing import Any, LiteralString
 
 import click
 
-from kerai_client.commands.source import parse_vector, user_name
+from kerai_client.commands.source import human_session, parse_vector
 from kerai_client.database import Connection, queries
 from kerai_client.errors import KeraiError, printable
 from kerai_client.lookup import changeset_like, node_at
@@ -15,7 +15,7 @@ from kerai_client.main import Client
 from kerai_client.options import AMOUNT
 from kerai_client.output import emit, emit_record
 from kerai_client.patch import Side, patch
-from kerai_client.session import Operation, Session, Vector
+from kerai_client.session import Operation, Vector
 
 USUAL_LOG = 30
 MOST_LOG = 10_000  # what kerai.log() gives at once
@@ -156,7 +156,7 @@ def revert(client: Client, changeset: str, name: str | None, message: str | None
             found, _, operations = database.run(lambda connection: _undo(connection, changeset, None))
             emit_record({"changeset": found, "operations": operations}, json=True)
             return
-        with Session(database, name or user_name(), "human") as session:
+        with human_session(database, name) as session:
             found, vector, operations = database.run(
                 lambda connection: _undo(connection, changeset, session.author)
             )

@@ -11,11 +11,14 @@ from typing import Any
 import click
 
 from kerai_client.checkout import write_checkout
+from kerai_client.database import Database
 from kerai_client.errors import KeraiError, printable
 from kerai_client.importing import import_directory
 from kerai_client.main import Client
 from kerai_client.output import console, emit_record
 from kerai_client.session import Session, Vector, read_state
+
+PATIENCE_SECONDS = 60.0  # as long as a connection is tried for
 
 
 @click.command("import")
@@ -41,7 +44,7 @@ def import_(
     """
     began = time.monotonic()
     show = _Progress(enabled=not client.json)
-    with show, client.database() as database, Session(database, name or user_name(), "human") as session:
+    with show, client.database() as database, human_session(database, name) as session:
         report = import_directory(
             session,
             source,
@@ -101,6 +104,20 @@ def checkout(client: Client, target: Path, at: str | None, scope: str, force: bo
         emit_record(summary, json=True)
     else:
         console().print(f"{written.files} files in {target}", markup=False)
+
+
+def human_session(database: Database, name: str | None) -> Session:
+    """Return a session of the agent of this name, or of the user's, for a command that signs and ends.
+
+    Another such command is waited for.
+    """
+    return Session(
+        database,
+        name or user_name(),
+        "human",
+        patience=PATIENCE_SECONDS,
+        waiting=lambda line: click.echo(line, err=True),
+    )
 
 
 def user_name() -> str:

@@ -100,7 +100,7 @@ def launch(
       kerai swarm launch --task 3f2a --agents 500 --grouped
     """
     from kerai_client.database import Connection, queries  # noqa: PLC0415 -- drivers are slow to import
-    from kerai_client.keys import key_file  # noqa: PLC0415
+    from kerai_client.keys import check_name  # noqa: PLC0415
     from kerai_client.tasks import task_to_launch  # noqa: PLC0415
 
     if lanes is not None and not grouped:
@@ -118,7 +118,7 @@ def launch(
     if count > agents:
         raise KeraiError(f"the swarm takes {agents} agents", detail=f"--start {count}", hint="raise --agents")
     if solver is not None and count:
-        key_file(f"{agent_prefix}-1")  # refuses what cannot name an agent, before a task and a swarm are made
+        check_name(f"{agent_prefix}-1")  # before a task and a swarm are made for a name that cannot be
 
     def begin(connection: Connection) -> dict[str, Any]:
         with connection.transaction():

@@ -23,6 +23,9 @@ from kerai.tree(null, %(at)s);
 -- name: register_agent
 select * from kerai.register_agent(%(name)s, %(kind)s, %(public_key)s, %(model)s, %(capabilities)s);
 
+-- name: instance_key
+select kerai.instance_key() as key;
+
 -- name: agent_by_name
 select * from kerai.agents
 where name = %(name)s;
@@ -57,3 +60,24 @@ select
     encode(changeset_id, 'hex') as changeset_id,
     status
 from kerai.push_ops(%(document)s, %(signature)s, %(public_key)s);
+
+-- name: has_changeset
+select id from kerai.changesets
+where id = %(changeset)s;
+
+-- name: changeset_operations
+-- In the order in which they are named.
+select c.document -> 'ops' as ops
+from unnest(cast(%(changesets)s as bytea[])) with ordinality as w (id, number)
+inner join kerai.changesets as c on c.id = w.id
+order by w.number;
+
+-- name: work_of_others
+-- Who else has worked on these nodes, and on how many of them.
+select
+    author,
+    count(distinct node_id) as nodes
+from kerai.operations
+where node_id = any(cast(%(nodes)s as uuid[])) and author <> %(author)s
+group by author
+order by count(distinct node_id) desc, author;
