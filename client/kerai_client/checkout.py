@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import stat
-import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from kerai_client.database import Database
 from kerai_client.errors import KeraiError
+from kerai_client.record import (
+    DIRECTORY,
+    Place,
+    Record,
+    digest,
+    digests,
+    found_digest,
+    instance_or_none,
+    known_record,
+)
 from kerai_client.session import State
-from kerai_client.source import FileState, Snapshot, snapshot_of, write_directory
-
-DIRECTORY = "directory"
-
-
-def record_file(directory: Path) -> Path:
-    """Return where it is kept what a checkout wrote: with the user's state, so that the directory holds
-    the tree's files and nothing else."""
-    base = os.environ.get("XDG_STATE_HOME", "")
-    state = Path(base) if base.startswith("/") else Path.home() / ".local" / "state"
-    name = hashlib.sha256(os.fsencode(directory.resolve())).hexdigest()
-    return state / "kerai" / "checkouts" / f"{name}.json"
+from kerai_client.source import Snapshot, snapshot_of, write_directory
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,71 +35,71 @@ class Written:
     not_remembered: str | None
 
 
-def write_checkout(state: State, directory: Path, *, scope: str = "", force: bool = False) -> Written:
+def write_checkout(
+    database: Database, state: State, directory: Path, *, scope: str = "", force: bool = False
+) -> Written:
     """Make a directory hold the files of a state.
 
+    :param database: where the state was read.
     :param scope: only the file at this path and those below it.
     :param force: overwrite what the user has changed, and take a directory that is no checkout.
     :raises KeraiError: when the scope is not in the tree, or the directory holds something to lose.
     """
+    scope = "" if scope == "." else scope
     snapshot = {
         path: file
         for path, file in snapshot_of(state.tree).items()
-        if scope in ("", ".", path) or path.startswith(f"{scope}/")
+        if scope in ("", path) or path.startswith(f"{scope}/")
     }
-    if scope not in ("", ".") and not snapshot:
+    if scope and not snapshot:
         raise KeraiError(
             f"there is no file at or below {scope!r} in the tree", hint="kerai checkout DIR writes all"
         )
-    before = _record_of(directory, lenient=force)
-    if before is None and directory.exists() and any(directory.iterdir()) and not force:
+    place = Place(directory, "")
+    with place.alone():
+        former = known_record(place, database, lenient=force)
+        before = _files_before(place, former, force)
+        if not force:
+            _refuse_overwriting(directory, before, snapshot)
+        gone = [path for path in before if path not in snapshot and found_digest(directory, path) is not None]
+        write_directory(snapshot, directory, previous=before.keys())
+        record = Record(instance_or_none(database), state.vector, digests(snapshot), scope)
+        return Written(len(snapshot), len(gone), _remember(place, record, former))
+
+
+def _files_before(place: Place, former: Record | None, force: bool) -> Mapping[str, str]:
+    """Return the digests of the files that are known to be in the tree, by path."""
+    if former is not None:
+        return former.files or {}
+    records = place.read(lenient=force)
+    if force:
+        return (records[0].files or {}) if records else {}
+    if records:
         raise KeraiError(
-            f"{directory} is not empty, and not an earlier checkout",
+            f"{place.directory} was made from a state that this database does not have",
+            hint="`kerai sync` it with the one that has, name another directory, or write over it: --force",
+        )
+    if place.directory.exists() and any(place.directory.iterdir()):
+        raise KeraiError(
+            f"{place.directory} is not empty, and not an earlier checkout",
             hint="name another directory, or write over it with --force",
         )
-    before = before or {}
-    if not force:
-        _refuse_overwriting(directory, before, snapshot)
-    gone = [path for path in before if path not in snapshot and _found(directory, path) is not None]
-    write_directory(snapshot, directory, previous=before)
-    record = {
-        "vector": state.vector,
-        "directory": _identity(directory),
-        "files": {path: _digest(file) for path, file in snapshot.items()},
-    }
-    return Written(len(snapshot), len(gone), _remember(directory, record))
+    return {}
 
 
-def _identity(directory: Path) -> list[int]:
-    found = directory.stat()
-    return [found.st_dev, found.st_ino]
+def _remember(place: Place, record: Record, former: Record | None) -> str | None:
+    """Keep the record of a checkout, whole or not at all; return why not, None when it is kept.
 
-
-def _digest(file: FileState) -> str:
-    kind = b"l" if file.symlink else b"x" if file.executable else b"f"
-    return hashlib.sha256(kind + file.data).hexdigest()
-
-
-def _found(directory: Path, path: str) -> str | None:
-    """Return the digest of what is at a path of the directory, None when nothing is.
-
-    What cannot be read, or is neither file nor symlink, has a digest that no file has.
+    The files are written by then, and an account without a writable home can do without the record.
     """
-    place = directory / path
     try:
-        mode = place.lstat().st_mode
-        if stat.S_ISLNK(mode):
-            return _digest(FileState(os.fsencode(place.readlink()), False, True))
-        if stat.S_ISREG(mode):
-            return _digest(FileState(place.read_bytes(), bool(mode & stat.S_IXUSR), False))
-        return DIRECTORY if stat.S_ISDIR(mode) else "other"
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except PermissionError:
-        return "unreadable"
+        place.write(record, former)
+    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
+        return str(error)
+    return None
 
 
-def _all_ours(directory: Path, path: str, before: dict[str, str]) -> bool:
+def _all_ours(directory: Path, path: str, before: Mapping[str, str]) -> bool:
     """Whether a directory will be gone when the earlier checkout's files are: they are all that is in it."""
     for here, folders, files in os.walk(directory / path):
         links = [name for name in folders if Path(here, name).is_symlink()]
@@ -113,48 +109,11 @@ def _all_ours(directory: Path, path: str, before: dict[str, str]) -> bool:
     return True
 
 
-def _remember(directory: Path, record: dict[str, Any]) -> str | None:
-    """Keep the record of a checkout, whole or not at all; return why not, None when it is kept.
-
-    The files are written by then, and an account without a writable home can do without the record.
-    """
-    temporary = None
-    try:
-        file = record_file(directory)
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=file.parent)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            json.dump(record, stream)
-        Path(temporary).replace(file)
-        return None
-    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        return str(error)
-
-
-def _record_of(directory: Path, lenient: bool) -> dict[str, str] | None:
-    """Return what an earlier checkout wrote into a directory, None when there was none."""
-    try:
-        record = json.loads(record_file(directory).read_text("utf-8"))
-        if record["directory"] != _identity(directory):
-            return None  # another directory stands there now
-        return {str(path): str(digest) for path, digest in record["files"].items()}
-    except (OSError, RuntimeError):  # there is none, or no home to have one in
-        return None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        if lenient:
-            return None
-        raise KeraiError(
-            f"cannot read {record_file(directory)}", detail=str(error), hint="write over it with --force"
-        ) from error
-
-
-def _refuse_overwriting(directory: Path, before: dict[str, str], snapshot: Snapshot) -> None:
+def _refuse_overwriting(directory: Path, before: Mapping[str, str], snapshot: Snapshot) -> None:
     changed = []
     for path in sorted(before.keys() | snapshot.keys()):
-        found = _found(directory, path)
-        if found is None or (path in snapshot and found == _digest(snapshot[path])):
+        found = found_digest(directory, path)
+        if found is None or (path in snapshot and found == digest(snapshot[path])):
             continue
         if path in before:
             expected = found == before[path]

@@ -64,7 +64,7 @@ def through_kerai(server: PrivateServer, number: int, library: Path, out: Path) 
         seconds = time.perf_counter() - started
         if report.problems:
             raise RuntimeError(f"not imported: {report.problems}")
-        write_checkout(read_state(database), out)
+        write_checkout(database, read_state(database), out)
     return seconds, report.nodes, report.operations
 
 

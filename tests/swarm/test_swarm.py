@@ -67,7 +67,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def run_tests(database: Database, folder: Path) -> Outcome:
     """Check the state out and run its tests there."""
-    write_checkout(read_state(database), folder)
+    write_checkout(database, read_state(database), folder)
     return judge(run(TESTS, folder, environment=clean_environment(), seconds=120))
 
 

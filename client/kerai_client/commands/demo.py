@@ -146,7 +146,9 @@ class _Story:
         from kerai_client.session import Session  # noqa: PLC0415
 
         with Session(database, "demo", "human") as session:
-            report = import_directory(session, self._source, message=f"import {self._source.name}")
+            report = import_directory(
+                session, self._source, message=f"import {self._source.name}", remember=False
+            )
         self._say(f"imported {self._source.name}: {report.files} files, {report.nodes} nodes")
 
     def _test_as_imported(self, database: Database) -> Outcome:
@@ -155,7 +157,7 @@ class _Story:
         from kerai_client.session import read_state  # noqa: PLC0415
 
         with Workspace("demo") as workspace:
-            write_checkout(read_state(database), workspace.tree)
+            write_checkout(database, read_state(database), workspace.tree)
             outcome = self._run_tests(workspace.tree)
         self._say(f"its tests: {outcome.summary}")
         for name in sorted(outcome.failing):
@@ -205,7 +207,7 @@ class _Story:
         from kerai_client.checkout import write_checkout  # noqa: PLC0415 -- as above
         from kerai_client.session import read_state  # noqa: PLC0415
 
-        written = write_checkout(read_state(database), repaired)
+        written = write_checkout(database, read_state(database), repaired)
         outcome = self._run_tests(repaired)
         self._say(f"the repaired package, {written.files} files in {repaired}: {outcome.summary}")
         return outcome

@@ -26,16 +26,20 @@ PATIENCE_SECONDS = 60.0  # as long as a connection is tried for
 @click.option("--into", default="", metavar="PATH", help="Where in the tree DIR goes (default: the root).")
 @click.option("--agent", "name", metavar="NAME", help="The agent that signs (default: your user name).")
 @click.option("--message", default="", metavar="TEXT", help="Why, for the log.")
-@click.option("--replace", is_flag=True, help="Also when this deletes most of the tree's files.")
+@click.option("--replace", is_flag=True, help="Also over the present state, and when most files go.")
 @click.option("--strict", is_flag=True, help="Exit with 1 when a file could not be read.")
 @click.pass_obj
 def import_(
     client: Client, *, source: Path, into: str, name: str | None, message: str, replace: bool, strict: bool
 ) -> None:
-    """Bring a directory into the database.
+    """Bring a directory into the database, all of it or nothing.
 
-    The tree then mirrors DIR: what is new is added, what has changed becomes operations, what is gone
-    is deleted. What git would not add is left out. A second import of the same files does nothing.
+    What is new in DIR is added, what has changed becomes operations, what is gone is deleted, against the
+    state that DIR was checked out or imported at: what others have done since stays. What git would
+    not add is left out. A second import of the same files does nothing.
+
+    A DIR that is neither, where the tree has files already, is compared with the present state when
+    --replace is given. Without, it is told what that would take back.
 
     \b
     Example:
@@ -51,16 +55,27 @@ def import_(
             into=into,
             message=message or f"import {source.name}",
             replace=replace,
+            server=client.config.directory,
+            notice=lambda line: click.echo(printable(line), err=True),
             progress=show,
         )
     for problem in report.problems:
         click.echo(printable(f"{problem}"), err=True)
+    if report.conflicts:
+        shown = ", ".join(report.conflicts[:5]) + (" …" if len(report.conflicts) > 5 else "")
+        line = (
+            f"others have changed the same places meanwhile: {shown}; `kerai checkout` shows what came of it"
+        )
+        click.echo(printable(line), err=True)
+    if report.not_remembered is not None:
+        click.echo(f"warning: the next import will need --replace: {report.not_remembered}", err=True)
     seconds = max(time.monotonic() - began, 1e-6)
     summary: dict[str, Any] = {
         "files": report.files,
         "nodes": report.nodes,
         "operations": report.operations,
         "problems": len(report.problems),
+        "conflicts": len(report.conflicts),
         "seconds": round(seconds, 2),
         "files_per_second": round(report.files / seconds),
         "nodes_per_second": round(report.nodes / seconds),
@@ -91,7 +106,7 @@ def checkout(client: Client, target: Path, at: str | None, scope: str, force: bo
     vector = None if at is None else parse_vector(at)
     with client.database() as database:
         state = read_state(database, vector)
-    written = write_checkout(state, target, scope=scope.strip("/"), force=force)
+        written = write_checkout(database, state, target, scope=scope.strip("/"), force=force)
     if written.not_remembered is not None:
         click.echo(f"warning: the next checkout will need --force: {written.not_remembered}", err=True)
     summary = {

@@ -1,6 +1,6 @@
 """Source files as trees of nodes: reading and writing directories, parsing, comparing. No SQL in here."""
 
-from .diff import diff, outside_scope
+from .diff import diff, outside_scope, reshaping_late
 from .directory import Problem, read_directory
 from .draft import FileState, Snapshot
 from .languages import GRAMMARS, language_of
@@ -27,6 +27,7 @@ __all__ = [
     "outside_scope",
     "parse_file",
     "read_directory",
+    "reshaping_late",
     "snapshot_of",
     "write_directory",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from posixpath import basename, dirname
 from uuid import UUID
 
@@ -62,6 +62,20 @@ def outside_scope(
     """Return the paths with edits that :func:`diff` leaves out for this scope, sorted."""
     into = "/".join(part for part in into.split("/") if part not in ("", "."))
     return sorted(make_plan(tree, snapshot, into, scope, unread).outside)
+
+
+def reshaping_late(operations: Sequence[Operation]) -> list[Operation]:
+    """Return operations with moves and new names after inserts and updates: they come to the same.
+
+    From the first of them on, a push of several changesets keeps all others out until it has committed.
+    """
+
+    def place(operation: Operation) -> int:
+        if operation["op"] == "node_delete":
+            return 2
+        return int(operation["op"] == "node_move" or "name" in (operation.get("set") or {}))
+
+    return sorted(operations, key=place)
 
 
 class _Diff:

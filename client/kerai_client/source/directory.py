@@ -16,6 +16,7 @@ from .layout import RESERVED, path_problem, settled
 from .worktree import GitRefusal, WorkTree
 
 MAX_FILE_BYTES = 4 << 20
+_DATA_DIRECTORY = {"PG_VERSION", "global", "pg_wal"}  # what PostgreSQL's data are recognised by
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ def read_directory(
     exclude: Sequence[str] = (),
     tracked: Collection[str] = (),
     git: bool = False,
+    without: Collection[str] = (),
 ) -> tuple[Snapshot, list[Problem]]:
     """Read a working tree. Symlinks are kept as such and never followed; nothing outside is read.
 
@@ -50,11 +52,12 @@ def read_directory(
     :param tracked: paths that are read although a pattern ignores them, for they are in the tree already.
     :param git: in a git work tree, read the files that ``git add --all`` would take: git itself says what it
         tracks and what it ignores, for a repository within the directory too. Not when ``ignore`` is off.
+    :param without: paths of files and directories that are never read, tracked or not.
     :return: the files by posix path, in order of their names, and what was left out.
     :raises NotADirectoryError: when there is no such directory.
     :raises OSError: when the directory itself cannot be read.
     """
-    reader = _Reader(directory, ignore, max_file_bytes, tracked)
+    reader = _Reader(directory, ignore, max_file_bytes, tracked, without)
     if not reader.top.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, "not a directory", str(directory))
     next(reader.top.iterdir(), None)  # an error here is the caller's; further down it is a problem
@@ -67,13 +70,16 @@ def read_directory(
 
 
 class _Reader:
-    def __init__(self, directory: Path, ignore: bool, limit: int, tracked: Collection[str]) -> None:
+    def __init__(
+        self, directory: Path, ignore: bool, limit: int, tracked: Collection[str], without: Collection[str]
+    ) -> None:
         self.top = Path(os.path.realpath(directory))
         self.ignore = ignore
         self.limit = limit
         self.tracked: set[str] = set()
         self.tracked_above: set[str] = set()
         self.keep(tracked)
+        self.without = frozenset(without)
         self.files: Snapshot = {}
         self.problems: list[Problem] = []
 
@@ -106,11 +112,18 @@ class _Reader:
                 self.problem(prefix.rstrip("/"), _reason(error))
                 continue
             names = {entry.name for entry in entries}
+            if names >= _DATA_DIRECTORY:
+                self.problem(prefix.rstrip("/") or ".", "is the data directory of a PostgreSQL server")
+                continue
             if trees is not None and prefix and ".git" in names:
                 above = self.work_tree(prefix, above, trees)
             if self.ignore and above is None and ".gitignore" in names:
                 rules = self.nested(prefix, rules)
-            entries = [entry for entry in entries if entry.name not in RESERVED]
+            entries = [
+                entry
+                for entry in entries
+                if entry.name not in RESERVED and prefix + entry.name not in self.without
+            ]
             ignored = self.ignored(prefix, entries, rules, above)
             below = []
             for entry in entries:

@@ -69,7 +69,8 @@ def test_import_refuses_to_delete_most_of_the_tree(
     Path("moved").mkdir()
     package.rename("moved/package")
     ok("checkout", "moved/package", "--force")
-    assert rows("import", "moved")["files"] == 6
+    assert "would delete" not in kerai("import", "moved").stderr
+    assert rows("import", "moved", "--replace")["files"] == 6
     ok("import", "wrong", "--replace")
     ok("checkout", "last")
     assert files_below(Path("last")) == {"a.txt": "a\n"}
@@ -144,6 +145,8 @@ def test_checkout_without_a_place_for_its_record(
     ok: Run, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ok("import", package)
+    (imported,) = (tmp_path / "state").rglob("*.json")
+    imported.unlink()
     monkeypatch.setenv("XDG_STATE_HOME", "/dev/null/state")
     written = ok("checkout", "out", "--json")
     assert json.loads(written.stdout)["files"] == len(PACKAGE)

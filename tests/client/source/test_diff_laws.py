@@ -12,7 +12,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kerai_client.source import FileState, Snapshot, Tree, apply_operations, diff, new_id, snapshot_of
+from kerai_client.source import (
+    ROOT_ID,
+    FileState,
+    Snapshot,
+    Tree,
+    apply_operations,
+    diff,
+    new_id,
+    reshaping_late,
+    snapshot_of,
+)
 from kerai_client.source.diff import _Diff
 from kerai_client.source.layout import settled
 
@@ -175,6 +185,15 @@ def check(tree: Tree, wanted: Snapshot, **options: Any) -> Tree:
 @given(edited(START))
 def test_operations_give_the_edited_directory(wanted: Snapshot) -> None:
     check(TREE, wanted)
+
+
+@relaxed
+@given(edited(START))
+def test_the_tree_is_reshaped_late_to_the_same_end(wanted: Snapshot) -> None:
+    operations = diff(TREE, wanted, author="second")
+    usual, late = (apply_operations(TREE, ops) for ops in (operations, reshaping_late(operations)))
+    assert snapshot_of(late) == snapshot_of(usual)
+    assert list(late.subtree(ROOT_ID)) == list(usual.subtree(ROOT_ID))
 
 
 @relaxed
