@@ -12,7 +12,8 @@ import psycopg
 
 from kerai_client.database import queries
 from kerai_client.errors import KeraiError
-from kerai_client.harness.rebase import rebase
+from kerai_client.fitting import fit
+from kerai_client.keys import keys_directory
 from kerai_client.record import (
     COMPACTED,
     Place,
@@ -24,26 +25,29 @@ from kerai_client.record import (
     recorded_state,
 )
 from kerai_client.session import PAGE_OPS, Operation, Session, Signed, State, read_state, read_vector
-from kerai_client.source import Problem, Tree, diff, read_directory, reshaping_late, snapshot_of
+from kerai_client.source import Problem, diff, read_directory, reshaping_late, snapshot_of
 
 # stage, how much is done, of how much (None: not known)
 Progress = Callable[[str, int, int | None], None]
 SHOWN_PATHS = 5
+KEPT = "deleted here, but changed by others since, so they stay"
+HIDDEN = "changed here, but deleted by others since, so that does not show"
+MET = "changed at the same places by others since, of which the later shows"
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
     """What an import did. ``nodes`` counts the tree's nodes that the operations made or touched.
 
-    ``conflicts``: the files where others have changed the same places meanwhile. ``not_remembered``: why the
-    next import will not know what this one read, None when it will.
+    ``conflicts``: the files where others have worked on the same places, by what came of it.
+    ``not_remembered``: why the next import will not know what this one read, None when it will.
     """
 
     files: int
     nodes: int
     operations: int
     problems: list[Problem]
-    conflicts: list[str] = field(default_factory=list)
+    conflicts: dict[str, list[str]] = field(default_factory=dict)
     not_remembered: str | None = None
 
 
@@ -72,7 +76,7 @@ def import_directory(
     :raises KeraiError: when ``replace`` is needed and not given.
     """
     into = "/".join(part for part in into.split("/") if part not in ("", "."))
-    without = _within(directory, server)
+    without = _within(directory, server) + _within(directory, keys_directory())
     with _origin(session, directory, into, lenient=replace) as (place, record):
         work = _Import(session, directory, into, place, record)
         work.tell = progress or work.tell
@@ -135,7 +139,7 @@ class _Import:
         outside = {path for path in there if not _covers(self.record, prefix + path)} - self.snapshot.keys()
         self.there = {path: file for path, file in there.items() if path not in outside}
         self.tell("comparing", 0, None)
-        self.operations = diff(
+        self.operations: Sequence[Operation] = diff(
             state.tree,
             self.snapshot,
             author=self.session.author,
@@ -245,7 +249,7 @@ class _Import:
 
     def push(self, message: str, remember: bool) -> Report:
         """Push the operations, all or none, and keep what the directory holds now."""
-        conflicts = self.conflicts() if self.record is not None and self.operations else []
+        conflicts = self.fit() if self.record is not None and self.operations else {}
         files = self.files()
         former = self.record or Record(self.session.instance, self.state.vector, None)
         pending = replace(former, database=self.session.instance, pending=(), pending_files=files)
@@ -298,27 +302,19 @@ class _Import:
         kept = {path: value for path, value in before.items() if not self.holds(path) or path in unread}
         return kept | now
 
-    def conflicts(self) -> list[str]:
-        """Return the files in which others have changed the same places since the recorded state."""
+    def fit(self) -> dict[str, list[str]]:
+        """Fit the operations to what others have done since the recorded state; return what is to be told."""
         database = self.session.database
         if all(seq <= self.state.vector.get(author, 0) for author, seq in read_vector(database).items()):
-            return []
+            return {}
         old, new = self.state.tree, read_state(database).tree
-        kept = {id(operation) for operation in rebase(old, new, self.operations)}
-        found = {_path(old, operation) for operation in self.operations if id(operation) not in kept}
+        fitted = fit(old, new, self.operations)
+        self.operations = fitted.operations
         prefix = f"{self.into}/" if self.into else ""
-        before, after = old.layout().files, new.layout().files
-        found |= {prefix + path for path in self.snapshot if (prefix + path) in after.keys() - before.keys()}
-        return sorted(found - {""})
-
-
-def _path(tree: Tree, operation: Operation) -> str:
-    """Return the path of the file or directory that an operation works on, as it was."""
-    for key in ("node", "parent"):
-        node = operation.get(key)
-        if node is not None and UUID(str(node)) in tree:
-            return tree.path_of(UUID(str(node)))
-    return ""
+        added = new.layout().files.keys() - old.layout().files.keys()
+        fitted.met |= added & {prefix + path for path in self.snapshot}
+        told = {KEPT: fitted.kept, HIDDEN: fitted.hidden, MET: fitted.met}
+        return {words: sorted(paths - {""}) for words, paths in told.items() if paths - {""}}
 
 
 def _covers(record: Record | None, path: str) -> bool:
@@ -331,14 +327,15 @@ def _some(words: Sequence[str]) -> str:
     return ", ".join(words[:SHOWN_PATHS]) + (" …" if len(words) > SHOWN_PATHS else "")
 
 
-def _within(directory: Path, server: Path | None) -> list[str]:
-    """Return the private server's path within a directory, when it is there.
+def _within(directory: Path, private: Path | None) -> list[str]:
+    """Return the path of a directory that is never read within another one, when it is there.
 
-    :raises KeraiError: when the directory is the server's.
+    :raises KeraiError: when they are the same.
     """
-    if server is None:
+    if private is None:
         return []
-    top, place = directory.resolve(), server.resolve()
+    top, place = directory.resolve(), private.resolve()
     if top == place:
-        raise KeraiError(f"{directory} is the private server's directory", hint="import another one")
+        what = "the private server's directory" if (private / "data").is_dir() else "not for importing"
+        raise KeraiError(f"{directory} is {what}", hint="import another one")
     return [place.relative_to(top).as_posix()] if place.is_relative_to(top) else []

@@ -61,12 +61,8 @@ def import_(
         )
     for problem in report.problems:
         click.echo(printable(f"{problem}"), err=True)
-    if report.conflicts:
-        shown = ", ".join(report.conflicts[:5]) + (" …" if len(report.conflicts) > 5 else "")
-        line = (
-            f"others have changed the same places meanwhile: {shown}; `kerai checkout` shows what came of it"
-        )
-        click.echo(printable(line), err=True)
+    for words, paths in report.conflicts.items():
+        click.echo(printable(f"{words}: {', '.join(paths)}"), err=True)
     if report.not_remembered is not None:
         click.echo(f"warning: the next import will need --replace: {report.not_remembered}", err=True)
     seconds = max(time.monotonic() - began, 1e-6)
@@ -75,7 +71,7 @@ def import_(
         "nodes": report.nodes,
         "operations": report.operations,
         "problems": len(report.problems),
-        "conflicts": len(report.conflicts),
+        "conflicts": len({path for paths in report.conflicts.values() for path in paths}),
         "seconds": round(seconds, 2),
         "files_per_second": round(report.files / seconds),
         "nodes_per_second": round(report.nodes / seconds),

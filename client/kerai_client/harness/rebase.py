@@ -51,7 +51,7 @@ def _as_before(old: Tree, new: Tree, node: UUID, op: Operation, there: set[UUID]
         parent = op["parent"]
         return _place(before) == _place(after) and (parent is None or UUID(parent) in there)
     if kind == "node_delete":
-        return list(_looks(old, node)) == list(_looks(new, node))
+        return list(looks(old, node)) == list(looks(new, node))
     return True
 
 
@@ -59,6 +59,7 @@ def _place(node: Node) -> tuple[UUID | None, str]:
     return node.parent, node.position
 
 
-def _looks(tree: Tree, top: UUID) -> Iterator[tuple[UUID, str, str | None, str | None]]:
+def looks(tree: Tree, top: UUID) -> Iterator[tuple[UUID, str, str | None, str | None]]:
+    """Yield what a node and all below it are, but for where they stand."""
     for node in tree.subtree(top):
         yield node.id, node.kind, node.name, node.content

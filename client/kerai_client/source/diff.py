@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from posixpath import basename, dirname
+from typing import Any
 from uuid import UUID
 
 from .contents import Contents
@@ -64,13 +65,13 @@ def outside_scope(
     return sorted(make_plan(tree, snapshot, into, scope, unread).outside)
 
 
-def reshaping_late(operations: Sequence[Operation]) -> list[Operation]:
+def reshaping_late(operations: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Return operations with moves and new names after inserts and updates: they come to the same.
 
     From the first of them on, a push of several changesets keeps all others out until it has committed.
     """
 
-    def place(operation: Operation) -> int:
+    def place(operation: Mapping[str, Any]) -> int:
         if operation["op"] == "node_delete":
             return 2
         return int(operation["op"] == "node_move" or "name" in (operation.get("set") or {}))

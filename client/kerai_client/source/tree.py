@@ -124,6 +124,10 @@ class Tree:
             return layout.files[path]
         return next(iter(layout.directories.get(path, ())), None)
 
+    def is_directory(self, node: UUID) -> bool:
+        """Whether a node stands for a directory, as a package does too: it is no file, and not in one."""
+        return node in self._nodes and self._nodes[node].kind != "file" and node in self.layout().paths
+
     def path_of(self, node: UUID) -> str:
         """Return the posix path of a file or directory; for a node within a file, the file's.
 

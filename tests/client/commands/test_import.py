@@ -164,9 +164,66 @@ def test_the_same_place_changed_by_two_is_told(package: Path) -> None:
     edit(package / "pkg/other.py", "x + x", "2 * x")
     result = run("import", package, "--agent", "ann")
     assert result.exit_code == 0
-    told = f"others have changed the same places meanwhile: new.py, {TOKEN}, run.sh; "
-    assert result.stderr.startswith(told)
+    assert result.stderr == (
+        "deleted here, but changed by others since, so they stay: run.sh\n"
+        f"changed at the same places by others since, of which the later shows: new.py, {TOKEN}\n"
+    )
     assert {"new.py", "new.py~2", TOKEN, "pkg/other.py"} <= tree().keys()
+    # What stays comes with the next checkout, and can be deleted then.
+    ok("checkout", package)
+    assert (package / "run.sh").read_text() == "#!/bin/sh\necho theirs\n"
+    (package / "run.sh").unlink()
+    ok("import", package, "--agent", "ann")
+    assert tree() == files_below(package)
+
+
+def test_a_deletion_spares_what_others_have_put_below(package: Path) -> None:
+    ok("import", package, "--agent", "ann")
+    ok("checkout", "theirs")
+    make(Path("theirs"), {"pkg/theirs.py": "theirs = 1\n", "pkg/more/x.txt": "x\n"})
+    edit(Path("theirs", TOKEN), "LIFE = 3", "LIFE = 4")
+    ok("import", "theirs", "--agent", "ben")
+    shutil.rmtree(package / "pkg")
+    result = run("import", package, "--agent", "ann", "--replace")
+    assert result.exit_code == 0
+    assert result.stderr == f"deleted here, but changed by others since, so they stay: {TOKEN}\n"
+    expected = files_below(Path("theirs"))
+    del expected["pkg/__init__.py"], expected["pkg/other.py"]
+    assert tree() == expected
+    assert ok("import", package, "--agent", "ann", "--replace")["operations"] == 0
+    ok("checkout", package)
+    assert files_below(package) == expected
+
+
+def test_what_is_put_into_a_directory_that_others_have_deleted_shows(package: Path) -> None:
+    ok("import", package, "--agent", "ann")
+    ok("checkout", "theirs")
+    shutil.rmtree("theirs/pkg/auth")
+    ok("import", "theirs", "--agent", "ben")
+    make(package, {"pkg/auth/new.py": "new = 1\n", "pkg/auth/deep/er.txt": "deeper\n"})
+    edit(package / TOKEN, "LIFE = 3", "LIFE = 5")
+    (package / "run.sh").rename(package / "pkg/auth/go.sh")
+    result = run("import", package, "--agent", "ann")
+    assert result.exit_code == 0
+    told = f"changed here, but deleted by others since, so that does not show: {TOKEN}\n"
+    assert result.stderr == told
+    expected = files_below(package)
+    del expected[TOKEN]
+    assert tree() == expected
+    edit(package / "pkg/auth/new.py", "1", "2")
+    make(package, {"pkg/auth/newer.py": ""})
+    ok("import", package, "--agent", "ann")
+    expected |= {"pkg/auth/new.py": "new = 2\n", "pkg/auth/newer.py": ""}
+    assert tree() == expected
+    ok("checkout", package)
+    assert files_below(package) == expected
+
+
+def test_keys_are_not_imported(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KERAI_KEYS", str((package / "config/keys").resolve()))
+    ok("import", package)
+    assert list((package / "config/keys").glob("*/*.key"))
+    assert tree() == PACKAGE
 
 
 # -- a directory of which nothing is known ----------------------------------------------------------
