@@ -2,6 +2,9 @@
 
 Nothing here imports ``plpy``: every value comes in as an argument, so that all of it can be tested
 without a server. No secret outlives the call that needs it.
+
+PostgreSQL cannot interrupt Python. What may take longer than a few milliseconds gets a ``pause``, and calls
+it every few thousand steps: a function that lets a cancel or a timeout come in, by raising.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import os
 import struct
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,12 +30,30 @@ HERE = -2
 UNKNOWN = -3  # which moved node is above
 
 Node = TypeVar("Node", bound=Hashable)
+Item = TypeVar("Item")
 
 Envelope = tuple[int, str, bytes, int, int, bytes | None, bytes]
 Moves = tuple[str, bytes, bytes, str]
+Pause = Callable[[], object]
 
 MOST_KEPT = 50_000  # nodes, 150 bytes each
 MOST_UNPACKED = 1_000  # ids at once: their memory is used again
+PACE = 20_000  # steps from one pause to the next, some 10 ms
+PACE_BYTES = 4_000_000  # of texts to sign or verify, likewise
+
+
+def no_pause() -> None:
+    """Let nothing come in: for callers that nobody can cancel."""
+
+
+def _in_parts(items: Iterable[Item], pause: Pause) -> Iterator[list[Item]]:
+    """Give items in parts, with a pause after each but the last."""
+    rest = iter(items)
+    part = list(itertools.islice(rest, PACE))
+    while part:
+        yield part
+        if part := list(itertools.islice(rest, PACE)):
+            pause()
 
 
 def _key_file(data_directory: str, public_key: bytes) -> Path:
@@ -96,6 +117,7 @@ def seal_drafts(
     public_key: bytes,
     data_directory: str,
     drafts: Iterable[tuple[int, str, int, int, str, bytes, bytes]],
+    pause: Pause = no_pause,
 ) -> list[Envelope]:
     """Write and sign the changesets of drafts: each follows on the one before it of the same author.
 
@@ -106,6 +128,7 @@ def seal_drafts(
     :param drafts: of each draft: its place in the batch, the author that it is merged under, the highest
         Lamport timestamp that its base names, how many operations it has, its exact text, the member's
         public key and signature.
+    :param pause: see the module.
     :returns: of each draft: place, document, id, sequence number and Lamport timestamp of its first
         operation, id of the author's previous changeset, signature. Nothing when the key's file is not here.
     :raises ValueError: when the file does not hold the key that it is named after.
@@ -115,7 +138,11 @@ def seal_drafts(
         return []
     last = dict(heads)
     envelopes: list[Envelope] = []
+    unpaused = 0
     for place, author, seen, count, text, member_key, member_signature in drafts:
+        if (unpaused := unpaused + len(text)) > PACE_BYTES:
+            pause()
+            unpaused = 0
         seq, lamport, prev = last[author]
         lamport = max(lamport, seen)
         document = changeset.seal(
@@ -133,6 +160,25 @@ def seal_drafts(
     return envelopes
 
 
+def verify_all(
+    documents: Iterable[str | None],
+    signatures: Iterable[bytes | None],
+    public_keys: Iterable[bytes | None],
+    pause: Pause = no_pause,
+) -> list[bool]:
+    """Say of each text whether its signature verifies; what is missing or malformed does not.
+
+    :param pause: see the module.
+    """
+    verified, unpaused = [], 0
+    for document, signature, public_key in zip(documents, signatures, public_keys, strict=True):
+        if (unpaused := unpaused + len(document or "")) > PACE_BYTES:
+            pause()
+            unpaused = 0
+        verified.append(changeset.verify(document, signature, public_key))
+    return verified
+
+
 class Standing:
     """What a session has looked up of where nodes stand, for its next moves.
 
@@ -141,8 +187,9 @@ class Standing:
     numbers here, since a list is faster than a dictionary of ids.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, pause: Pause = no_pause) -> None:
         """Begin with nothing."""
+        self.pause = pause
         self.shape: str | None = None
         self.since = ""
         self._forget_all()
@@ -172,6 +219,8 @@ class Standing:
         """
         found: list[int] = []
         for start in range(0, len(ids), 16 * MOST_UNPACKED):
+            if start % (16 * PACE) == 16 * (PACE - MOST_UNPACKED):
+                self.pause()
             part = ids[start : start + 16 * MOST_UNPACKED]
             found += map(self.number.__getitem__, struct.unpack("16s" * (len(part) // 16), part))
         if more := len(self.number) - len(self.ids):
@@ -246,9 +295,9 @@ def judge_moves(
     whole = tail(16 * len(moved)) if 4 * len(set(moved)) < 3 * len(moved) else None
     if whole is not None:
         stamps, moved, targets, kinds = known.numbered(whole)
-    base, met = known.parents, bytearray()
+    base, met, pause = known.parents, bytearray(), known.pause
     frontier = [target for target, kind in zip(targets, kinds, strict=True) if kind != "r"]
-    while unknown := _climb(frontier, base, met):
+    while unknown := _climb(frontier, base, met, pause):
         rows = look_up(known.name(unknown), whole is None)
         found, ends, displaced, origins, others, aims = map(known.numbers, rows[:6])
         for node in unknown:
@@ -269,15 +318,13 @@ def judge_moves(
         on_way = [flag and kind != "r" for flag, kind in zip(on_way, kinds, strict=True)]
     starts, ends = list(itertools.compress(moved, on_way)), list(itertools.compress(targets, on_way))
     moving = {node for node in moved if met[node]}
-    upper = _stand_ins(moving, [*ends, *map(base.__getitem__, moving)], base)
+    upper = _stand_ins(moving, [*ends, *map(base.__getitem__, moving)], base, pause)
     parent_of = {node: NOWHERE if base[node] == node else upper[base[node]] for node in moving}
     graph = {node: [] if parent == NOWHERE else [parent] for node, parent in parent_of.items()}
-    for node, target in zip(starts, ends, strict=True):
-        if (end := upper[target]) != NOWHERE:
-            graph[node].append(end)
+    _add_edges(graph, starts, map(upper.__getitem__, ends), pause)
 
     reached = set(itertools.chain.from_iterable(graph.values()))
-    cyclic = set(cyclic_nodes(graph, [node for node in fresh if node in reached]))
+    cyclic = set(cyclic_nodes(graph, [node for node in fresh if node in reached], pause))
     if not cyclic:
         return []
     if whole is None:
@@ -287,7 +334,7 @@ def judge_moves(
     above = [NOWHERE] * len(base)
     for node in cyclic:
         above[node] = parent_of[node]
-    if _in_ring(above, cyclic) != NOWHERE:
+    if _in_ring(above, cyclic, pause) != NOWHERE:
         raise ValueError("the tree has a cycle above the moved nodes")
 
     chosen = [node in cyclic for node in moved]
@@ -296,45 +343,62 @@ def judge_moves(
         NOWHERE if kind == "r" else upper[target]
         for target, kind in zip(itertools.compress(targets, chosen), before, strict=True)
     ]
-    voids = _replay(above, list(itertools.compress(moved, chosen)), aims, rings=False)
+    voids = _replay(above, list(itertools.compress(moved, chosen)), aims, rings=False, pause=pause)
     turned = [void != (kind == "v") for void, kind in zip(voids, before, strict=True)]
     return list(itertools.compress(itertools.compress(stamps.split("\n"), chosen), turned))
 
 
-def _climb(starts: Iterable[int], base: Sequence[int], met: bytearray) -> list[int]:
+def _climb(starts: Iterable[int], base: Sequence[int], met: bytearray, pause: Pause) -> list[int]:
     """Mark some nodes, and those above them as far as these are known, as met; return those that are not."""
     met += bytes(len(base) - len(met))
     unknown = []
-    for start in starts:
-        node = start
-        while not met[node]:
-            met[node] = True
-            if (above := base[node]) == NOWHERE:
-                unknown.append(node)
-                break
-            node = above
+    for part in _in_parts(starts, pause):
+        for start in part:
+            node = start
+            while not met[node]:
+                met[node] = True
+                if (above := base[node]) == NOWHERE:
+                    unknown.append(node)
+                    break
+                node = above
     return unknown
 
 
-def _stand_ins(moving: Iterable[int], starts: Iterable[int], base: Sequence[int]) -> list[int]:
-    """Say of nodes, and of those above them, which moved one is the next upwards, itself or above it."""
+def _stand_ins(
+    moving: Iterable[int], starts: Iterable[int], base: Sequence[int], pause: Pause = no_pause
+) -> list[int]:
+    """Say of nodes, and of those above them, which moved one is the next upwards, itself or above it.
+
+    What is above a root is the root itself, or nowhere. In a ring without a moved node there is none.
+    """
     upper = [UNKNOWN] * len(base)
     for node in moving:
         upper[node] = node
-    for start in starts:
-        node, passed = start, []
-        while (found := upper[node]) == UNKNOWN:
-            passed.append(node)
-            if (above := base[node]) == node:
-                found = NOWHERE
-                break
-            node = above
-        for each in passed:
-            upper[each] = found
+    for part in _in_parts(starts, pause):
+        for start in part:
+            node, passed = start, []
+            while node != NOWHERE and upper[node] == UNKNOWN:
+                upper[node] = NOWHERE  # until it is known: a way that comes back here leads nowhere
+                passed.append(node)
+                node = base[node]
+            if node != NOWHERE and (found := upper[node]) != NOWHERE:
+                for each in passed:
+                    upper[each] = found
     return upper
 
 
-def cyclic_nodes(graph: Mapping[Node, Sequence[Node]], starts: Iterable[Node]) -> list[Node]:
+def _add_edges(
+    graph: Mapping[int, list[int]], starts: Iterable[int], ends: Iterable[int], pause: Pause
+) -> None:
+    for part in _in_parts(zip(starts, ends, strict=True), pause):
+        for start, end in part:
+            if end != NOWHERE:
+                graph[start].append(end)
+
+
+def cyclic_nodes(
+    graph: Mapping[Node, Sequence[Node]], starts: Iterable[Node], pause: Pause = no_pause
+) -> list[Node]:
     """Say which of the nodes that can be reached from some lie on a cycle of a directed graph.
 
     Tarjan, "Depth-first search and linear graph algorithms" (SIAM J. Comput. 1972), without recursion: the
@@ -342,6 +406,7 @@ def cyclic_nodes(graph: Mapping[Node, Sequence[Node]], starts: Iterable[Node]) -
 
     :param graph: of each node, where its edges end; one that only ends edges need not be in it.
     :param starts: where to start.
+    :param pause: see the module.
     """
     order: dict[Node, int] = {}  # of what is in a component already: later than all others
     low: dict[Node, int] = {}
@@ -359,6 +424,8 @@ def cyclic_nodes(graph: Mapping[Node, Sequence[Node]], starts: Iterable[Node]) -
             for end in rest:
                 if (seen := order.get(end)) is None:
                     low[node] = lowest
+                    if not len(order) % PACE:
+                        pause()
                     order[end] = low[end] = len(order)
                     open_nodes.append(end)
                     path.append((end, iter(graph.get(end, ()))))
@@ -386,6 +453,7 @@ def void_moves(
     parents: Sequence[Node | None],
     *,
     rings: bool = False,
+    pause: Pause = no_pause,
 ) -> list[bool]:
     """Say which moves of a sequence are void: those that would put a node below itself.
 
@@ -405,51 +473,79 @@ def void_moves(
     :param nodes: the nodes moved, in the order of the moves' stamps.
     :param parents: the new parent of each, None for a root.
     :param rings: whether the base may be no forest.
+    :param pause: see the module.
     :returns: one flag a move.
-    :raises ValueError: when it must be one and is not. Nothing cancels a loop in PL/Python: it ends by
-        itself.
+    :raises ValueError: when it must be one and is not.
     """
     # Small numbers in place of ids: the way up is walked a dozen times a move. What is no node here ends it.
     number = {node: i for i, node in enumerate(dict.fromkeys([*base_children, *nodes]))}
     above = [NOWHERE] * len(number)
     for child, parent in zip(base_children, base_parents, strict=True):
         above[number[child]] = number.get(parent, NOWHERE) if parent is not None else NOWHERE
-    in_ring = _in_ring(above, range(len(above)))
+    in_ring = _in_ring(above, range(len(above)), pause)
     if in_ring != NOWHERE and not rings:
         raise ValueError(f"the tree has a cycle above node {list(number)[in_ring]!r}")
     targets = [number.get(parent, NOWHERE) if parent is not None else NOWHERE for parent in parents]
-    return _replay(above, [number[node] for node in nodes], targets, rings=in_ring != NOWHERE)
+    return _replay(above, [number[node] for node in nodes], targets, rings=in_ring != NOWHERE, pause=pause)
 
 
-def _replay(above: list[int], nodes: Sequence[int], targets: Sequence[int], *, rings: bool) -> list[bool]:
-    """Say which moves are void, and put the nodes in ``above`` where the others leave them."""
+def _replay(
+    above: list[int], nodes: Sequence[int], targets: Sequence[int], *, rings: bool, pause: Pause
+) -> list[bool]:
+    """Say which moves are void, and put the nodes in ``above`` where the others leave them.
+
+    A way up is as long as the tree is deep. So moves are taken in blocks: in a block only its own moved nodes
+    change their parents, and what lies between them is skipped. A block costs a step a node at most, and a
+    move in it a step a move of the block at most: with blocks of about the square root of the number of
+    nodes, m moves among n nodes take some m times the square root of n steps, however deep the tree.
+    """
+    flags: list[bool] = []
+    size = int(3 * len(above) ** 0.5) + 100
+    for start in range(0, len(nodes), size):
+        pause()
+        flags += _replay_block(above, nodes[start : start + size], targets[start : start + size], rings=rings)
+    return flags
+
+
+def _replay_block(
+    above: list[int], nodes: Sequence[int], targets: Sequence[int], *, rings: bool
+) -> list[bool]:
+    moving = set(nodes)
+    near = _stand_ins(moving, [*targets, *(above[node] for node in moving)], above)
+    near += [HERE, NOWHERE]  # each is above itself: -2 and -1 are the last places of a list
+    aims = [near[target] for target in targets]
+    for node, end in [(node, near[above[node]]) for node in moving]:
+        near[node] = end
+
     flags = []
-    above += [HERE, NOWHERE]  # each is above itself: -2 and -1 are the last places of a list
-    for moved, target in zip(nodes, targets, strict=True):
-        home, above[moved] = above[moved], HERE  # so that the way up ends at the moved node too
-        ancestor = target
+    for moved, target, aim in zip(nodes, targets, aims, strict=True):
+        home, near[moved] = near[moved], HERE  # so that the way up ends at the moved node too
+        ancestor = aim
         if rings:
             passed: set[int] = set()
             while ancestor >= 0 and ancestor not in passed:
                 passed.add(ancestor)
-                ancestor = above[ancestor]
+                ancestor = near[ancestor]
         else:
             while ancestor >= 0:  # tested at every fourth step
-                ancestor = above[above[above[above[ancestor]]]]
+                ancestor = near[near[near[near[ancestor]]]]
         void = ancestor == HERE
-        above[moved] = home if void else target
+        near[moved] = home if void else aim
+        if not void:
+            above[moved] = target
         flags.append(void)
     return flags
 
 
-def _in_ring(above: Sequence[int], starts: Iterable[int]) -> int:
+def _in_ring(above: Sequence[int], starts: Iterable[int], pause: Pause) -> int:
     """Return a node that is above itself, at or above one of some; NOWHERE when none is."""
     seen_from: dict[int, int] = {}
-    for start in starts:
-        node = start
-        while node != NOWHERE and node not in seen_from:
-            seen_from[node] = start
-            node = above[node]
-        if node != NOWHERE and seen_from[node] == start:
-            return node
+    for part in _in_parts(starts, pause):
+        for start in part:
+            node = start
+            while node != NOWHERE and node not in seen_from:
+                seen_from[node] = start
+                node = above[node]
+            if node != NOWHERE and seen_from[node] == start:
+                return node
     return NOWHERE

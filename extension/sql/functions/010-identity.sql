@@ -76,8 +76,8 @@ set search_path = pg_catalog, pg_temp
 as $$
 if "kerai @version@" not in GD:
     plpy.execute("select kerai_private.load_python()")
-verify = GD["kerai @version@"].changeset.verify
-return [verify(*each) for each in zip(documents, signatures, public_keys)]
+return GD["kerai @version@"].server.verify_all(
+    documents, signatures, public_keys, pause=lambda: plpy.execute("select"))
 $$;
 
 create or replace function kerai_private.create_instance_key(data_directory text) returns bytea

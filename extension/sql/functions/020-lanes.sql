@@ -163,5 +163,6 @@ heads = {author: (seq, lamport, changeset_id) for author, seq, lamport, changese
          in zip(head_authors, head_seqs, head_lamports, head_ids)}
 return GD["kerai @version@"].server.seal_drafts(
     heads, public_key, data_directory,
-    zip(places, authors, lamports, counts, texts, member_keys, member_signatures))
+    zip(places, authors, lamports, counts, texts, member_keys, member_signatures),
+    pause=lambda: plpy.execute("select"))
 $$;

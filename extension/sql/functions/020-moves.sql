@@ -12,7 +12,8 @@ set search_path = pg_catalog, pg_temp
 as $$
 if "kerai @version@" not in GD:
     plpy.execute("select kerai_private.load_python()")
-return GD["kerai @version@"].server.void_moves(base_children, base_parents, nodes, parents, rings=rings)
+return GD["kerai @version@"].server.void_moves(
+    base_children, base_parents, nodes, parents, rings=rings, pause=lambda: plpy.execute("select"))
 $$;
 
 -- The stamps of the moves from `since` on that are judged otherwise than before. Given are the new ones, and those that
@@ -108,7 +109,7 @@ def tail(most):
     return (row["stamps"], row["moved"], row["targets"], row["flags"]) if row["found"] <= most else None
 
 server = GD["kerai @version@"].server
-known = SD.setdefault("standing", server.Standing())
+known = SD.setdefault("standing", server.Standing(pause=lambda: plpy.execute("select")))
 known.begin(shape, since)
 known.learn(standing or b"", below or b"")
 judged = server.judge_moves(
