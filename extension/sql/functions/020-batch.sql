@@ -361,6 +361,7 @@ begin
     if not judge then
         return good;
     end if;
+    select least(good, f.c - 1) into good from kerai_private.overfull_metadata(ops) as f;
     -- Whether something lies in a scope cannot be said of what the run itself brings, nor after moves in it: moves are
     -- node_move, and inserts of what is here already, since the earlier of two inserts counts.
     if exists (select from kerai.tasks as t where t.id in (select r.task from unnest(run) as r) and t.scope_node_id is not null) then

@@ -1,210 +1,5 @@
 -- 020 changesets: what a document must look like before anything is believed or merged.
 
--- The shape of each operation. A key that is not listed is refused: a typo would be a lost write.
-create or replace function kerai_private.operation_problem(op jsonb) returns text
-language plpgsql immutable parallel safe
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-    required text[];
-    optional text[] := '{}';
-    bad text;
-begin
-    if jsonb_typeof(op) <> 'object' then
-        return 'is not an object';
-    end if;
-
-    case op ->> 'op'
-    when 'node_insert' then
-        required := '{op,node,parent,position,kind}';
-        optional := '{name,language,content,metadata}';
-    when 'node_update' then
-        required := '{op,node}';
-        optional := '{set,metadata}';
-    when 'node_move' then
-        required := '{op,node,parent,position}';
-    when 'node_delete', 'node_restore' then
-        required := '{op,node}';
-    when 'edge_insert' then
-        required := '{op,source,target,relation}';
-        optional := '{metadata}';
-    when 'edge_delete' then
-        required := '{op,source,target,relation}';
-        optional := '{metadata}';
-    when 'perspective_set' then
-        required := '{op,node,weight}';
-        optional := '{context,reasoning}';
-    when 'perspective_delete' then
-        required := '{op,node}';
-        optional := '{context,weight,reasoning}';
-    when 'association_set' then
-        required := '{op,source,target,relation,weight}';
-        optional := '{reasoning}';
-    when 'association_delete' then
-        required := '{op,source,target,relation}';
-        optional := '{weight,reasoning}';
-    else
-        return case when op ? 'op' then format('is of an unknown op: %s', left((op -> 'op')::text, 80))
-            else 'lacks the key op' end;
-    end case;
-
-    if not op ?& required then
-        select string_agg(k, ', ') into bad from unnest(required) as k where not op ? k;
-        return format('(%s) lacks %s', op ->> 'op', bad);
-    end if;
-    if op - required - optional <> '{}' then
-        select string_agg(left(k, 80), ', ') into bad from jsonb_object_keys(op - required - optional) as k;
-        return format('(%s) has a key that it does not take: %s', op ->> 'op', bad);
-    end if;
-
-    select format('(%s) has the wrong type in %s: %s', op ->> 'op', f.key, left(f.value::text, 80))
-    into bad
-    from jsonb_each(op) as f
-    where not case
-        when f.key in ('node', 'source', 'target') then jsonb_typeof(f.value) = 'string'
-            and (f.value #>> '{}') ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
-        when f.key in ('parent', 'context') then jsonb_typeof(f.value) = 'null'
-            or jsonb_typeof(f.value) = 'string'
-            and (f.value #>> '{}') ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
-        when f.key in ('op', 'position', 'kind', 'relation') then jsonb_typeof(f.value) = 'string'
-        when f.key in ('name', 'language', 'content', 'reasoning') then jsonb_typeof(f.value) in ('string', 'null')
-        when f.key = 'weight' then jsonb_typeof(f.value) = 'number'
-            or jsonb_typeof(f.value) = 'null' and op ->> 'op' in ('perspective_delete', 'association_delete')
-        when f.key = 'metadata' then jsonb_typeof(f.value) = 'object'
-            or jsonb_typeof(f.value) = 'null' and op ->> 'op' <> 'node_update'
-        else jsonb_typeof(f.value) = 'object'
-    end
-    limit 1;
-    if found then
-        return bad;
-    end if;
-
-    if (op ->> 'weight')::numeric not between -1 and 1 then
-        return format('(%s) has a weight outside of −1 … 1: %s', op ->> 'op', left(op ->> 'weight', 40));
-    end if;
-    if scale((op ->> 'weight')::numeric) > 300 then
-        return format('(%s) has a weight with too many digits: %s', op ->> 'op', left(op ->> 'weight', 40));
-    end if;
-    if length(op ->> 'kind') not between 1 and 200 or length(op ->> 'relation') not between 1 and 200
-        or octet_length(op ->> 'position') > 1000 or octet_length(op ->> 'name') > 1000
-        or octet_length(op ->> 'language') > 200 then
-        return format('(%s) has an empty kind or relation, or one of kind (200), relation (200), position (1000), '
-            || 'name (1000), language (200) is too long', op ->> 'op');
-    end if;
-
-    if op ->> 'op' = 'node_update' then
-        if not op ?| array['set', 'metadata'] then
-            return '(node_update) lacks set or metadata';
-        end if;
-        select format('(node_update) sets %s to %s', f.key, left(f.value::text, 80)) into bad
-        from jsonb_each(coalesce(op -> 'set', '{}')) as f
-        where not (f.key in ('name', 'language', 'content') and jsonb_typeof(f.value) in ('string', 'null')
-            or f.key = 'kind' and jsonb_typeof(f.value) = 'string')
-        limit 1;
-        if found then
-            return bad;
-        end if;
-        if length(op #>> '{set,kind}') not between 1 and 200 or octet_length(op #>> '{set,name}') > 1000
-            or octet_length(op #>> '{set,language}') > 200 then
-            return '(node_update) has an empty kind, or one of kind (200), name (1000), language (200) is too long';
-        end if;
-    end if;
-    return null;
-end
-$$;
-
--- Is it an id as it is written in a changeset? An error where it cannot be cast. Inlined.
-create or replace function kerai_private.is_id(id text) returns boolean
-language sql immutable parallel safe
-return id like '________-____-____-____-____________' and id::uuid is not null;
-
--- Does an operation say below which node, or that it is a root, and where among its siblings? Inlined.
-create or replace function kerai_private.is_placed(op jsonb) returns boolean
-language sql immutable parallel safe
-return op ? 'parent' and jsonb_typeof(op -> 'parent') in ('string', 'null')
-    and (op ->> 'parent' is null or kerai_private.is_id(op ->> 'parent'))
-    and jsonb_typeof(op -> 'position') = 'string' and octet_length(op ->> 'position') <= 1000;
-
--- The first thing that is wrong with the operations of a batch, NULL when nothing is. The set-based test is strict
--- about the three kinds that make up nearly all operations and hands everything else to operation_problem. When an id
--- cannot be cast, operation_problem looks at all of them.
-create or replace function kerai_private.operations_problem(ops jsonb[], max_nesting int) returns text
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-    bad record;
-    too_deep constant jsonpath := format('$.*.**{%s}', max_nesting + 1);
-begin
-    begin
-        select u.n, kerai_private.operation_problem(u.op) as problem into bad
-        from unnest(ops) with ordinality as g (ops, c)
-        cross join lateral jsonb_array_elements(g.ops) with ordinality as u (op, n)
-        where not coalesce(case u.op ->> 'op'
-            when 'node_insert' then
-                u.op - '{op,node,parent,position,kind,name,language,content}'::text[] = '{}'
-                and kerai_private.is_id(u.op ->> 'node') and kerai_private.is_placed(u.op)
-                and jsonb_typeof(u.op -> 'kind') = 'string' and length(u.op ->> 'kind') between 1 and 200
-                and coalesce(jsonb_typeof(u.op -> 'name'), 'null') in ('string', 'null')
-                and coalesce(octet_length(u.op ->> 'name'), 0) <= 1000
-                and coalesce(jsonb_typeof(u.op -> 'language'), 'null') in ('string', 'null')
-                and coalesce(octet_length(u.op ->> 'language'), 0) <= 200
-                and coalesce(jsonb_typeof(u.op -> 'content'), 'null') in ('string', 'null')
-            when 'node_update' then
-                u.op - '{op,node,set}'::text[] = '{}'
-                and kerai_private.is_id(u.op ->> 'node')
-                and jsonb_typeof(u.op -> 'set') = 'object' and (u.op -> 'set') - 'content' = '{}'
-                and coalesce(jsonb_typeof(u.op #> '{set,content}'), 'null') in ('string', 'null')
-            when 'node_move' then
-                u.op - '{op,node,parent,position}'::text[] = '{}'
-                and kerai_private.is_id(u.op ->> 'node') and kerai_private.is_placed(u.op)
-            else false
-        end, false)
-        and kerai_private.operation_problem(u.op) is not null
-        order by g.c, u.n
-        limit 1;
-    exception when invalid_text_representation then
-        select u.n, kerai_private.operation_problem(u.op) as problem into bad
-        from unnest(ops) with ordinality as g (ops, c)
-        cross join lateral jsonb_array_elements(g.ops) with ordinality as u (op, n)
-        where kerai_private.operation_problem(u.op) is not null
-        order by g.c, u.n
-        limit 1;
-    end;
-    if bad.n is not null then
-        return format('operation %s %s', bad.n - 1, bad.problem);
-    end if;
-    if not exists (
-        select from unnest(ops) as g (ops) cross join lateral jsonb_array_elements(g.ops) as u (op)
-        where u.op ? 'metadata') then
-        return null;
-    end if;
-
-    select u.n into bad
-    from unnest(ops) with ordinality as g (ops, c)
-    cross join lateral jsonb_array_elements(g.ops) with ordinality as u (op, n)
-    where u.op ? 'metadata' and jsonb_path_exists(u.op, too_deep)
-    order by g.c, u.n
-    limit 1;
-    if found then
-        return format('operation %s has metadata nested deeper than %s', bad.n - 1, max_nesting);
-    end if;
-
-    -- A few characters such as 1e99999 become as many digits wherever the value is written out.
-    select u.n, left(m.value::text, 40) as value into bad
-    from unnest(ops) with ordinality as g (ops, c)
-    cross join lateral jsonb_array_elements(g.ops) with ordinality as u (op, n)
-    cross join lateral jsonb_path_query(u.op -> 'metadata', 'strict $.** ? (@.type() == "number")') as m (value)
-    where u.op ? 'metadata' and (abs(m.value::numeric) > 1e308 or scale(m.value::numeric) > 400)
-    order by g.c, u.n
-    limit 1;
-    if found then
-        return format('operation %s has a number in its metadata with too many digits: %s', bad.n - 1, bad.value);
-    end if;
-    return null;
-end
-$$;
-
 -- One operation as a row. Inlined: an expression a column is twice as fast as jsonb_to_recordset.
 create or replace function kerai_private.unpack_operation(
     op jsonb, n int, c int, author text, seq bigint, lamport bigint, writer text
@@ -307,6 +102,13 @@ create or replace function kerai_private.body_of(document jsonb) returns jsonb
 language sql immutable parallel safe
 return coalesce(document -> 'draft', document);
 
+-- May a vector hold what is long when it is written out, such as 1e99999? Zeros count as such: 0e-9999 is one. Few
+-- entries do no harm. Inlined.
+create or replace function kerai_private.may_be_long(vector jsonb) returns boolean
+language sql immutable parallel safe
+return pg_column_size(vector) > 16384
+    and jsonb_path_match(vector, 'strict $.* < 1 || $.* > 999999999999999999') is distinct from false;
+
 -- Is it a changeset, or a draft, with all that it can have and nothing else? Strict: what has less, or holds a draft,
 -- is for kerai_private.require_envelope. Inlined. (A pattern that counts to 64 would take half of its time.)
 create or replace function kerai_private.is_envelope(changeset jsonb) returns boolean
@@ -322,7 +124,7 @@ return case when changeset ? 'swarm' then changeset ?& '{v,author,swarm,base,gua
     and changeset -> 'v' = '1'
     and jsonb_typeof(changeset -> 'author') = 'string' and length(changeset ->> 'author') between 18 and 220
     and changeset ->> 'author' ~ '^[^[:cntrl:]]+[.][0-9a-f]{16}$'
-    and jsonb_typeof(changeset -> 'base') = 'object'
+    and jsonb_typeof(changeset -> 'base') = 'object' and not kerai_private.may_be_long(changeset -> 'base')
     and jsonb_path_query_array(changeset -> 'base', '$.*')::text ~ '^[[](([1-9][0-9]{0,17}, )*[1-9][0-9]{0,17})?[]]$'
     and coalesce(changeset ->> 'guard' ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$', true)
     and coalesce(changeset ->> 'task' ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$', true)
@@ -361,7 +163,9 @@ begin
     end if;
     if changeset - known <> '{}' then
         perform kerai_private.refuse('KR005', 'the changeset has a key that it does not take',
-            format('unknown: %s', (select string_agg(left(k, 80), ', ') from jsonb_object_keys(changeset - known) as k)),
+            format('unknown: %s', (
+                select string_agg(left(u.k, 80), ', ')
+                from (select k from jsonb_object_keys(changeset - known) as k limit 10) as u)),
             format('It has %s.', array_to_string(known, ', ')));
     end if;
 
@@ -419,6 +223,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     most constant bigint := kerai_private.setting('max_changeset_ops');
+    most_moves constant bigint := kerai_private.setting('max_changeset_moves');
     given int;
     problem text;
 begin
@@ -431,7 +236,22 @@ begin
             format('%s operations, 1 to %s are taken', given, most),
             'Split the change into several changesets, or have an operator raise max_changeset_ops in kerai.settings.');
     end if;
-    problem := kerai_private.operations_problem(ops, kerai_private.setting('max_nesting')::int);
+
+    select m.given into given
+    from unnest(ops) as o (ops)
+    cross join lateral (
+        select count(*) as given from jsonb_array_elements(o.ops) as u (op)
+        where jsonb_array_length(o.ops) > most_moves and u.op ->> 'op' = 'node_move'
+    ) as m
+    where m.given > most_moves
+    limit 1;
+    if found then
+        perform kerai_private.refuse('KR005', 'too many moves in one changeset',
+            format('%s node_move operations, at most %s are taken', given, most_moves),
+            'Split the change into several changesets, or have an operator raise max_changeset_moves in kerai.settings.');
+    end if;
+
+    problem := kerai_private.operations_problem(ops);
     if problem is not null then
         perform kerai_private.refuse('KR005', 'an operation is malformed', problem,
             'Operations count from 0. Correct the operation, sign the document anew, and push it again.');

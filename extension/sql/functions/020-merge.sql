@@ -200,46 +200,6 @@ begin
 end
 $$;
 
--- In a node's metadata null means that there is no such key.
-create or replace function kerai_private.without_nulls(metadata jsonb) returns jsonb
-language sql immutable parallel safe
-set search_path = pg_catalog, pg_temp
-as $$
-    select coalesce(jsonb_object_agg(e.key, e.value), '{}')
-    from jsonb_each(without_nulls.metadata) as e
-    where e.value <> 'null'
-$$;
-
--- A node's metadata when another insert turns out to be the one that counts: keys that were written since stay.
-create or replace function kerai_private.rebase_metadata(current jsonb, stamps jsonb, inserted jsonb) returns jsonb
-language sql immutable parallel safe
-set search_path = pg_catalog, pg_temp
-as $$
-    select coalesce(jsonb_object_agg(e.key, e.value), '{}')
-    from (
-        select i.key, i.value from jsonb_each(inserted) as i
-        where i.value <> 'null' and not coalesce(stamps ? i.key, false)
-        union all
-        select c.key, c.value from jsonb_each(current) as c where stamps ? c.key
-    ) as e
-$$;
-
--- A node's metadata and its stamps after some keys were written: (metadata, stamps) of each key whose stamp is later.
-create or replace function kerai_private.merge_metadata(
-    current jsonb, stamps jsonb, created text, written jsonb, written_stamps jsonb,
-    out metadata jsonb, out metadata_stamps jsonb
-)
-language sql immutable parallel safe
-set search_path = pg_catalog, pg_temp
-as $$
-    select
-        (coalesce(current, '{}') - coalesce(array_agg(w.key), '{}'))
-        || coalesce(jsonb_object_agg(w.key, w.value) filter (where w.value <> 'null'), '{}'),
-        coalesce(stamps, '{}') || coalesce(jsonb_object_agg(w.key, written_stamps -> w.key), '{}')
-    from jsonb_each(written) as w
-    where written_stamps ->> w.key > coalesce(stamps ->> w.key, created) collate "C"
-$$;
-
 -- The settings: rows are written, and so locked, in the order in which the batch is sorted.
 create or replace function kerai_private.merge_updates(ops kerai_private.operation[]) returns void
 language plpgsql volatile
@@ -290,12 +250,15 @@ begin
             select m.metadata, m.metadata_stamps
             from kerai_private.merge_metadata(n.metadata, n.metadata_stamps, n.created_stamp, u.written, u.stamps) as m)
         from (
-            select o.node, jsonb_object_agg(e.key, e.value order by o.n) as written,
-                jsonb_object_agg(e.key, o.stamp order by o.n) as stamps
-            from unnest(ops) as o
-            cross join lateral jsonb_each(o.metadata) as e
-            where o.op = 'node_update'
-            group by o.node
+            select l.node, jsonb_object_agg(l.key, l.value) as written, jsonb_object_agg(l.key, l.stamp) as stamps
+            from (
+                select distinct on (o.node, e.key collate "C") o.node, e.key, e.value, o.stamp
+                from unnest(ops) as o
+                cross join lateral jsonb_each(o.metadata) as e
+                where o.op = 'node_update'
+                order by o.node, e.key collate "C", o.n desc
+            ) as l
+            group by l.node
         ) as u
         where n.id = u.node;
     end if;

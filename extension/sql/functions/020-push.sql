@@ -288,13 +288,18 @@ begin
         select r.node, min(r.n) filter (where not r.born) as n from kerai_private.named_nodes(ops) as r
         where r.node in (select u.id from unnest(nodes) as u (id))
         group by r.node
+        order by n
+        offset 0
     ) as e
-    left join kerai.nodes as x on x.id = e.node
+    left join lateral (
+        select k.created_stamp, k.created_seq from kerai.nodes as k where k.id = e.node offset 0
+    ) as x on true
     where kerai_private.has_seen(require_known_nodes.author, base, x.created_stamp, x.created_seq) is not true
-    and not exists (
+    -- What is not here at all nobody has inserted.
+    and (x.created_stamp is null or not exists (
         select from kerai.operations as o
         where o.node_id = e.node and o.op_type = 'node_insert'
-            and (o.author = require_known_nodes.author or o.author_seq <= coalesce((base ->> o.author)::bigint, 0)))
+            and (o.author = require_known_nodes.author or o.author_seq <= coalesce((base ->> o.author)::bigint, 0))))
     order by e.n
     limit 1;
 
@@ -468,6 +473,9 @@ begin
         end if;
     end if;
     standing := kerai_private.require_known_nodes(ops, item.author, item.base);
+    if judge then
+        perform kerai_private.require_metadata_bound(ops);
+    end if;
 
     -- Tasks are this instance's own: a foreign author's changeset may name one that is not here.
     if judge and item.task is not null then

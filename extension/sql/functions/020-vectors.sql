@@ -42,17 +42,23 @@ begin
             'Some three million entries are possible. Let swarms group their members under one author id.');
     end if;
 
-    seqs := jsonb_path_query_array(entries, '$.*');
-    if seqs !~ '^[[](([0-9]{1,18}, )*[0-9]{1,18})?[]]$' then
+    if not kerai_private.may_be_long(entries) then
+        seqs := jsonb_path_query_array(entries, '$.*');
+    end if;
+    if seqs is null or seqs !~ '^[[](([0-9]{1,18}, )*[0-9]{1,18})?[]]$' then
         select e.key into bad from jsonb_each(entries) as e
-        where jsonb_typeof(e.value) <> 'number' or e.value::text !~ '^[0-9]{1,18}$' limit 1;
-        perform kerai_private.refuse('KR005', 'a version vector names sequence numbers',
-            format('author %s: %s', bad, left(entries ->> bad, 200)),
-            'Each value is a whole number of at least 0.');
+        where case when jsonb_typeof(e.value) = 'number'
+            then e.value::numeric not between 0 and 999999999999999999 or scale(e.value::numeric) > 0 else true end
+        limit 1;
+        if found then
+            perform kerai_private.refuse('KR005', 'a version vector names sequence numbers',
+                format('author %s: %s', bad, left(entries ->> bad, 200)),
+                'Each value is a whole number of at least 0.');
+        end if;
     end if;
 
     -- Numbers in jsonb have no leading zeros.
-    if starts_with(seqs, '[0') or strpos(seqs, ' 0') > 0 then
+    if seqs is null or starts_with(seqs, '[0') or strpos(seqs, ' 0') > 0 then
         return (
             select coalesce(jsonb_object_agg(e.key, e.value), '{}') from jsonb_each(entries) as e where e.value <> '0');
     end if;

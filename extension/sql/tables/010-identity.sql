@@ -48,6 +48,9 @@ comment on table kerai.settings is 'Limits of this instance. An operator changes
 insert into kerai.settings (name, value, description) values
 ('max_changeset_bytes', 8388608, 'largest changeset document, in bytes of UTF-8'),
 ('max_changeset_ops', 50000, 'most operations in one changeset'),
+('max_changeset_moves', 10000, 'most node_move operations in one changeset: nobody else pushes while they are merged'),
+('max_metadata_keys', 10000, 'most metadata keys that one node has or had, or that one operation writes'),
+('max_metadata_bytes', 1048576, 'largest metadata of one node or operation, in bytes of UTF-8'),
 ('max_nesting', 32, 'deepest nesting of a metadata value'),
 ('max_output_bytes', 1048576, 'largest test output that record_test_result takes, in bytes'),
 ('failed_operations_ttl_seconds', 604800, 'how long a failed attempt is kept for study'),
