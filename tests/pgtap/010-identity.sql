@@ -27,7 +27,7 @@ name = hashlib.sha256(public_key).hexdigest()[:16] + ".key"
 modes = [stat.S_IMODE(os.stat(path).st_mode) for path in (folder, os.path.join(folder, name))]
 with open(os.path.join(folder, name)) as file:
     from nacl.signing import SigningKey
-    fits = bytes(SigningKey(bytes.fromhex(file.read().strip())).verify_key) == public_key
+    fits = bytes(SigningKey(bytes.fromhex(file.readline())).verify_key) == public_key
 return "%o %o %s" % (modes[0], modes[1], fits)
 $$;
 select is(pg_temp.key_file(kerai.instance_key()), '700 600 True', 'its private half is a 0600 file in the data directory');

@@ -60,38 +60,57 @@ def _key_file(data_directory: str, public_key: bytes) -> Path:
     return Path(data_directory) / KEY_FOLDER / f"{hashlib.sha256(public_key).hexdigest()[:16]}.key"
 
 
-def create_instance_key(data_directory: str) -> bytes:
+def create_instance_key(data_directory: str, instance: str) -> bytes:
     """Make an Ed25519 key for a new instance and keep it in a 0600 file in the data directory.
 
     The file is named after the key's fingerprint, so that a database restored on the same server
-    finds its key again and two databases on one server never share one by accident.
+    finds its key again and two databases on one server never share one by accident. Its second line says
+    which instance it was made for: a transaction that makes it may be rolled back, and the file stays.
+    The next one finds it there.
 
     :param data_directory: the server's data directory.
+    :param instance: tells the instance from all others of this server, in one line. The caller lets
+        nobody else make a key for it meanwhile.
     :returns: the public key, 32 bytes.
     :raises OSError: when the file cannot be written.
     """
+    folder = Path(data_directory) / KEY_FOLDER
+    if (made := _key_made_for(folder, instance)) is not None:
+        return made
     key = SigningKey.generate()
     public_key = bytes(key.verify_key)
     path = _key_file(data_directory, public_key)
-    path.parent.mkdir(mode=0o700, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(bytes(key).hex() + "\n")
+        file.write(f"{bytes(key).hex()}\n{instance}\n")
         file.flush()
         os.fsync(file.fileno())
     # The file's name too: a table is about to say that the key is there.
-    folder = os.open(path.parent, os.O_RDONLY)
+    opened = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(opened)
     finally:
-        os.close(folder)
+        os.close(opened)
     return public_key
+
+
+def _key_made_for(folder: Path, instance: str) -> bytes | None:
+    """Return the public key of the file that was made for an instance; None when there is none."""
+    for path in folder.glob("*.key"):
+        first, *rest = path.read_bytes().split(b"\n")
+        if rest[:1] == [instance.encode()]:
+            public_key = bytes(SigningKey(bytes.fromhex(first.decode())).verify_key)
+            # Under another name it is a copy, or not whole.
+            if path == _key_file(str(folder.parent), public_key):
+                return public_key
+    return None
 
 
 def _read_instance_key(data_directory: str, public_key: bytes) -> SigningKey | None:
     path = _key_file(data_directory, public_key)
     try:
-        key = SigningKey(bytes.fromhex(path.read_text(encoding="ascii").strip()))
+        key = SigningKey(bytes.fromhex(path.read_text(encoding="ascii").partition("\n")[0]))
     except FileNotFoundError:
         return None
     if bytes(key.verify_key) != public_key:

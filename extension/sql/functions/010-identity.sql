@@ -80,13 +80,13 @@ return GD["kerai @version@"].server.verify_all(
     documents, signatures, public_keys, pause=lambda: plpy.execute("select"))
 $$;
 
-create or replace function kerai_private.create_instance_key(data_directory text) returns bytea
+create or replace function kerai_private.create_instance_key(data_directory text, instance text) returns bytea
 language plpython3u volatile
 set search_path = pg_catalog, pg_temp
 as $$
 if "kerai @version@" not in GD:
     plpy.execute("select kerai_private.load_python()")
-return GD["kerai @version@"].server.create_instance_key(data_directory)
+return GD["kerai @version@"].server.create_instance_key(data_directory, instance)
 $$;
 
 create or replace function kerai_private.sign_as_instance(document text, data_directory text, public_key bytea)
@@ -106,7 +106,8 @@ as $$
     select author_id.name || '.' || left(encode(sha256(author_id.public_key), 'hex'), 16)
 $$;
 
--- Makes the instance's key at its first use. Two first uses at once: the table lock lets one make it.
+-- Makes the instance's key at its first use. Two first uses at once: the table lock lets one make it. Where the first
+-- was rolled back the second finds its file.
 create or replace function kerai_private.instance_public_key() returns bytea
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -119,7 +120,10 @@ begin
         lock table kerai_private.instance in exclusive mode;
         select i.public_key into found_key from kerai_private.instance as i;
         if found_key is null then
-            found_key := kerai_private.create_instance_key(current_setting('data_directory'));
+            -- CREATE EXTENSION gives the table another oid each time.
+            found_key := kerai_private.create_instance_key(current_setting('data_directory'), format(
+                'database %s, table %s', (select d.oid from pg_database as d where d.datname = current_database()),
+                'kerai_private.instance'::regclass::oid));
             insert into kerai_private.instance (public_key) values (found_key);
         end if;
     end if;

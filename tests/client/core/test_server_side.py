@@ -17,7 +17,7 @@ from kerai import changeset, server
 
 
 def test_an_instance_key_is_a_private_file(tmp_path: Path) -> None:
-    public_key = server.create_instance_key(str(tmp_path))
+    public_key = server.create_instance_key(str(tmp_path), "1")
     (file,) = (tmp_path / "kerai").iterdir()
     assert file.name == changeset.author_id("", public_key).removeprefix(".") + ".key"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
@@ -26,12 +26,25 @@ def test_an_instance_key_is_a_private_file(tmp_path: Path) -> None:
 
 
 def test_two_databases_of_a_server_have_two_keys(tmp_path: Path) -> None:
-    keys = {server.create_instance_key(str(tmp_path)) for _ in range(3)}
+    keys = {server.create_instance_key(str(tmp_path), str(n)) for n in range(3)}
     assert len(keys) == len(list((tmp_path / "kerai").iterdir())) == 3
 
 
+def test_a_key_that_was_made_in_vain_is_found_again(tmp_path: Path) -> None:
+    other = server.create_instance_key(str(tmp_path), "1")
+    made = server.create_instance_key(str(tmp_path), "11")
+    # What a crash has left, and files of others.
+    (tmp_path / "kerai" / "half.key").write_text("ab")
+    (tmp_path / "kerai" / "copy.key").write_text("00" * 32 + "\n11\n")
+    (tmp_path / "kerai" / "bytes.key").write_bytes(bytes(range(256)))
+    assert server.create_instance_key(str(tmp_path), "11") == made != other
+    assert server.create_instance_key(str(tmp_path), "1") == other
+    signature = server.sign_as_instance("text", str(tmp_path), made)
+    assert changeset.verify("text", signature, made)
+
+
 def test_an_instance_signs_what_it_verifies(tmp_path: Path) -> None:
-    public_key = server.create_instance_key(str(tmp_path))
+    public_key = server.create_instance_key(str(tmp_path), "1")
     signature = server.sign_as_instance("é", str(tmp_path), public_key)
     assert signature is not None
     assert changeset.verify("é", signature, public_key)
@@ -42,7 +55,7 @@ def test_without_the_file_there_is_no_signature(tmp_path: Path) -> None:
 
 
 def test_a_file_with_another_key_is_not_used(tmp_path: Path) -> None:
-    first, second = (server.create_instance_key(str(tmp_path)) for _ in range(2))
+    first, second = (server.create_instance_key(str(tmp_path), str(n)) for n in range(2))
     names = [changeset.author_id("", key).removeprefix(".") + ".key" for key in (first, second)]
     (tmp_path / "kerai" / names[0]).rename(tmp_path / "kerai" / names[1])
     with pytest.raises(ValueError, match=r"does not hold the key that it is named after"):
@@ -60,7 +73,7 @@ def drafts(*texts: tuple[str, int, int]) -> list[tuple[int, str, int, int, str, 
 
 
 def test_sealed_drafts_follow_on_each_other_lane_by_lane(tmp_path: Path) -> None:
-    key = server.create_instance_key(str(tmp_path))
+    key = server.create_instance_key(str(tmp_path), "1")
     heads = {"a": (4, 9, b"\1" * 32), "b": (0, 0, None)}
     given_drafts = drafts(("a", 0, 2), ("b", 3, 1), ("a", 20, 3), ("a", 7, 1), ("b", 0, 1))
     sealed = server.seal_drafts(heads, key, str(tmp_path), given_drafts)
