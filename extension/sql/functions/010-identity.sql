@@ -116,6 +116,10 @@ declare
     found_key bytea;
 begin
     select i.public_key into found_key from kerai_private.instance as i;
+    if found_key is null and pg_is_in_recovery() then
+        perform kerai_private.refuse('KR011', 'this instance has no key yet', 'A standby makes none.',
+            'SELECT kerai.instance_key(); on the primary.');
+    end if;
     if found_key is null then
         lock table kerai_private.instance in exclusive mode;
         select i.public_key into found_key from kerai_private.instance as i;

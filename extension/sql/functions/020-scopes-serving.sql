@@ -117,6 +117,7 @@ declare
     list kerai_private.served_scopes;
     number bigint;
 begin
+    perform kerai_private.require_primary();
     perform kerai_private.refuse_partial('a partial instance serves no scopes', 'Ask the instance that has the whole tree.');
     perform kerai_private.require_node(scope);
     insert into kerai_private.served_scopes as s (scope) values (scope)
@@ -206,6 +207,19 @@ $$;
 comment on function kerai.serve_scope(uuid) is
 'A part of kerai.sync with a partial instance: brings the list of a scope''s nodes up to the vector that it returns, with the list''s id.';
 
+-- Refuses KR011 on a standby: the lists are unlogged, and not there.
+create or replace function kerai_private.require_primary() returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if pg_is_in_recovery() then
+        perform kerai_private.refuse('KR011', 'a standby serves no scopes', 'It has no lists of their nodes.',
+            'Ask the primary.');
+    end if;
+end
+$$;
+
 -- The scope that a list is of. Refuses KR011 when the list is no longer there: an empty one would say that nothing
 -- concerns the scope.
 create or replace function kerai_private.scope_of_list(served uuid) returns uuid
@@ -215,6 +229,7 @@ as $$
 declare
     found_scope uuid;
 begin
+    perform kerai_private.require_primary();
     select s.scope into found_scope from kerai_private.served_scopes as s where s.id = served;
     if not found then
         perform kerai_private.refuse('KR011', 'the list of this scope is no longer here', format('list: %s', served),

@@ -111,8 +111,8 @@ begin
     tested as (
         select d.author, (r.version_vector ->> d.author)::bigint as seq, r.number
         from (
-            select t.version_vector || '{}' as version_vector, row_number() over (order by t.created_at, t.id) as number
-            from kerai.test_results as t where t.passed
+            select t.version_vector || '{}' as version_vector, t.number
+            from kerai_private.passing_results() as t
             offset 0 -- and || '{}': a long vector is fetched once, not once for each author
         ) as r
         cross join (select distinct d.author from done as d) as d
@@ -131,18 +131,17 @@ begin
     )
 
     select d.author, d.author_seq, d.lamport_ts, d.op_type, d.node_id, d.payload, d.changeset_id, c.task_id, a.id,
-        a.name, d.created_at, i.passes > 0, i.passes, f.created_at, f.id
+        a.name, d.created_at, case when r.are_here then i.passes > 0 end, case when r.are_here then i.passes end,
+        f.created_at, f.id
     from done as d
     inner join included as i on i.author = d.author and i.seq = d.author_seq and i.is_operation
     inner join kerai.changesets as c on c.id = d.changeset_id
     left join kerai.agents as a on a.author = coalesce(c.member, d.author)
-    left join (
-        select t.id, t.created_at, row_number() over (order by t.created_at, t.id) as number
-        from kerai.test_results as t where t.passed
-    ) as f on f.number = i.first_number
+    left join kerai_private.passing_results() as f on f.number = i.first_number
+    cross join (select kerai_private.has_reports() as are_here) as r
     order by d.lamport_ts, d.author;
 end
 $$;
 
 comment on function kerai.lineage(uuid) is
-'The operations on a node and on all below it, in the order of the fold, each with the passing test results whose vector includes it: how many there are, and the first of them. agent is who wrote it, also where author is that of a swarm that groups its members.';
+'The operations on a node and on all below it, in the order of the fold, each with the passing test results whose vector includes it: how many there are, and the first of them. agent is who wrote it, also where author is that of a swarm that groups its members. On a standby, where no results are, what says something of them is NULL.';

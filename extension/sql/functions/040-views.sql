@@ -1,25 +1,21 @@
 -- 040 views: what a swarm is doing and has done. All of it is computed from results, changesets and the ledger when
--- it is asked for, so that reporting and pushing keep no counters that many sessions would wait for.
+-- it is asked for, so that reporting and pushing keep no counters that many sessions would wait for. On a standby what
+-- comes from results is NULL, see 040-reports.sql.
 
--- What each agent did for a task in a span of time: the agents that reported, pushed or were paid.
+-- What each agent did for a task in a span of time: the agents that reported, pushed or were paid. What was reported is
+-- NULL on a standby.
 create or replace function kerai_private.task_work(task uuid, since timestamptz, until timestamptz)
 returns table (
     agent_id uuid, attempts bigint, passes bigint, total_cost numeric, best_failing int, pushed bigint,
     operations bigint, rewards_nkoi bigint, last_seen_at timestamptz
 )
-language sql stable parallel safe
+language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-    select a.id, coalesce(r.attempts, 0), coalesce(r.passes, 0), coalesce(r.total_cost, 0), r.best_failing,
+    select a.id, coalesce(r.attempts, n.none), coalesce(r.passes, n.none), coalesce(r.total_cost, n.none), r.best_failing,
         coalesce(c.pushed, 0), coalesce(c.operations, 0)::bigint, coalesce(l.nkoi, 0)::bigint,
         greatest(r.last_at, c.last_at)
-    from (
-        select t.agent_id, count(*) as attempts, count(*) filter (where t.passed) as passes,
-            sum(t.compute_cost) as total_cost, min(t.failing) as best_failing, max(t.created_at) as last_at
-        from kerai.test_results as t
-        where t.task_id = task_work.task and t.created_at between task_work.since and task_work.until
-        group by t.agent_id
-    ) as r
+    from kerai_private.result_counts(task_work.task, task_work.since, task_work.until) as r
     full join (
         select g.id as agent_id, count(*) as pushed, sum(s.last_seq - s.first_seq + 1) as operations,
             max(s.received_at) as last_at
@@ -36,28 +32,7 @@ as $$
         group by g.id
     ) as l on l.agent_id = coalesce(r.agent_id, c.agent_id)
     inner join kerai.agents as a on a.id = coalesce(r.agent_id, c.agent_id, l.agent_id)
-$$;
-
--- Failing tests in the shared state, as far as is known: of the newest reports, those about the largest vector; an
--- attempt that made it worse was not pushed, so the least of them.
-create or replace function kerai_private.failing_now(task uuid, since timestamptz) returns int
-language sql stable parallel safe
-set search_path = pg_catalog, pg_temp
-as $$
-    select min(f.failing)
-    from (
-        select r.failing, rank() over (order by v.covered desc) as place
-        from (
-            select t.failing, t.version_vector
-            from kerai.test_results as t
-            where t.task_id = failing_now.task and t.created_at >= failing_now.since and t.failing is not null
-            order by t.created_at desc limit 32
-        ) as r
-        cross join lateral (
-            select coalesce(sum(e.value::numeric), 0) as covered from jsonb_each_text(r.version_vector) as e
-        ) as v
-    ) as f
-    where f.place = 1
+    cross join (select case when kerai_private.has_reports() then 0 end as none) as n
 $$;
 
 create or replace function kerai.swarm_agents(swarm uuid)
@@ -83,25 +58,22 @@ begin
             when s.last_seen_at >= awake_since then 'active'
             else 'idle'
         end,
-        coalesce(w.attempts, 0), coalesce(w.passes, 0), coalesce(w.attempts - w.passes, 0), coalesce(w.pushed, 0),
-        coalesce(w.operations, 0), l.failing, coalesce(w.rewards_nkoi, 0), m.joined_at, s.last_seen_at
+        coalesce(w.attempts, n.none), coalesce(w.passes, n.none), coalesce(w.attempts - w.passes, n.none),
+        coalesce(w.pushed, 0), coalesce(w.operations, 0),
+        case when w.attempts > 0 then kerai_private.last_failing(asked.task_id, m.agent_id, asked.created_at, until) end,
+        coalesce(w.rewards_nkoi, 0), m.joined_at, s.last_seen_at
     from kerai.swarm_members as m
     inner join kerai.agents as a on a.id = m.agent_id
     left join kerai_private.task_work(asked.task_id, asked.created_at, until) as w on w.agent_id = m.agent_id
     cross join lateral (select greatest(m.last_seen_at, w.last_seen_at) as last_seen_at) as s
-    left join lateral (
-        select t.failing from kerai.test_results as t
-        where t.task_id = asked.task_id and t.agent_id = m.agent_id
-            and t.created_at between asked.created_at and until
-        order by t.created_at desc limit 1
-    ) as l on w.attempts > 0
+    cross join (select case when kerai_private.has_reports() then 0 end as none) as n
     where m.swarm_id = swarm
     order by m.joined_at, a.name;
 end
 $$;
 
 comment on function kerai.swarm_agents(uuid) is
-'The members of a swarm and what each has done: results reported (attempts, passes, failures), changesets pushed and their operations, failing tests in its last result, money earned. status: active (seen within member_idle_seconds), idle, or done when the swarm does not run.';
+'The members of a swarm and what each has done: results reported (attempts, passes, failures), changesets pushed and their operations, failing tests in its last result, money earned. status: active (seen within member_idle_seconds), idle, or done when the swarm does not run. On a standby what comes from results is NULL.';
 
 create or replace function kerai.swarm_status(swarm uuid default null)
 returns table (
@@ -123,9 +95,10 @@ begin
         w.rewards_nkoi, s.created_at, s.stopped_at
     from kerai.swarms as s
     inner join kerai.tasks as t on t.id = s.task_id
+    cross join (select case when kerai_private.has_reports() then 0 end as none) as n
     cross join lateral (
         select count(*) as agents, count(*) filter (where a.status = 'active') as active,
-            coalesce(sum(a.attempts), 0)::bigint as attempts, coalesce(sum(a.passes), 0)::bigint as passes,
+            coalesce(sum(a.attempts), n.none)::bigint as attempts, coalesce(sum(a.passes), n.none)::bigint as passes,
             coalesce(sum(a.operations), 0)::bigint as operations,
             coalesce(sum(a.rewards_nkoi), 0)::bigint as rewards_nkoi
         from kerai.swarm_agents(s.id) as a
@@ -136,7 +109,7 @@ end
 $$;
 
 comment on function kerai.swarm_status(uuid) is
-'One swarm, or all of them, newest first: its task, members (active: seen within member_idle_seconds), what they reported and pushed, and failing_tests, the failing tests in the shared state as far as the newest reports know.';
+'One swarm, or all of them, newest first: its task, members (active: seen within member_idle_seconds), what they reported and pushed, and failing_tests, the failing tests in the shared state as far as the newest reports know. On a standby what comes from results is NULL.';
 
 create or replace function kerai.swarm_leaderboard(task uuid)
 returns table (
@@ -154,7 +127,7 @@ begin
     select row_number() over (order by w.rate desc nulls last, w.passes desc, w.rewards_nkoi desc,
             w.operations desc, a.name),
         a.id, a.name, a.kind, a.model, w.attempts, w.passes, w.attempts - w.passes, w.rate, w.pushed, w.operations,
-        w.best_failing, least(w.total_cost, 9223372036854775807)::bigint,
+        w.best_failing, case when w.total_cost is not null then least(w.total_cost, 9223372036854775807)::bigint end,
         div(least(w.total_cost, 9223372036854775807), nullif(w.passes, 0))::bigint, w.rewards_nkoi, w.last_seen_at
     from (
         select k.*, round(100.0 * k.passes / nullif(k.attempts, 0), 1) as rate
@@ -166,7 +139,7 @@ end
 $$;
 
 comment on function kerai.swarm_leaderboard(uuid) is
-'Which agents produce passing changes: everyone who worked on the task, best pass_rate (percent) first, with costs and rewards in nKoi. cost_per_pass is NULL before the first pass.';
+'Which agents produce passing changes: everyone who worked on the task, best pass_rate (percent) first, with costs and rewards in nKoi. cost_per_pass is NULL before the first pass. On a standby what comes from results is NULL.';
 
 create or replace function kerai.swarm_progress(task uuid)
 returns table (minute timestamptz, attempts bigint, passes bigint, failures bigint, best_failing int)
@@ -176,6 +149,7 @@ set jit = off
 as $$
 begin
     perform kerai_private.require_task(task);
+    perform kerai_private.require_reports();
     return query
     select m.minute, m.attempts, m.passes, m.attempts - m.passes, min(m.failing) over (order by m.minute)
     from (
@@ -190,7 +164,7 @@ end
 $$;
 
 comment on function kerai.swarm_progress(uuid) is
-'How fast the tests of a task go green: results a minute (minutes without any are left out), and the fewest failing tests that any result had reported by then.';
+'How fast the tests of a task go green: results a minute (minutes without any are left out), and the fewest failing tests that any result had reported by then. Not on a standby (KR011).';
 
 create or replace function kerai.swarm_economics(task uuid)
 returns table (
@@ -225,9 +199,11 @@ begin
     ),
 
     totals as (
-        select coalesce(sum(w.attempts), 0)::bigint as attempts, coalesce(sum(w.passes), 0)::bigint as passes,
+        select coalesce(sum(w.attempts), n.none)::bigint as attempts, coalesce(sum(w.passes), n.none)::bigint as passes,
             least(sum(w.total_cost), 9223372036854775807) as cost
-        from work as w
+        from (select case when kerai_private.has_reports() then 0 end as none) as n
+        left join work as w on true
+        group by n.none
     )
 
     select job.id, job.description, job.status, job.budget_nkoi, job.spent_nkoi,
@@ -244,7 +220,7 @@ end
 $$;
 
 comment on function kerai.swarm_economics(uuid) is
-'A task''s money, in nKoi: budget, what its agents reported as spent while it was open, what was minted for it, and what a passing result cost on average, late reports included.';
+'A task''s money, in nKoi: budget, what its agents reported as spent while it was open, what was minted for it, and what a passing result cost on average, late reports included. On a standby what comes from results is NULL.';
 
 create or replace function kerai.agent_trace(agent uuid)
 returns table (
@@ -276,15 +252,7 @@ begin
         from kerai.changesets as c
         where c.author = traced.author or c.member = traced.author
         union all
-        select r.created_at, case when r.passed then 'passed' else 'failed' end, r.task_id, r.id::text, null, r.failing,
-            r.duration_ms, r.compute_cost, null
-        from kerai.test_results as r
-        where r.agent_id = agent
-        union all
-        select f.created_at, 'discarded', f.task_id, f.id::text, json_array_length(f.operations), f.failing, null, null,
-            f.reason
-        from kerai.failed_operations as f
-        where f.agent_id = agent
+        select r.* from kerai_private.reports_of(agent) as r
         union all
         select l.created_at, 'rewarded', l.task_id, l.id::text, null, null, null, l.amount, l.memo
         from kerai.ledger as l
@@ -295,4 +263,4 @@ end
 $$;
 
 comment on function kerai.agent_trace(uuid) is
-'All that an agent did, in order: joined (a swarm), pushed (a changeset), passed or failed (a test result; nkoi is its cost), discarded (an attempt that was not pushed), rewarded (nkoi is the amount). reference is the id of that row.';
+'All that an agent did, in order: joined (a swarm), pushed (a changeset), passed or failed (a test result; nkoi is its cost), discarded (an attempt that was not pushed), rewarded (nkoi is the amount). reference is the id of that row. On a standby without passed, failed and discarded.';
