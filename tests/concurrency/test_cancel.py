@@ -38,6 +38,11 @@ SQL = {
 }
 
 
+WAITS = """
+    select from pg_stat_activity
+    where application_name = 'kerai' and wait_event_type = 'Lock' and datname = current_database()"""
+
+
 def ids(chance: Random, count: int) -> list[str]:
     return [str(UUID(int=chance.getrandbits(128))) for _ in range(count)]
 
@@ -63,12 +68,19 @@ def large(module_database: Any) -> Iterator[tuple[str, list[str]]]:
     yield module_database.dsn, deep
 
 
-def cancelled(dsn: str, call: Callable[[Connection[Any]], object], after: float) -> float | None:
-    """Cancel a session's call after some seconds; return how long it went on, None if it was over by then."""
+def cancelled(
+    dsn: str, call: Callable[[Connection[Any]], object], after: float, once: str = "select"
+) -> float | None:
+    """Cancel a session's call after some seconds, once a query has a row.
+
+    :returns: how long it went on; None if it was over by then.
+    """
     with connect_to(dsn) as caller, connect_to(dsn) as observer, ThreadPoolExecutor(1) as pool:
         pid = caller.info.backend_pid
         running = pool.submit(call, caller)
         time.sleep(after)
+        while not observer.execute(once).rowcount:
+            time.sleep(0.01)
         if running.done():
             running.result()
             return None
@@ -128,6 +140,61 @@ def test_a_push_of_many_deep_moves_ends_soon_after_it_is_cancelled(large: tuple[
             call(connection)
 
 
+def test_a_refused_fork_whose_evidence_waits_ends_when_it_is_cancelled(database: Any, connect: Any) -> None:
+    """The evidence is kept by a session of its own, which waits for a lock here."""
+    author, holder = LiveAuthor(connect(), "ann"), connect()
+    node = ids(Random(6), 1)[0]
+    author.push(insert(node))
+    rival = author.write([update(node, content="rival")])
+    author.push(update(node, content="first"))
+
+    def call(connection: Connection[Any]) -> None:
+        author.connection = connection
+        author.send(rival)
+
+    with holder.transaction(force_rollback=True):
+        holder.execute("lock table kerai.forks in exclusive mode")
+        went_on = cancelled(database.dsn, call, 0, WAITS)
+    assert went_on is not None
+    assert went_on < 1.5, "the lock is waited for for two seconds"
+    with pytest.raises(psycopg.Error) as caught:
+        call(connect())
+    assert caught.value.sqlstate == "KR003"
+    assert scalar(connect(), "select count(*) from kerai.forks") == 1
+
+
+def test_others_push_on_beside_what_is_hostile(connect: Any) -> None:
+    """As many moves as are taken, in a deep tree, and as many keys: no longer than beside harmless moves."""
+    chance = Random(5)
+    deep, wide = ids(chance, 20_000), ids(chance, 10_000)
+    bad, victim, node = LiveAuthor(connect(), "bad"), LiveAuthor(connect(), "victim"), ids(chance, 1)[0]
+    bad.push(*(insert(each, parent) for each, parent in zip(deep, [None, *deep[:-1]], strict=True)))
+    bad.push(*(insert(each, deep[0]) for each in wide))
+    victim.push(insert(node))
+    connect().execute("vacuum analyze")
+    moves = {
+        "harmless": [move(each, deep[0], "b") for each in wide],
+        "deep": [move(chance.choice(deep[:-1]), deep[-1]) for _ in wide],
+        "keys": [
+            {"op": "node_update", "node": deep[0], "metadata": {f"k{n}": n for n in range(10_000)}},
+            move(deep[0], None, "b"),
+        ],
+    }
+    waited = {}
+    for kind, operations in moves.items():
+        document = bad.write(operations)
+        with ThreadPoolExecutor(1) as pool:
+            pushed = pool.submit(bad.send, document)
+            longest = 0.0
+            while not pushed.done():
+                began = time.monotonic()
+                victim.push(update(node, content=kind), move(node, None, "b"))
+                longest = max(longest, time.monotonic() - began)
+            assert pushed.result() == "merged"
+        waited[kind] = longest
+    assert max(waited.values()) < 2 + 3 * waited["harmless"], waited
+
+
 def test_a_cancel_that_comes_into_python_is_no_error_of_what_python_does(connect: Any) -> None:
     """kerai.verify() reports such errors, and goes on."""
     connection = connect()
@@ -137,10 +204,10 @@ def test_a_cancel_that_comes_into_python_is_no_error_of_what_python_does(connect
         declare
             nodes constant uuid[] := array(
                 select ('00000000-0000-4000-8000-' || lpad(n::text, 12, '0'))::uuid
-                from generate_series(1, 30000) as n);
+                from generate_series(1, 20000) as n);
         begin
             perform kerai_private.void_moves(
-                nodes, nodes[2:] || null::uuid, nodes[2:], array_fill(nodes[1], array[29999]));
+                nodes, nodes[2:] || null::uuid, nodes[2:], array_fill(nodes[1], array[19999]));
             return 'judged';
         exception when external_routine_exception or plpgsql_error or internal_error then
             return sqlstate;
