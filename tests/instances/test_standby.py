@@ -58,6 +58,8 @@ def pair() -> Iterator[Pair]:
         primary.owner.write(primary.data / "pg_hba.conf", "local replication all trust\n", append=True)
         with connect_to(primary.dsn) as writer:
             writer.execute("select pg_reload_conf()")
+            # What is committed is written then, and the place in the log is after it.
+            writer.execute("set synchronous_commit = on")
             values = fill(writer)
             copy.mkdir(mode=0o700)
             os.chown(copy, primary.owner.uid, primary.owner.gid)
