@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 from kerai_client.database import Connection, Database, queries
 from kerai_client.errors import printable
-from kerai_client.output import console, emit, format_nkoi
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from kerai_client.output import console, emit, format_nkoi, table_lines, width
+from kerai_client.tables import wrap
 
 REFRESH_SECONDS = 0.5
 MOST_ROWS = 24
@@ -43,15 +41,10 @@ def headline(status: Row) -> str:
     )
 
 
-def agents_table(status: Row, agents: list[Row]) -> Table:
+def agents_table(status: Row, agents: list[Row]) -> list[str]:
     """Return the table of a swarm's agents, the busiest first when they are too many."""
-    from rich.table import Table  # noqa: PLC0415 -- rich is slow to import
-    from rich.text import Text  # noqa: PLC0415
-
-    table = Table(title=Text(headline(status)), title_justify="left")
     columns = ["agent", "status", "attempts", "merged", "operations", "failing", "rewards (nKoi)"]
-    for column in columns:
-        table.add_column(column, justify="left" if column in ("agent", "status") else "right")
+    rows = []
     shown = agents
     if len(agents) > MOST_ROWS:
         shown = sorted(agents, key=lambda row: (-row["pushed"], -row["attempts"]))[:MOST_ROWS]
@@ -65,10 +58,12 @@ def agents_table(status: Row, agents: list[Row]) -> Table:
             failing,
             format_nkoi(row["rewards_nkoi"] or 0),
         ]
-        table.add_row(*(Text(printable(cell)) for cell in cells))
+        rows.append([printable(cell) for cell in cells])
+    title = headline(status)
+    lines = [*wrap(title, width() or len(title)), *table_lines(columns, rows, range(2, len(columns)))]
     if len(shown) < len(agents):
-        table.caption = f"and {len(agents) - len(shown)} more"
-    return table
+        lines.append(f"and {len(agents) - len(shown)} more")
+    return lines
 
 
 def follow(database: Database, swarm: UUID, go_on: Callable[[], bool]) -> Row:
@@ -76,13 +71,17 @@ def follow(database: Database, swarm: UUID, go_on: Callable[[], bool]) -> Row:
     screen = console(stderr=False)
     if screen.is_terminal:
         from rich.live import Live  # noqa: PLC0415 -- as above
+        from rich.text import Text  # noqa: PLC0415
+
+        def shown() -> Text:
+            return Text("\n".join(agents_table(status, agents)), no_wrap=True, overflow="ignore")
 
         status, agents = swarm_rows(database, swarm)
-        with Live(agents_table(status, agents), console=screen, auto_refresh=False) as live:
+        with Live(shown(), console=screen, auto_refresh=False) as live:
             while status["status"] == "running" and go_on():
                 time.sleep(REFRESH_SECONDS)
                 status, agents = swarm_rows(database, swarm)
-                live.update(agents_table(status, agents), refresh=True)
+                live.update(shown(), refresh=True)
         return status
     last = ""
     while True:

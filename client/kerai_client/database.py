@@ -29,6 +29,10 @@ TRANSIENT_CODES = {"57P01", "57P02", "57P03", "53300", "40001", "40P01", "55P03"
 # libpq gives no SQLSTATE for a refused connection, only these words.
 PERMANENT_WORDS = ("does not exist", "authentication failed", "no password supplied", "no pg_hba.conf entry")
 
+QUOTED = re.compile(r'"(?!.").*', re.DOTALL)
+PORTS = re.compile(r"[0-9,]*")
+ESCAPES = "; in a URI the characters @ : / ? # % of a password are written as %40 %3A %2F %3F %23 %25"
+
 FIRST_DELAY = 0.1
 LONGEST_DELAY = 5.0
 
@@ -45,11 +49,20 @@ def connect(dsn: str) -> Connection:
     try:
         settings = conninfo_to_dict(dsn)
     except psycopg.ProgrammingError as error:
+        # From the first quote on libpq repeats the DSN, of which any part may be the password.
         raise KeraiError(
             "the DSN is not a connection string",
-            detail=str(error).strip(),
-            hint="for example postgresql://user@host:5432/kerai",
-        ) from error
+            detail=QUOTED.sub("…", str(error).strip()),
+            hint=f"for example postgresql://user@host:5432/kerai{ESCAPES}",
+        ) from None
+    # What stands where host and port belong, and is none, is a part of a password that libpq has cut.
+    hosts, ports = str(settings.get("host", "")), str(settings.get("port", ""))
+    if any("@" in host[1:] for host in hosts.split(",")) or not PORTS.fullmatch(ports):
+        raise KeraiError(
+            "the DSN is not a connection string",
+            detail="its host has an @ in it, or its port is no number",
+            hint=ESCAPES.removeprefix("; "),
+        )
     settings.setdefault("application_name", "kerai")
     settings.setdefault("connect_timeout", 10)
     return psycopg.connect(

@@ -2,8 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 # C0 and C1 controls but for tab and newline. On a terminal they move the cursor, set its title, and worse.
 CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"}
+
+
+@contextmanager
+def naming(path: Path | str) -> Iterator[None]:
+    """Name the file in an OSError that names none, as that of a write to a full disk does."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def printable(text: str) -> str:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from kerai_client.errors import printable
+from kerai_client.tables import ASCII, HEAVY, table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,19 +48,14 @@ def emit(
     if json:
         print(to_json([dict(row) for row in rows]))
         return
-    from rich.table import Table  # noqa: PLC0415 -- rich costs 50 ms, which --json need not pay
-
     names = list(columns if columns is not None else rows[0] if rows else [])
-    numeric = {name for name in names if rows and all(is_number(row.get(name)) for row in rows)}
-    table = Table(title=title, title_justify="left")
-    for name in names:
-        table.add_column(_cell(name.replace("_", " "), None), justify="right" if name in numeric else "left")
-    for row in rows:
-        table.add_row(*(_cell(row.get(name), (formats or {}).get(name)) for name in names))
     if names:
-        console().print(table)
+        right = [n for n, name in enumerate(names) if rows and all(is_number(row.get(name)) for row in rows)]
+        header = [_cell(name.replace("_", " "), None) for name in names]
+        cells = [[_cell(row.get(name), (formats or {}).get(name)) for name in names] for row in rows]
+        write([title] if title else [], table_lines(header, cells, right))
     if not rows:
-        console().print(f"no {title.lower()}" if title and not names else "(none)")
+        write([f"no {title.lower()}" if title and not names else "(none)"])
 
 
 def emit_record(
@@ -68,12 +65,38 @@ def emit_record(
     if json:
         print(to_json(dict(record)))
         return
-    from rich.table import Table  # noqa: PLC0415 -- as above
+    cells = [
+        [_cell(name.replace("_", " "), None), _cell(value, (formats or {}).get(name))]
+        for name, value in record.items()
+    ]
+    write([title] if title else [], table_lines(None, cells))
 
-    table = Table(title=title, title_justify="left", show_header=False)
-    for name, value in record.items():
-        table.add_row(_cell(name.replace("_", " "), None), _cell(value, (formats or {}).get(name)))
-    console().print(table)
+
+def table_lines(
+    header: Sequence[str] | None, rows: Sequence[Sequence[str]], right: Collection[int] = ()
+) -> Iterator[str]:
+    """Yield the lines of a table for standard output; see :func:`kerai_client.tables.table`."""
+    frame = HEAVY if (sys.stdout.encoding or "").lower().replace("-", "") == "utf8" else ASCII
+    return table(header, rows, width=width(), right=right, box=frame)
+
+
+def write(*lines: Iterable[str]) -> None:
+    """Print lines; what the encoding of standard output has not is written as an escape."""
+    for some in lines:
+        for line in some:
+            print(_writable(line))
+
+
+def _writable(shown: str) -> str:
+    encoding = sys.stdout.encoding or "utf-8"
+    return shown.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def width() -> int | None:
+    """Return the width to print at: the terminal's, and in a pipe or a file None, as wide as needed."""
+    if not sys.stdout.isatty() and "COLUMNS" not in os.environ:
+        return None
+    return shutil.get_terminal_size().columns
 
 
 def console(stderr: bool = False) -> Console:
@@ -127,12 +150,9 @@ def text(value: object) -> str:
     return shown
 
 
-def _cell(value: object, formatter: Formatter | None) -> Any:
-    from rich.text import Text  # noqa: PLC0415 -- as above
-
-    # A Text is taken literally: a file name or a message may look like rich's [markup].
+def _cell(value: object, formatter: Formatter | None) -> str:
     shown = formatter(value) if formatter is not None and value is not None else text(value)
-    return Text(printable(shown))
+    return shown if shown.isascii() and shown.isprintable() else _writable(printable(shown))
 
 
 def to_json(value: object, indent: int | None = 2) -> str:

@@ -124,6 +124,12 @@ class PrivateServer:
         """
         from kerai_client.instance import ensure_database  # noqa: PLC0415 -- the driver is slow to import
 
+        if set(str(self.directory)) & set("\r\n"):
+            raise KeraiError(
+                "PostgreSQL takes no line end in the name of its directory",
+                detail=ascii(str(self.directory)),
+                hint="say another directory with --dir, or give this one another name",
+            )
         with self._lock():
             self._start(tcp_port)
             ensure_database(self.dsn_of("postgres"), self.dsn, DATABASE)

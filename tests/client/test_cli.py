@@ -23,7 +23,8 @@ from click.testing import CliRunner
 
 from kerai import __version__
 from kerai_client import output
-from kerai_client.errors import KeraiError
+from kerai_client.database import connect as connect_to
+from kerai_client.errors import KeraiError, naming
 from kerai_client.main import COMMANDS, Client, Kerai, add_common_options, cli, common_options, explain
 
 NAMES = [name for section in COMMANDS.values() for name in section]
@@ -172,6 +173,67 @@ def test_no_server_is_told_in_lines(kerai: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "dsn",
+    [
+        "postgresql://me:s3cret@@host/kerai",
+        "postgresql://me:word@s3cret@host/kerai",
+        "postgresql://me:s3cret/word@host/kerai",
+        "postgresql://me:s3cret#word@host:x/kerai",
+        "postgresql://me:s3cret?word@host/kerai",
+        "postgresql://me:s3cret[word@host/kerai",
+        "postgresql://me:s3cret%zz@host/kerai",
+        "postgresql://me:s3cret@[host/kerai",
+        "postgresql://me:s3cret@host:54x/kerai",
+        "postgresql:/me:s3cret@host/kerai",
+        "postgresql://me:s3cret@host/kerai?nonsense=1",
+        "host=nowhere password=a s3cret user=me",
+        "host=nowhere password='s3cret user=me",
+        "host=nowhere password=s3cret nonsense=1",
+        "host=nowhere passwort=s3cret",
+        "s3cret",
+    ],
+)
+def test_no_error_tells_a_password(dsn: str) -> None:
+    for words in (["log"], ["status"], ["sql", "select 1"], ["agent", "list", "--json"]):
+        run = CliRunner().invoke(cli, [*words, "--dsn", dsn])
+        assert run.exit_code == 1 and "error" in run.stderr
+        assert "s3cret" not in run.output and "word@" not in run.output
+
+
+@pytest.mark.parametrize(
+    "dsn", ["postgresql://me:word@s3cret@host/kerai", "postgresql://me:s3cret/word@host/kerai"]
+)
+def test_a_password_that_ends_too_early_is_told_from_a_host(dsn: str) -> None:
+    run = CliRunner().invoke(cli, ["log", "--dsn", dsn])
+    assert "the DSN is not a connection string" in run.stderr and "%40" in run.stderr
+
+
+def test_a_socket_of_the_abstract_namespace_is_a_host() -> None:
+    with pytest.raises(psycopg.OperationalError):
+        connect_to("host=@nowhere dbname=kerai port=5432")
+
+
+def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space left") as full, naming(tmp_path / "a"):
+        Path("/dev/full").write_text("x")
+    assert failing(full.value).stderr == f"error: No space left on device\ndetail: {tmp_path}/a\n"
+
+
+def test_a_file_that_cannot_be_written_whole_is_named(database: Any, tmp_path: Path, kerai: Any) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "long.txt").write_text("word\n" * 10_000)
+    assert kerai("import", tmp_path / "in", "--dsn", database.dsn).returncode == 0
+    # A limit on the size of files stands for a full disk: the write fails, not the opening.
+    limited = f"ulimit -f 8; exec {shlex.join(KERAI)} --dsn {shlex.quote(database.dsn)}"
+    for words, name in (("checkout out", "out/long.txt"), ("ops export log.jsonl", "log.jsonl")):
+        run = subprocess.run(
+            ["bash", "-c", f"{limited} {words}"], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert run.returncode == 1
+        assert run.stderr.startswith("error: File too large\ndetail: ") and f"{name}\n" in run.stderr
+
+
+@pytest.mark.parametrize(
     ("error", "told"),
     [
         (
@@ -245,7 +307,7 @@ sys.exit(run())
     [
         *("kerai_client.main", "click", "click.shell_completion", "kerai_client.commands.agent"),
         *("kerai_client.database", "psycopg", "psycopg.types.json", "kerai_client.config", "tomllib"),
-        *("rich.table", "rich.console", "the end"),
+        *("kerai_client.tables", "the end"),
     ],
 )
 def test_ctrl_c_at_any_import(database: Any, module: str) -> None:

@@ -352,3 +352,14 @@ def test_where_the_owner_cannot_enter_the_data_go_elsewhere(place: Path) -> None
     finally:
         server.destroy()
     assert not server.exists()
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\rb"])
+def test_a_line_end_in_the_directorys_name_is_refused_before_anything_is_made(
+    tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(KeraiError, match="no line end in the name") as refused:
+        PrivateServer(tmp_path / name / "server").up()
+    assert refused.value.detail is not None and "\n" not in refused.value.detail
+    assert refused.value.hint is not None and "--dir" in refused.value.hint
+    assert list(tmp_path.iterdir()) == []

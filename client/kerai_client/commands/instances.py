@@ -6,12 +6,12 @@ import json
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 from uuid import UUID
 
 import click
 
-from kerai_client.errors import KeraiError
+from kerai_client.errors import KeraiError, naming
 from kerai_client.main import Client
 from kerai_client.output import emit, emit_record, format_bytes
 
@@ -230,7 +230,11 @@ def export(client: Client, file: Path | None, since: str | None) -> None:
     vector = _vector(since)
     with client.database() as database, ExitStack() as stack:
         to_file = file is not None and str(file) != "-"
-        out = stack.enter_context(file.open("w", encoding="utf-8")) if to_file and file else sys.stdout
+        if to_file and file is not None:
+            stack.enter_context(naming(file))
+            out: TextIO = stack.enter_context(file.open("w", encoding="utf-8"))
+        else:
+            out = sys.stdout
         done = write(database, vector, out)
     if to_file:
         emit_record(

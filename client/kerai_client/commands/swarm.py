@@ -13,7 +13,7 @@ import click
 from kerai_client.errors import KeraiError, printable
 from kerai_client.main import INTERRUPTED, Client, Failure
 from kerai_client.options import AMOUNT, COUNT, DURATION
-from kerai_client.output import console, emit, emit_record, format_nkoi
+from kerai_client.output import emit, emit_record, format_nkoi, write
 
 MOST_LANES = 64
 NKOI = dict.fromkeys(("rewards_nkoi", "nkoi", "budget_nkoi", "spent_nkoi"), format_nkoi)
@@ -228,7 +228,7 @@ def status(client: Client, swarm: str | None, watch: bool) -> None:
     if client.json:
         emit_record({**row, "members": members}, json=True)
     else:
-        console().print(agents_table(row, members))
+        write(agents_table(row, members))
 
 
 @swarm.command()

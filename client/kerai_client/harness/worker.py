@@ -17,7 +17,7 @@ from typing import Any
 
 import psycopg
 
-from kerai_client.errors import KeraiError
+from kerai_client.errors import KeraiError, naming
 from kerai_client.harness.bookkeeping import Candidate, Limits, Spent, Stop, Stopped, Tally
 from kerai_client.harness.coordination import ENOUGH, Membership
 from kerai_client.harness.process import Finished, clean_environment, run
@@ -353,14 +353,15 @@ class Worker:
         scope = "." if assignment.scope is None else tree.path_of(assignment.scope) or "."
         for file in (self._workspace.test_output, self._workspace.task_file):
             remove(file)  # a solver may have put anything in its place
-        self._workspace.test_output.write_text(output, "utf-8")
-        self._workspace.task_file.write_text(
-            f"{assignment.description}\n\n"
-            f"Done when this command exits with 0: {assignment.success_command}\n"
-            f"Change only what lies in: {scope}\n"
-            f"What the command says now: {self._workspace.test_output}\n",
-            "utf-8",
-        )
+        with naming(self._workspace.path):
+            self._workspace.test_output.write_text(output, "utf-8")
+            self._workspace.task_file.write_text(
+                f"{assignment.description}\n\n"
+                f"Done when this command exits with 0: {assignment.success_command}\n"
+                f"Change only what lies in: {scope}\n"
+                f"What the command says now: {self._workspace.test_output}\n",
+                "utf-8",
+            )
         return self._environment() | {
             "KERAI_TASK": str(assignment.task),
             "KERAI_SWARM": str(assignment.swarm),

@@ -9,6 +9,8 @@ import tempfile
 from collections.abc import Collection
 from pathlib import Path
 
+from kerai_client.errors import naming
+
 from .draft import FileState, Snapshot
 from .layout import UnsafeTree, settled
 from .plan import check_paths
@@ -94,7 +96,7 @@ class _Writer:
                 temporary.unlink()
                 temporary.symlink_to(state.data.decode("utf-8"))
             else:
-                with os.fdopen(descriptor, "wb") as file:
+                with naming(place), os.fdopen(descriptor, "wb") as file:
                     file.write(state.data)
                     os.fchmod(file.fileno(), (0o777 if state.executable else 0o666) & ~self.umask)
             self.put(temporary, place, path)
