@@ -16,12 +16,12 @@ DEV = .venv/.dev-$(HERE)
 
 # The steps of a target follow each other: packages, the client, the server's side.
 .NOTPARALLEL:
-.PHONY: all help build install uninstall client demo test chaos lint bench lock clean packages test-packages
+.PHONY: all help build install uninstall client demo test test-settings chaos lint bench lock clean packages test-packages
 
 all: build
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
 
 build: ## put the extension's SQL together in build/
 	@scripts/install-extension --build-only
@@ -39,6 +39,10 @@ demo: packages $(CLIENT) install ## everything needed, then the main job on the 
 
 test: packages test-packages $(DEV) install lint ## everything needed, then all checks and tests
 	@.venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+test-settings: packages test-packages $(DEV) install ## the server tests, on a server with settings that nobody expects
+	@KERAI_TEST_SETTINGS=odd .venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
+		tests/test_pgtap.py tests/merge tests/concurrency tests/instances tests/restore tests/swarm tests/settings
 
 chaos: packages $(DEV) install ## pushes, rebuilds, dumps, cancels and kills at once: SECONDS=600 SEED=1
 	@.venv/bin/python -m tests.chaos $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))

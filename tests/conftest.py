@@ -24,9 +24,10 @@ from typing import Any, Protocol
 import psycopg
 import pytest
 from psycopg import sql
+from tests.settings.odd import ICU_LOCALE, IS_ODD, make_odd
+from tests.settings.odd import connect as connect_to
 
 from kerai_client.database import Connection
-from kerai_client.database import connect as connect_to
 from kerai_client.instance import ensure_extension
 from kerai_client.server import DATABASE, PrivateServer
 
@@ -71,6 +72,8 @@ def server() -> Iterator[PrivateServer]:
     private = PrivateServer(folder / "server", fsync=False)
     try:
         private.up()
+        if IS_ODD:
+            make_odd(private)
         yield private
     finally:
         private.destroy()
@@ -123,8 +126,8 @@ def make_database(server: PrivateServer) -> MakeDatabase:
         made = FreshDatabase(name := f"test_{next(numbers)}", server.dsn_of(name), server)
         names = sql.Identifier(name), sql.Identifier(template or "template0")
         command = sql.SQL("create database {} template {}").format(*names)
-        if icu_locale:
-            command += sql.SQL(" locale_provider icu icu_locale {}").format(icu_locale)
+        if icu_locale or (IS_ODD and template is None):
+            command += sql.SQL(" locale_provider icu icu_locale {}").format(icu_locale or ICU_LOCALE)
         with connect_to(admin) as connection:
             connection.execute(command)
             for setting, value in (settings or {}).items():

@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 from psycopg.conninfo import conninfo_to_dict
-
-from kerai_client.database import connect as connect_to
+from tests.settings.odd import connect as connect_to
 
 FILES = sorted(Path(__file__).with_name("pgtap").glob("*.sql"))
 

@@ -40,8 +40,9 @@ LONGEST_DELAY = 5.0
 def connect(dsn: str) -> Connection:
     """Return a connection in autocommit mode whose rows are dicts.
 
-    Nothing is prepared on the server side, so that it also works through PgBouncer's transaction
-    pooling, where the next statement may meet another server process.
+    The settings that the client relies on are its own, whatever the role, the database, the server or the
+    environment say. Nothing is prepared on the server side, so that it also works through PgBouncer's
+    transaction pooling, where the next statement may meet another server process.
 
     :param dsn: a libpq connection string or URI.
     :raises psycopg.OperationalError: when there is no way to the server.
@@ -65,9 +66,17 @@ def connect(dsn: str) -> Connection:
         )
     settings.setdefault("application_name", "kerai")
     settings.setdefault("connect_timeout", 10)
-    return psycopg.connect(
+    settings["client_encoding"] = "UTF8"
+    connection = psycopg.connect(
         **cast("dict[str, Any]", settings), autocommit=True, prepare_threshold=None, row_factory=dict_row
     )
+    try:
+        connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+        connection.execute(queries()["pin_settings"], {"pid": connection.info.backend_pid})
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def is_transient(error: BaseException) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from kerai_client.database import Connection, Database, Queries, is_transient, queries, retry
 from kerai_client.database import connect as connect_to
@@ -143,3 +145,93 @@ def test_queries(tmp_path: Path) -> None:
     (tmp_path / "b.sql").write_text("select 3;\n-- name: three\nselect 3")
     with pytest.raises(ValueError, match="before the first"):
         Queries(tmp_path)
+
+
+ODD = {
+    "standard_conforming_strings": "off",
+    "datestyle": "German, DMY",
+    "intervalstyle": "sql_standard",
+    "timezone": "Asia/Kolkata",
+    "client_encoding": "LATIN1",
+    "default_transaction_isolation": "serializable",
+    "array_nulls": "off",
+    "bytea_output": "escape",
+    "extra_float_digits": "-15",
+    "search_path": "nowhere",
+}
+READ = """
+select timestamptz '2024-05-03 12:00:00+00' as at, interval '1 day 2 hours' as lasts, %s::text as words,
+    array_position(%s::text[], null) as place, bytea '\\x005c' as bytes, 0.1::float8 + 0.2 as number,
+    current_setting('transaction_isolation') as level, 'a'::public.ltree = 'a' as same"""
+VALUES = {
+    "at": datetime(2024, 5, 3, 12, tzinfo=UTC),
+    "lasts": timedelta(days=1, hours=2),
+    "words": "Čapek ü",
+    "place": 2,
+    "bytes": b"\0\\",
+    "number": 0.30000000000000004,
+    "level": "read committed",
+    "same": True,
+}
+
+
+def read(connection: Connection) -> dict[str, Any] | None:
+    """Read what depends on settings."""
+    return connection.execute(READ, ["Čapek ü", ["null", None]]).fetchone()
+
+
+def test_a_connection_has_the_settings_that_the_client_needs(
+    make_database: Any, connect: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with make_database(settings=ODD) as database:
+        assert read(connect(database.dsn)) == VALUES
+    environment = {k: v for k, v in ODD.items() if k not in ("datestyle", "timezone", "client_encoding")}
+    options = " ".join(f"-c {name}={value}" for name, value in environment.items())
+    monkeypatch.setenv("PGOPTIONS", f"{options} -c work_mem=123kB")
+    monkeypatch.setenv("PGDATESTYLE", ODD["datestyle"])
+    monkeypatch.setenv("PGTZ", ODD["timezone"])
+    monkeypatch.setenv("PGCLIENTENCODING", ODD["client_encoding"])
+    connection = connect()
+    assert read(connection) == VALUES
+    with connection.transaction():
+        assert read(connection) == VALUES
+    # What is the user's stays: the paths that he searches, limits, his time zone.
+    kept = (
+        "select current_setting('search_path') as path, current_setting('work_mem') as memory, now() as now"
+    )
+    row = connection.execute(kept).fetchone()
+    assert (row["path"], row["memory"]) == ("nowhere, public", "123kB")
+    assert row["now"].utcoffset() == timedelta(hours=5, minutes=30)
+
+
+def test_a_service_file_has_its_say(
+    database: Any, connect: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ways = conninfo_to_dict(database.dsn)
+    lines = [f"{key}={value}" for key, value in ways.items()]
+    options = "options=-c datestyle=SQL,DMY -c work_mem=123kB"
+    (tmp_path / "services").write_text(
+        "\n".join(["[kerai]", *lines, options, "client_encoding=LATIN1"]) + "\n"
+    )
+    monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
+    connection = connect("service=kerai")
+    assert read(connection) == VALUES
+    assert connection.execute("show work_mem").fetchone() == {"work_mem": "123kB"}
+
+
+def test_a_pooled_connection_is_left_as_it_was(
+    database: Any, connect: Any, request: pytest.FixtureRequest
+) -> None:
+    """Who uses the server's process next has not asked for kerai's settings."""
+    for name in ("default_transaction_isolation", "datestyle", "intervalstyle"):
+        connect().execute(f"alter database {database.name} set {name} = '{ODD[name]}'")
+    pooler = request.getfixturevalue("pgbouncer")
+    shown = "select current_setting('default_transaction_isolation'), current_setting('datestyle')"
+    with psycopg.connect(pooler, autocommit=True) as stranger:
+        for pooled in [connect(pooler) for _ in range(6)]:
+            at = pooled.execute("select timestamptz '2024-05-03 12:00+00' as at").fetchone()
+            assert at == {"at": VALUES["at"]}
+            with pooled.transaction():
+                level = pooled.execute("show transaction_isolation").fetchone()
+            assert level == {"transaction_isolation": "read committed"}
+            assert stranger.execute(shown).fetchone() == ("serializable", "German, DMY")

@@ -14,10 +14,10 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 from nacl.signing import SigningKey
+from tests.settings.odd import connect as connect_to
 
 from kerai import changeset
 from kerai_client.database import Connection
-from kerai_client.database import connect as connect_to
 
 AGENTS = 12
 REWARD = 1_000_000_000

@@ -153,15 +153,14 @@ def test_only_a_merge_is_in_the_way(pair: Pair, level: str) -> None:
     bob.connection.execute("create table other (n int)")
     with transaction(ann.connection, level):
         bob.connection.execute("insert into other values (1)")
-        assert ann.push(move(nodes[1], nodes[2]), guard=nodes[0]) == "merged"
-        # Nobody else merges before the commit.
-        bob.connection.execute("insert into other values (2)")
-        assert ann.push(update(nodes[1], content="x"), guard=nodes[0]) == "merged"
-    with transaction(ann.connection, level):
         bob.connection.execute("begin")
         assert bob.push(update(nodes[2], content="never")) == "merged"
         bob.connection.execute("rollback")
-        assert ann.push(move(nodes[1], nodes[0]), guard=nodes[0]) == "merged"
+        bob.connection.execute("insert into other values (2)")
+        assert ann.push(move(nodes[1], nodes[2]), guard=nodes[0]) == "merged"
+        # Nobody else merges before the commit.
+        bob.connection.execute("insert into other values (3)")
+        assert ann.push(update(nodes[1], content="x"), guard=nodes[0]) == "merged"
     assert_fold(ann.connection)
 
 

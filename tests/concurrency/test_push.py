@@ -18,9 +18,9 @@ from psycopg import Connection
 from tests.merge.live import Body, LiveAuthor, insert, logged, move, update
 from tests.merge.model import fold
 from tests.merge.observe import assert_state, scalar
+from tests.settings.odd import connect as connect_to
 
 from kerai import changeset
-from kerai_client.database import connect as connect_to
 
 NAMES = ("a", "b", "src", None)
 

@@ -25,10 +25,10 @@ from tests.merge.crew import Member, launch, status
 from tests.merge.live import Body, insert, move, update
 from tests.merge.model import Operation, fold
 from tests.merge.observe import assert_state, scalar
+from tests.settings.odd import connect as connect_to
 from tests.swarm.test_swarm import start_again
 
 from kerai import changeset
-from kerai_client.database import connect as connect_to
 from kerai_client.server import PrivateServer
 
 WRITERS = """

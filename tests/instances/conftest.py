@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from psycopg import Connection, sql
 from tests.merge.observe import digest, scalar
+from tests.settings.odd import connect as connect_to
 
-from kerai_client.database import connect as connect_to
 from kerai_client.server import PrivateServer
 
 # An impostor: a schema of that name whose functions give what is in its tables. Reading a page counts, so

@@ -12,8 +12,7 @@ from psycopg import Connection, sql
 from tests.instances.conftest import begin_anew
 from tests.merge.live import LiveAuthor, insert
 from tests.merge.observe import scalar
-
-from kerai_client.database import connect as connect_to
+from tests.settings.odd import connect as connect_to
 
 Call = Callable[..., dict[str, Any]]
 

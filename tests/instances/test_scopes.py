@@ -15,8 +15,7 @@ from psycopg import Connection
 from tests.merge.crew import Member, launch, status
 from tests.merge.live import LiveAuthor, insert, move, update
 from tests.merge.observe import checkout, scalar, tree
-
-from kerai_client.database import connect as connect_to
+from tests.settings.odd import connect as connect_to
 
 Call = Callable[..., dict[str, Any]]
 Pair = tuple[Connection[Any], Connection[Any]]

@@ -16,8 +16,7 @@ from tests.instances.test_scopes import CRASH, Call, assert_exact
 from tests.merge.live import Body, LiveAuthor, insert, move, update
 from tests.merge.observe import push, scalar
 from tests.merge.worlds import CONTENDED, SEEDS, World, many, worlds
-
-from kerai_client.database import connect as connect_to
+from tests.settings.odd import connect as connect_to
 
 # In an order in which they can be emptied.
 TABLES = (

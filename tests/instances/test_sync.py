@@ -18,10 +18,10 @@ from tests.instances.conftest import assert_same
 from tests.merge.live import LiveAuthor, insert, logged, move, update
 from tests.merge.model import fold
 from tests.merge.observe import assert_state, scalar
+from tests.settings.odd import connect as connect_to
 
 from kerai_client import exchange
 from kerai_client.database import Database
-from kerai_client.database import connect as connect_to
 
 Call = Callable[..., dict[str, Any]]
 

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from psycopg import Connection
 from tests.merge.worlds import Instance
-
-from kerai_client.database import connect
+from tests.settings.odd import connect
 
 
 @pytest.fixture(scope="module")

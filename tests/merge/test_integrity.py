@@ -16,9 +16,9 @@ from tests.merge.live import LiveAuthor, insert, move, update
 from tests.merge.observe import assert_state, digest, scalar
 from tests.merge.test_convergence import SEEDS, deliver, many
 from tests.merge.worlds import KEYS, Instance, World, worlds
+from tests.settings.odd import connect
 
 from kerai import changeset
-from kerai_client.database import connect
 
 
 def problems(connection: Connection[Any], deep: bool = True) -> list[tuple[str, ...]]:

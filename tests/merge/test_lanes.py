@@ -14,9 +14,9 @@ from tests.merge.batches import Parcel, push_each, receive_all
 from tests.merge.crew import Member, lane_authors, launch, status, verified
 from tests.merge.live import insert, move, update
 from tests.merge.observe import digest, scalar
+from tests.settings.odd import connect as connect_to
 
 from kerai import changeset
-from kerai_client.database import connect as connect_to
 
 CHANGESETS = """
 select author, first_seq, last_seq, first_lamport, encode(prev, 'hex') as prev, encode(id, 'hex') as id,

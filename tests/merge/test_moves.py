@@ -12,9 +12,9 @@ from tests.merge.model import fold
 from tests.merge.observe import assert_state, scalar, tree
 from tests.merge.stories import Story
 from tests.merge.worlds import Instance, Signed
+from tests.settings.odd import connect
 
 from kerai.server import MOST_KEPT, NOWHERE, Standing
-from kerai_client.database import connect
 
 ROOT, A, B, C, D, E = (str(UUID(int=n)) for n in range(1, 7))
 

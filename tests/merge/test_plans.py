@@ -13,9 +13,9 @@ from psycopg import Connection
 from tests.merge.crew import Member, launch
 from tests.merge.live import insert, update
 from tests.merge.observe import scalar
+from tests.settings.odd import connect as connect_to
 
 from kerai import changeset
-from kerai_client.database import connect as connect_to
 
 READ = """
     select sum(coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0)) from pg_stat_xact_user_tables

@@ -66,7 +66,7 @@ from unnest(array[null, '', 'LLM', $q$'; drop table kerai.agents; --$q$]) as k;
 select pg_temp.refuses(format('select kerai.register_agent(%L, %L, %L)', 'new', 'llm', k), 'KR005',
     'an Ed25519 public key has 32 bytes', format('given: %s bytes', octet_length(k)), 'raw public key',
     format('a key of %s bytes', octet_length(k)))
-from unnest(array['', substr(pg_temp.key('ann'), 1, 31), pg_temp.key('ann') || '\x00', pg_temp.key('ann') || pg_temp.key('ann')]) as k;
+from unnest(array['', substr(pg_temp.key('ann'), 1, 31), pg_temp.key('ann') || E'\\x00', pg_temp.key('ann') || pg_temp.key('ann')]) as k;
 select pg_temp.refuses('select kerai.register_agent(''new'', ''llm'', ' || arguments || ')', 'KR005',
     'too large, or config is not an object', 'at most', 'Shorten', arguments)
 from unnest(array[

@@ -23,7 +23,7 @@ $$;
 -- what is malformed or not signed is refused when it is settled
 select pg_temp.document('ann', pg_temp.one()) as document \gset
 select pg_temp.refuses(pg_temp.settling(kerai.submit(:'document', bad)), 'KR001', message, 'author: ann', 'Ed25519|kerai-changeset-v1',
-    message) from (values (null::bytea, 'a changeset must be signed'), ('\x00', 'the signature does not verify'),
+    message) from (values (null::bytea, 'a changeset must be signed'), (E'\\x00', 'the signature does not verify'),
     (pg_temp.sign(:'document', 'bob'), 'the signature does not verify')) as v (bad, message);
 select pg_temp.refuses(pg_temp.settling(kerai.submit(:'document', pg_temp.sign(:'document', 'ann'), pg_temp.key('bob'))),
     'KR002', 'the author id does not match the public key', 'author: ann', 'sha256', 'the key of another');
@@ -34,7 +34,7 @@ select pg_temp.refuses(pg_temp.settling(kerai.submit(d::json, pg_temp.sign(d, 'a
 from (values
     ('[]', 'a changeset is a JSON object', 'given: array', 'JSON object'),
     ('"x"', 'a changeset is a JSON object', 'given: string', 'JSON object'),
-    ('{"author": "\u0000"}', 'the changeset holds what cannot be stored', 'unsupported Unicode', 'Leave out NUL'),
+    (E'{"author": "\\u0000"}', 'the changeset holds what cannot be stored', 'unsupported Unicode', 'Leave out NUL'),
     (pg_temp.document('ann', '[]'), 'too few or too many operations', '0 operations', 'Split'),
     (pg_temp.document('ann', pg_temp.one(), '{}', '{base}'), 'the changeset lacks a key', 'missing: base', 'It has'),
     (pg_temp.document('ann', '[{"op": "x"}]'), 'an operation is malformed', 'operation 0', 'Correct'),

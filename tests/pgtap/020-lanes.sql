@@ -68,7 +68,7 @@ from (values
     ('bob', :'swarm'::uuid, 'KR013', 'not a member of the swarm', 'author: bob', 'kerai.join_swarm'),
     ('zoe', :'swarm', 'KR013', 'not a member of the swarm', 'author: zoe', 'kerai.join_swarm'),
     ('ann', :'plain', 'KR011', 'the swarm does not group its members', 'plain', 'kerai.next_changeset'),
-    ('ann', pg_temp.node(7), 'KR006', 'no such swarm', 'swarm: ', 'kerai\.')) as v (name, swarm, code, message, detail, hint);
+    ('ann', pg_temp.node(7), 'KR006', 'no such swarm', 'swarm: ', E'kerai\\.')) as v (name, swarm, code, message, detail, hint);
 select pg_temp.refuses(pg_temp.sending(pg_temp.draft('ann', :'swarm', pg_temp.one(9)), 'ann'), 'KR006', 'no such node',
     'operation 0', 'kerai.nodes', 'a draft that names an unknown node');
 select pg_temp.refuses(pg_temp.sending(pg_temp.draft('ann', :'swarm', pg_temp.one(), '{"base": {"x": 3}}'), 'ann'), 'KR004',
@@ -90,7 +90,7 @@ select is((r.status, r.applied, r.first_seq)::text, '(duplicate,0,1)', 'again it
 from kerai.push_ops(:'draft', pg_temp.sign(:'draft', 'ann')) as r;
 select is(kerai.version_vector() ->> :'lane', '1', 'the vector has one entry for the lane');
 
-select pg_temp.refuses(format('select kerai.register_agent(%L, ''human'')', regexp_replace(:'lane', '\.[0-9a-f]{16}$', '')), 'KR002',
+select pg_temp.refuses(format('select kerai.register_agent(%L, ''human'')', regexp_replace(:'lane', E'\\.[0-9a-f]{16}$', '')), 'KR002',
     'this name belongs to a swarm', 'author: crew', 'another name', 'nobody takes the lane''s author id');
 select pg_temp.refuses(pg_temp.sending(jsonb_build_object('v', 1, 'author', pg_temp.author('eve'), 'seq', 1, 'lamport', 3, 'prev', null,
     'draft', :'draft'::jsonb, 'member_key', encode(pg_temp.key('ann'), 'hex'),

@@ -8,13 +8,13 @@ select is((r.status, r.applied, r.first_seq, r.last_seq)::text, '(merged,5,1,5)'
 from kerai.push_ops(pg_temp.document('ann', to_jsonb(array[
     pg_temp.ins(1, null, '{"kind": "directory"}'), pg_temp.ins(2, 1, '{"kind": "directory", "name": "src"}'),
     pg_temp.ins(3, 2, '{"name": "a.b-c.py", "language": "python", "metadata": {"k": 1, "gone": null}}'),
-    pg_temp.ins(4, 3, '{"position": "a", "kind": "s", "content": "x = 1\n"}'),
-    pg_temp.ins(5, 3, '{"position": "B", "kind": "s", "content": "y = 1\n"}')]))::json,
+    pg_temp.ins(4, 3, E'{"position": "a", "kind": "s", "content": "x = 1\\n"}'),
+    pg_temp.ins(5, 3, E'{"position": "B", "kind": "s", "content": "y = 1\\n"}')]))::json,
     pg_temp.sign(pg_temp.document('ann', to_jsonb(array[
     pg_temp.ins(1, null, '{"kind": "directory"}'), pg_temp.ins(2, 1, '{"kind": "directory", "name": "src"}'),
     pg_temp.ins(3, 2, '{"name": "a.b-c.py", "language": "python", "metadata": {"k": 1, "gone": null}}'),
-    pg_temp.ins(4, 3, '{"position": "a", "kind": "s", "content": "x = 1\n"}'),
-    pg_temp.ins(5, 3, '{"position": "B", "kind": "s", "content": "y = 1\n"}')])), 'ann'), pg_temp.key('ann')) as r;
+    pg_temp.ins(4, 3, E'{"position": "a", "kind": "s", "content": "x = 1\\n"}'),
+    pg_temp.ins(5, 3, E'{"position": "B", "kind": "s", "content": "y = 1\\n"}')])), 'ann'), pg_temp.key('ann')) as r;
 select is((n.path::text, n.metadata, n.language)::text, '(src.a_b_c_py,"{""k"": 1}",python)',
     'a path of cleaned names, metadata without nulls') from kerai.nodes as n where n.id = pg_temp.node(3);
 select is(kerai.source(pg_temp.node(3)), E'y = 1\nx = 1\n', 'siblings order bytewise: B before a');
@@ -33,7 +33,7 @@ select is((r.status, r.changeset_id)::text, ('duplicate'::text, sha256(convert_t
     'nobody needs to be introduced twice') from kerai.push_ops(:'again', :'signature') as r;
 
 -- operations
-select is(pg_temp.push('bob', pg_temp.upd(4, '{"content": "x = 2\n", "kind": "t", "name": "n", "language": "py"}')
+select is(pg_temp.push('bob', pg_temp.upd(4, E'{"content": "x = 2\\n", "kind": "t", "name": "n", "language": "py"}')
     || '{"metadata": {"a": [1, {"b": null}], "k": null}}'), 'merged', 'an update');
 select is((n.kind, n.name, n.language, n.content, n.metadata)::text,
     ('t'::text, 'n'::text, 'py'::text, E'x = 2\n'::text, '{"a": [1, {"b": null}]}'::jsonb)::text, 'all fields are set')
@@ -57,7 +57,7 @@ select is(pg_temp.push('ann', pg_temp.mov(4, 3, 'a')), 'merged', 'and back');
 select is(pg_temp.push('ann', jsonb_build_object('op', 'node_delete', 'node', pg_temp.node(2))), 'merged', 'a delete');
 select is(array_agg(t.id), array[pg_temp.node(1)], 'hides what is below too') from kerai.tree() as t;
 select is(kerai.source(pg_temp.node(3)), null, 'source too');
-select is(pg_temp.push('bob', pg_temp.upd(5, '{"content": "late\n"}')), 'merged', 'a write below a tombstone');
+select is(pg_temp.push('bob', pg_temp.upd(5, E'{"content": "late\\n"}')), 'merged', 'a write below a tombstone');
 select is(pg_temp.push('ann', jsonb_build_object('op', 'node_restore', 'node', pg_temp.node(2))), 'merged', 'a restore');
 select is(kerai.source(pg_temp.node(5)), E'late\n', 'shows what was written meanwhile');
 
@@ -82,7 +82,7 @@ select results_eq('select node_id, context_id, weight, deleted from kerai.perspe
 
 -- text is text
 create temp table texts as select n, t from unnest(array[
-    $q$'; drop table kerai.nodes; --$q$, '"quoted"', '\x00 \n \u0041 %s %I', E'tab\t nl\n', '😀 é \ $$ $q$',
+    $q$'; drop table kerai.nodes; --$q$, '"quoted"', E'\\x00 \\n \\u0041 %s %I', E'tab\t nl\n', E'😀 é \\ $$ $q$',
     '${jndi}', '{"op": "node_delete"}', '../../etc/passwd']) with ordinality as u (t, n);
 select is(pg_temp.push('ann', pg_temp.ins(100 + n::int, 1, jsonb_build_object('name', t, 'content', t, 'language', t,
         'kind', t, 'position', t, 'metadata', jsonb_build_object(t, t))),
@@ -109,7 +109,7 @@ inner join texts as x on k = pg_temp.author(t);
 select lives_ok(pg_temp.pushing('ann', to_jsonb(array[pg_temp.upd(4, '{}')]), '{}', '{guard,task,message}'),
     'guard, task and message may be left out');
 select lives_ok(pg_temp.sending(E'\n' || replace(pg_temp.document('ann', to_jsonb(array[pg_temp.upd(4, '{"name": "A"}')])),
-    '"A"', '"\u0041"') || E' \n', 'ann'), 'white space and escapes are the author''s own choice');
+    '"A"', E'"\\u0041"') || E' \n', 'ann'), 'white space and escapes are the author''s own choice');
 select is(n.name, 'A', 'and mean what they mean') from kerai.nodes as n where n.id = pg_temp.node(4);
 select lives_ok(pg_temp.pushing('fresh', to_jsonb(array[pg_temp.ins(50)]), '{"base": {}, "lamport": 1}', '{prev}'),
     'a first changeset may leave out prev');

@@ -13,8 +13,8 @@ select pg_temp.document('ann', pg_temp.one()) as document, pg_temp.key('ann') as
 select pg_temp.refuses(format('select kerai.push_ops(%L)', :'document'), 'KR001', 'a changeset must be signed', 'author: ann',
     'kerai-changeset-v1', 'no signature');
 select pg_temp.refuses(format('select kerai.push_ops(%L, %L)', :'document', bad), 'KR001', 'the signature does not verify',
-    'author: ann\..*, changeset: [0-9a-f]{64}', 'kerai-changeset-v1', format('a signature of %s bytes', octet_length(bad)))
-from unnest(array['', '\x00', decode(repeat('00', 64), 'hex'), pg_temp.sign(:'document', 'ann') || '\x00',
+    E'author: ann\\..*, changeset: [0-9a-f]{64}', 'kerai-changeset-v1', format('a signature of %s bytes', octet_length(bad)))
+from unnest(array['', E'\\x00', decode(repeat('00', 64), 'hex'), pg_temp.sign(:'document', 'ann') || E'\\x00',
     substr(pg_temp.sign(:'document', 'ann'), 1, 63), pg_temp.sign(:'document', 'bob'), pg_temp.sign(:'document' || ' ', 'ann'),
     set_byte(pg_temp.sign(:'document', 'ann'), 0, get_byte(pg_temp.sign(:'document', 'ann'), 0) # 1)]::bytea[]) as bad;
 select pg_temp.refuses(format('select kerai.push_ops(%L, %L, %L)', edited, pg_temp.sign(:'document', 'ann'), :'key'), 'KR001',
@@ -29,8 +29,8 @@ select pg_temp.refuses(format('select kerai.push_ops(%L, %L)', pg_temp.one(), pg
 
 -- KR002, KR006: who is that?
 select pg_temp.refuses(format('select kerai.push_ops(%L, %L, %L)', :'document', pg_temp.sign(:'document', 'ann'), k), 'KR002',
-    'the author id does not match the public key', 'author: ann\..*, key: [0-9a-f]*', 'sha256', 'the key of another')
-from unnest(array[pg_temp.key('bob'), '', substr(pg_temp.key('ann'), 2), pg_temp.key('ann') || '\x00']::bytea[]) as k;
+    'the author id does not match the public key', E'author: ann\\..*, key: [0-9a-f]*', 'sha256', 'the key of another')
+from unnest(array[pg_temp.key('bob'), '', substr(pg_temp.key('ann'), 2), pg_temp.key('ann') || E'\\x00']::bytea[]) as k;
 select pg_temp.refuses(format('select kerai.push_ops(%L, %L)', d, pg_temp.sign(d, 'new')), 'KR006', 'no such author',
     'author: new', 'public_key', 'somebody new, not introduced')
 from pg_temp.document('new', to_jsonb(array[pg_temp.ins(9)])) as d;
@@ -44,7 +44,7 @@ from (values
     ('{"seq": 999999999999999999}', 'a gap in the author''s sequence', 'missing: 6–999999999999999998'),
     (jsonb_build_object('prev', repeat('0', 64)), 'prev names a changeset that is not here', 'prev: 0{64}, the latest here: [0-9a-f]{64}'),
     (jsonb_build_object('base', jsonb_build_object(pg_temp.author('ann'), 6)), 'operations that the vector names are not here',
-        'missing: ann\.[0-9a-f]{16} 6–6'),
+        E'missing: ann\\.[0-9a-f]{16} 6–6'),
     ('{"base": {"nobody.0123456789abcdef": 3, "zz": 1}}', 'operations that the vector names are not here',
         'missing: nobody.0123456789abcdef 1–3, zz 1–1'),
     ('{"base": {"'';drop table kerai.nodes;--": 999999999999999999}}', 'operations that the vector names are not here',
@@ -53,14 +53,14 @@ from (values
 select pg_temp.refuses(pg_temp.pushing('new', to_jsonb(array[pg_temp.ins(9)]), jsonb_build_object('prev', repeat('a', 64))), 'KR004',
     'prev names a changeset that is not here', 'the latest here: null', 'null for the first', 'a first changeset with a prev');
 select pg_temp.refuses(pg_temp.pushing('new', pg_temp.one(), '{"base": {}, "lamport": 1}'), 'KR004',
-    'an operation names a node that base does not cover', 'operation 0 names node .*0004; missing in base: ann\.[0-9a-f]{16} 4',
+    'an operation names a node that base does not cover', E'operation 0 names node .*0004; missing in base: ann\\.[0-9a-f]{16} 4',
     'base', 'a node that the author says he has not seen');
 
 -- KR003: forks. The evidence needs a committed rival: tests/concurrency.
 select is(pg_temp.push('ann', pg_temp.upd(5, '{"name": "a"}')), 'merged', 'a second changeset');
 select pg_temp.refuses(pg_temp.pushing('ann', pg_temp.one(), changes), 'KR003',
     'fork: this author has signed another changeset at the same place',
-    'author: ann\..*, seq: [0-9]+, merged here: [0-9a-f]{64}, refused: [0-9a-f]{64}', 'kerai.forks', about)
+    E'author: ann\\..*, seq: [0-9]+, merged here: [0-9a-f]{64}, refused: [0-9a-f]{64}', 'kerai.forks', about)
 from (values
     (jsonb_build_object('seq', 6, 'prev', (select encode(id, 'hex') from kerai.changesets where first_seq = 1)), 'the same seq and prev'),
     ('{"seq": 6}', 'the same seq'),
@@ -93,7 +93,7 @@ from (
         array['0', '-1', '"1"', 'null', '[]', '{}', 'true', '1.5', '1.0', '9223372036854775807', '9223372036854775808', '1e30', '1000000000000000000']::jsonb[]) as u (v)
     union all
     select 'author', u.v from unnest(array['1', 'null', '[]', '""', '"ann"', '".0123456789abcdef"', '"ann.0123456789abcde"',
-        '"ann.0123456789ABCDEF"', '"ann.0123456789abcdef "', '"ann.0123456789abcdef\n"']::jsonb[]) as u (v)
+        '"ann.0123456789ABCDEF"', '"ann.0123456789abcdef "', E'"ann.0123456789abcdef\\n"']::jsonb[]) as u (v)
     union all
     select 'author', to_jsonb(repeat('n', 210) || '.0123456789abcdef')
     union all
@@ -127,14 +127,14 @@ from (values
     ($$'null'$$, 'a changeset is a JSON object', 'given: null', 'JSON object'),
     ($$'5'$$, 'a changeset is a JSON object', 'given: number', 'JSON object'),
     ($$'"{}"'$$, 'a changeset is a JSON object', 'given: string', 'JSON object'),
-    ($$'true', '\x00', '\x00'$$, 'a changeset is a JSON object', 'given: boolean', 'JSON object'),
+    ($$'true', E'\\x00', E'\\x00'$$, 'a changeset is a JSON object', 'given: boolean', 'JSON object'),
     ($$'{}'$$, 'the changeset lacks a key', 'missing: v, author, seq, lamport, base, ops', 'v, author'),
     ($$'[]'$$, 'too few or too many operations', '0 operations, 1 to 50000', 'Split'),
     ($$'[5]'$$, 'an operation is malformed', 'operation 0 is not an object', 'count from 0'),
     ($$'[{}]'$$, 'an operation is malformed', 'operation 0 lacks the key op', 'count from 0'),
-    ($$'{"v": "\u0000"}'$$, 'the changeset holds what cannot be stored', 'u0000', 'NUL'),
-    ($$'["\ud800"]'$$, 'the changeset holds what cannot be stored', 'surrogate', 'surrogates'),
-    ($$'["\udc00\ud800"]'$$, 'the changeset holds what cannot be stored', 'surrogate', 'surrogates'),
+    ($$E'{"v": "\\u0000"}'$$, 'the changeset holds what cannot be stored', 'u0000', 'NUL'),
+    ($$E'["\\ud800"]'$$, 'the changeset holds what cannot be stored', 'surrogate', 'surrogates'),
+    ($$E'["\\udc00\\ud800"]'$$, 'the changeset holds what cannot be stored', 'surrogate', 'surrogates'),
     ($$'{"v": 1e200000}'$$, 'the changeset holds what cannot be stored', 'overflow', 'numbers')
 ) as c (d, message, detail, hint);
 
@@ -147,7 +147,7 @@ from (values
     ('{"ops": [1]}', 'KR005', 'an operation is malformed', 'operation 0 is not an object'),
     ('{"ops": {}}', 'KR005', 'the changeset lacks a key', 'missing: v'),
     ('{"seq": 1}', 'KR005', 'the changeset lacks a key', 'missing: v'),
-    ('{"base": []}', 'KR005', 'a version vector is a JSON object', 'given: \[\]'),
+    ('{"base": []}', 'KR005', 'a version vector is a JSON object', E'given: \\[\\]'),
     ('{"base": {"x": -1}}', 'KR005', 'a version vector names sequence numbers', 'author x: -1'),
     ('{"base": {"x": 1}}', 'KR004', 'operations that the vector names are not here', 'missing: x 1–1'),
     ('{"base": {}}', 'KR004', 'an operation names a node that base does not cover', 'operation 0 names node'),
@@ -212,7 +212,7 @@ from (values
     (pg_temp.upd(4, '{"kind": null}'), 'sets kind to null', 'no kind'),
     (pg_temp.upd(4, '{"kind": ""}'), 'empty kind', 'an empty kind'),
     (pg_temp.upd(4, '{"content": 5}'), 'sets content to 5', 'a number for content'),
-    (pg_temp.upd(4, '{"name": []}'), 'sets name to \[\]', 'an array for a name'),
+    (pg_temp.upd(4, '{"name": []}'), E'sets name to \\[\\]', 'an array for a name'),
     (pg_temp.upd(4, jsonb_build_object('name', repeat('é', 501))), 'too long', 'a name of more than 1000 bytes'),
     (pg_temp.ins(9, 1, jsonb_build_object('name', repeat('n', 1001))), 'too long', 'a new name of more than 1000 bytes'),
     (pg_temp.ins(9, 1, jsonb_build_object('position', repeat('n', 1001))), 'too long', 'a position of more than 1000 bytes'),

@@ -146,9 +146,9 @@ cross join lateral (
     select sha256('x') as good_id, pg_temp.author('bob') as bob, pg_temp.key('bob') as bobs, repeat('s', 64)::bytea as sealed
 ) as g
 cross join lateral (values
-    ('an id that is no sha256', '\x00'::bytea, g.bob, 1::bigint, 2::bigint, 1::bigint, '{}', g.sealed, g.bobs),
+    ('an id that is no sha256', E'\\x00'::bytea, g.bob, 1::bigint, 2::bigint, 1::bigint, '{}', g.sealed, g.bobs),
     ('no id', null, g.bob, 1, 2, 1, '{}', g.sealed, g.bobs),
-    ('a signature that is too short', g.good_id, g.bob, 1, 2, 1, '{}', '\x00', g.bobs),
+    ('a signature that is too short', g.good_id, g.bob, 1, 2, 1, '{}', E'\\x00', g.bobs),
     ('no signature', g.good_id, g.bob, 1, 2, 1, '{}', null, g.bobs),
     ('another''s key', g.good_id, g.bob, 1, 2, 1, '{}', g.sealed, pg_temp.key('ann')),
     ('an endless name', g.good_id, repeat('b', 221) || right(g.bob, 17), 1, 2, 1, '{}', g.sealed, g.bobs),

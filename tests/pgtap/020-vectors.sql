@@ -18,7 +18,7 @@ cross join lateral (
     from (
         select k.author, case when r.kind < 0.3 then r.x end as a,
             case when r.kind between 0.2 and 0.5 then r.x + case when n % 3 = 0 then 0 else r.y end end as b
-        from unnest('{a,b,z,aa,B,"ä","a b","\"","",zzz,agent-1.0123456789abcdef,agent-10.0123456789abcdef}'::text[]) as k (author)
+        from unnest(E'{a,b,z,aa,B,"ä","a b","\\"","",zzz,agent-1.0123456789abcdef,agent-10.0123456789abcdef}'::text[]) as k (author)
         cross join lateral (
             select (hashtextextended(k.author, n) & 65535) / 65536.0 * 0.6 as kind,
                 hashtextextended(k.author, n + 10000) & 3 as x, hashtextextended(k.author, n + 20000) & 1 as y

@@ -8,11 +8,11 @@ language sql as $$ select c.id from kerai.changesets as c order by c.arrival des
 
 -- 1 root / 2 src / 3 a.py (4, 5); 6 docs / 7 readme
 select is(pg_temp.push('ann', pg_temp.ins(1, null, '{"kind": "directory"}'), pg_temp.ins(2, 1, '{"kind": "directory", "name": "src"}'),
-    pg_temp.ins(3, 2, '{"name": "a.py"}'), pg_temp.ins(4, 3, '{"kind": "s", "content": "4\n"}'),
-    pg_temp.ins(5, 3, '{"kind": "s", "content": "5\n", "position": "b"}'), pg_temp.ins(6, 1, '{"kind": "directory", "name": "docs", "position": "b"}'),
-    pg_temp.ins(7, 6, '{"name": "readme", "content": "7\n", "metadata": {"k": 1}}')), 'merged', 'a tree');
+    pg_temp.ins(3, 2, '{"name": "a.py"}'), pg_temp.ins(4, 3, E'{"kind": "s", "content": "4\\n"}'),
+    pg_temp.ins(5, 3, E'{"kind": "s", "content": "5\\n", "position": "b"}'), pg_temp.ins(6, 1, '{"kind": "directory", "name": "docs", "position": "b"}'),
+    pg_temp.ins(7, 6, E'{"name": "readme", "content": "7\\n", "metadata": {"k": 1}}')), 'merged', 'a tree');
 select kerai.version_vector() as first, pg_temp.latest() as import \gset
-select is(pg_temp.push('bob', pg_temp.upd(4, '{"content": "bob\n"}'), pg_temp.mov(5, 3, 'A'), pg_temp.upd(2, '{"name": "lib"}'),
+select is(pg_temp.push('bob', pg_temp.upd(4, E'{"content": "bob\\n"}'), pg_temp.mov(5, 3, 'A'), pg_temp.upd(2, '{"name": "lib"}'),
     '{"op": "node_update", "node": "00000000-0000-4000-8000-000000000007", "metadata": {"k": null, "m": 2}}',
     pg_temp.rel('edge_insert', 3, 7), '{"op": "perspective_set", "node": "00000000-0000-4000-8000-000000000003", "weight": 1}'),
     'merged', 'which bob changes');
@@ -23,7 +23,7 @@ select pg_temp.latest() as deletion \gset
 -- diff
 select results_eq(format('select right(node_id::text, 1)::int, changes, path, before, after from kerai.diff(%L, %L)', :'first', :'second'),
     $$values (7, '{metadata}'::text[], 'docs/readme', '{"metadata": {"k": 1}}'::jsonb, '{"metadata": {"m": 2}}'::jsonb),
-    (2, '{name}', 'lib', '{"name": "src"}', '{"name": "lib"}'), (4, '{content}', 'lib/a.py', '{"content": "4\n"}', '{"content": "bob\n"}'),
+    (2, '{name}', 'lib', '{"name": "src"}', '{"name": "lib"}'), (4, '{content}', 'lib/a.py', E'{"content": "4\\n"}', E'{"content": "bob\\n"}'),
     (5, '{moved}', 'lib/a.py', '{"position": "b"}', '{"position": "A"}')$$, 'what bob did, node by node');
 select results_eq(format('select right(node_id::text, 1)::int, changes, kind, path, before ->> %L, after from kerai.diff(%L)', 'name', :'second'),
     $$values (6, '{removed}'::text[], 'directory', 'docs', 'docs'::text, null::jsonb), (7, '{removed}', 'file', 'docs/readme', 'readme', null)$$,
@@ -61,10 +61,10 @@ select is((kerai.push_ops(kerai.revert_ops(:'deletion'))).status, 'merged', 'a d
 select is_empty(format('select from kerai.diff(%L)', :'second'), 'so that all is as before');
 select pg_temp.refuses(format('select kerai.revert_ops(%L)', :'deletion'), 'KR011', 'there is nothing left to undo', 'changeset: [0-9a-f]{64}',
     'written over', 'only once');
-select is(pg_temp.push('cid', pg_temp.upd(4, '{"content": "cid\n"}')), 'merged', 'cid writes over bob');
+select is(pg_temp.push('cid', pg_temp.upd(4, E'{"content": "cid\\n"}')), 'merged', 'cid writes over bob');
 select is((kerai.push_ops(kerai.revert_ops(:'bobs'))).applied, 4, 'the rest of bob''s goes back');
 select results_eq(format('select right(node_id::text, 1)::int, after from kerai.diff(%L)', :'first'),
-    $$values (4, '{"content": "cid\n"}'::jsonb)$$, 'what cid wrote stays');
+    $$values (4, E'{"content": "cid\\n"}'::jsonb)$$, 'what cid wrote stays');
 select is(array_agg(e.deleted), '{t}', 'the edge is gone') from kerai.edges as e;
 select is(array_agg(p.deleted), '{f}', 'the view is bob''s own') from kerai.perspectives as p;
 select is(o ->> 'op', 'perspective_delete', 'and for him to take back')
@@ -73,7 +73,7 @@ select is((kerai.push_ops(kerai.revert_ops(:'import'))).status, 'merged', 'an im
 select is_empty('select from kerai.tree()', 'by deletion');
 
 -- refusals
-select pg_temp.refuses(format(call, '''\x00'''), 'KR006', 'no such changeset', 'changeset: 00', 'kerai.log', call)
+select pg_temp.refuses(format(call, 'decode(''00'', ''hex'')'), 'KR006', 'no such changeset', 'changeset: 00', 'kerai.log', call)
 from unnest(array['select kerai.revert_ops(%s)', 'select kerai.changeset_vectors(%s)']) as call;
 select pg_temp.refuses(format(call, 'null'), 'KR006', 'no such changeset', 'changeset: null', 'kerai.log', call || ' of null')
 from unnest(array['select kerai.revert_ops(%s)', 'select kerai.changeset_vectors(%s)']) as call;
@@ -81,7 +81,7 @@ select pg_temp.refuses(format('select * from kerai.%s(%s)', f, arguments), code,
 from unnest(array['diff', 'diff_files']) as f
 cross join (values
     ('null', 'KR005', 'a version vector is a JSON object', 'given: null', 'highest'),
-    ('''[]''', 'KR005', 'a version vector is a JSON object', 'given: \[\]', 'highest'),
+    ('''[]''', 'KR005', 'a version vector is a JSON object', E'given: \\[\\]', 'highest'),
     ('''{}'', ''{"x": -1}''', 'KR005', 'a version vector names sequence numbers', 'author x: -1', 'whole number'),
     ('''{"x": 7}''', 'KR004', 'operations that the vector names are not here', 'missing: x 1–7', 'sync'),
     ('''{}'', null, pg_temp.node(99)', 'KR006', 'no such node', 'node: .*0099', 'kerai.nodes')) as r (arguments, code, message, detail, hint);

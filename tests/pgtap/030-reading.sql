@@ -5,7 +5,7 @@ select no_plan();
 
 -- vectors
 select pg_temp.refuses('select * from kerai.changesets_since(''[]'')', 'KR005', 'a version vector is a JSON object',
-    'given: \[\]', 'highest sequence', 'a bad vector is refused also where nothing can be missing');
+    E'given: \\[\\]', 'highest sequence', 'a bad vector is refused also where nothing can be missing');
 select is(kerai.version_vector(), '{}', 'an empty instance has seen nothing');
 select is(kerai.state_digest(), 'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855',
     'and its digest is that of nothing');
@@ -14,7 +14,7 @@ from (values
     ('{}', '{}', 'equal'), ('{"x": 0}', '{}', 'equal'), ('{"x": 1}', '{"x": 1}', 'equal'), ('{}', '{"x": 1}', 'before'),
     ('{"x": 2}', '{"x": 1}', 'after'), ('{"x": 1}', '{"y": 1}', 'concurrent'), ('{"x": 1, "y": 2}', '{"x": 2, "y": 1}', 'concurrent'),
     ('{"x": 1}', '{"x": 1, "y": 1}', 'before'), ('{"x": 999999999999999999}', '{"x": 1, "y": 0}', 'after'),
-    ('{"''; --": 1}', '{"\"": 1}', 'concurrent')) as v (a, b, answer);
+    ('{"''; --": 1}', E'{"\\"": 1}', 'concurrent')) as v (a, b, answer);
 select is(kerai.vector_merge('{"x": 1, "y": 5, "n": 0}', '{"x": 3, "z": 1}'), '{"x": 3, "y": 5, "z": 1}', 'merge is the pointwise maximum');
 select is(kerai.vector_merge('{}', '{}'), '{}', 'of nothing it is nothing');
 select is(kerai.vector_contains(v::jsonb, 'x', n), answer, format('%s contains x %s', v, n))
@@ -25,13 +25,13 @@ select is_empty($$select from kerai.vector_missing('{"x": 2}', '{"x": 1}')$$, 'n
 
 -- 1 root / 2 src / 3 a.py (4, 5), 6 empty; 7 docs (8 readme, a leaf by itself), 9 a loose leaf
 select is(pg_temp.push('ann', pg_temp.ins(1, null, '{"kind": "directory"}'), pg_temp.ins(2, 1, '{"kind": "directory", "name": "src"}'),
-    pg_temp.ins(3, 2, '{"name": "a.py"}'), pg_temp.ins(4, 3, '{"kind": "s", "content": "4\n", "position": "b"}'),
-    pg_temp.ins(5, 3, '{"kind": "s", "content": "5\n", "position": "B"}'), pg_temp.ins(6, 2, '{"name": "empty", "position": "b"}'),
+    pg_temp.ins(3, 2, '{"name": "a.py"}'), pg_temp.ins(4, 3, E'{"kind": "s", "content": "4\\n", "position": "b"}'),
+    pg_temp.ins(5, 3, E'{"kind": "s", "content": "5\\n", "position": "B"}'), pg_temp.ins(6, 2, '{"name": "empty", "position": "b"}'),
     pg_temp.ins(7, 1, '{"kind": "directory", "name": "docs", "position": "b"}'),
     pg_temp.ins(8, 7, '{"name": "read me", "content": "8"}'), pg_temp.ins(9, 7, '{"kind": "s", "content": "9", "position": "b"}')),
     'merged', 'a tree');
 select kerai.version_vector() as before, kerai.state_digest() as digest \gset
-select is(pg_temp.push('bob', pg_temp.upd(4, '{"content": "bob\n"}'), pg_temp.mov(5, 6), pg_temp.upd(2, '{"name": "lib"}'),
+select is(pg_temp.push('bob', pg_temp.upd(4, E'{"content": "bob\\n"}'), pg_temp.mov(5, 6), pg_temp.upd(2, '{"name": "lib"}'),
     jsonb_build_object('op', 'node_delete', 'node', pg_temp.node(7))), 'merged', 'which bob changes');
 
 -- tree
@@ -89,13 +89,13 @@ from unnest(array[
     'select * from kerai.next_changeset(''x.0123456789abcdef'', %s)']) as call
 cross join (values
     (null, 'a version vector is a JSON object', 'given: null'), ('null', 'a version vector is a JSON object', 'given: null'),
-    ('[]', 'a version vector is a JSON object', 'given: \[\]'), ('"x"', 'a version vector is a JSON object', 'given: "x"'),
+    ('[]', 'a version vector is a JSON object', E'given: \\[\\]'), ('"x"', 'a version vector is a JSON object', 'given: "x"'),
     ('5', 'a version vector is a JSON object', 'given: 5'),
     ('{"x": -1}', 'a version vector names sequence numbers', 'author x: -1'),
     ('{"x": 1.5}', 'a version vector names sequence numbers', 'author x: 1.5'),
     ('{"x": "1"}', 'a version vector names sequence numbers', 'author x: 1'),
     ('{"x": null}', 'a version vector names sequence numbers', 'author x: '),
-    ('{"x": [1]}', 'a version vector names sequence numbers', 'author x: \[1\]'),
+    ('{"x": [1]}', 'a version vector names sequence numbers', E'author x: \\[1\\]'),
     ('{"x": 9223372036854775808}', 'a version vector names sequence numbers', 'author x: 9223372036854775808'),
     ('{"x": 1e100000}', 'a version vector names sequence numbers', 'author x: 10000')) as v (vector, message, detail)
 where vector is not null or call ~ 'vector_|since';
@@ -124,7 +124,7 @@ select is(count(*), 501::bigint, 'also as of a vector') from kerai.tree(null, ke
 where t.id >= pg_temp.node(1000) and t.id <= pg_temp.node(1600);
 
 select is(pg_temp.push('ann', pg_temp.ins(2000, null, '{"kind": "project", "name": "app"}'),
-    pg_temp.ins(2001, 2000, '{"kind": "package", "name": "core"}'), pg_temp.ins(2002, 2001, '{"name": "x.py", "content": "x\n"}')),
+    pg_temp.ins(2001, 2000, '{"kind": "package", "name": "core"}'), pg_temp.ins(2002, 2001, E'{"name": "x.py", "content": "x\\n"}')),
     'merged', 'files need not lie in directories');
 select results_eq('select * from kerai.checkout(pg_temp.node(2000))', $$values ('app/core/x.py'::text, E'x\n'::text)$$,
     'to be checked out');

@@ -56,10 +56,10 @@ select bag_eq(
     format($$select regexp_replace(indexdef, '^.* USING', '') from pg_indexes where tablename = %L$$, made.relname),
     $$select regexp_replace(indexdef, '^.* USING', '') from pg_indexes where tablename = 'test_results_default'$$,
     'a new partition has the indexes of the DEFAULT one')
-from pg_class as made where made.relname like 'test\_results\_2%' order by made.relname limit 1;
+from pg_class as made where made.relname like E'test\\_results\\_2%' order by made.relname limit 1;
 select is(made.reloptions, (select c.reloptions from pg_class as c where c.relname = 'test_results_default'),
     'and its storage options')
-from pg_class as made where made.relname like 'test\_results\_2%' and made.relkind = 'r' order by made.relname limit 1;
+from pg_class as made where made.relname like E'test\\_results\\_2%' and made.relkind = 'r' order by made.relname limit 1;
 
 -- dropped when all in it has expired
 select pg_temp.past('kerai.failed_operations', 9, 1), pg_temp.past('kerai.failed_operations', 10, 1);

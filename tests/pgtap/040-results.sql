@@ -30,7 +30,7 @@ select pg_temp.refuses(pg_temp.record(format($$%L, pg_temp.node(99), '{}', true$
 select pg_temp.refuses(pg_temp.record(format($$%L, pg_temp.agent('ann'), '{}', null$$, :'task')), 'KR005',
     'a test result says whether it passed', 'passed: null', 'true', 'neither passed nor failed');
 select pg_temp.refuses(pg_temp.record(format($$%L, pg_temp.agent('ann'), '[]', true$$, :'task')), 'KR005',
-    'a version vector is a JSON object', '\[\]', 'highest sequence', 'a vector that is a list');
+    'a version vector is a JSON object', E'\\[\\]', 'highest sequence', 'a vector that is a list');
 select pg_temp.refuses(pg_temp.record(format($$%L, pg_temp.agent('ann'), '{"a": -1}', true$$, :'task')), 'KR005',
     'a version vector names sequence numbers', 'author a: -1', 'whole number', 'a vector with a negative number');
 select pg_temp.refuses(pg_temp.record(format($$%L, pg_temp.agent('ann'), null, true$$, :'task')), 'KR005',

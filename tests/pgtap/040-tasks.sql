@@ -80,20 +80,20 @@ select pg_temp.refuses(
     format($$select pg_temp.push('ann', json_build_array(pg_temp.set_op(12, 'content', 'x'), %s), %L)$$, f.op, :'task'),
     'KR007', 'an operation lies outside of the task''s scope', f.detail, 'below the task''s scope', f.about)
 from (values
-    ($$pg_temp.set_op(30, 'content', 'x')$$, '^operation 1 \(node_update\) names node .*0030; the scope of task .*0002',
+    ($$pg_temp.set_op(30, 'content', 'x')$$, E'^operation 1 \\(node_update\\) names node .*0030; the scope of task .*0002',
         'update outside'),
-    ($$pg_temp.op('node_delete', 1)$$, 'operation 1 \(node_delete\) names node .*0001', 'delete an ancestor'),
-    ($$pg_temp.insert_op(40, 3, 'leaf')$$, 'operation 1 \(node_insert\) names node .*0003', 'insert outside'),
+    ($$pg_temp.op('node_delete', 1)$$, E'operation 1 \\(node_delete\\) names node .*0001', 'delete an ancestor'),
+    ($$pg_temp.insert_op(40, 3, 'leaf')$$, E'operation 1 \\(node_insert\\) names node .*0003', 'insert outside'),
     ($$json_build_object('op', 'node_insert', 'node', pg_temp.node(40), 'parent', null, 'position', 'b', 'kind', 'x')$$,
-        'operation 1 \(node_insert\) names no parent', 'insert a root'),
-    ($$pg_temp.insert_op(30, 2, 'leaf')$$, 'operation 1 \(node_insert\) names node .*0030',
+        E'operation 1 \\(node_insert\\) names no parent', 'insert a root'),
+    ($$pg_temp.insert_op(30, 2, 'leaf')$$, E'operation 1 \\(node_insert\\) names node .*0030',
         'insert again what is outside'),
-    ($$pg_temp.move_op(12, 3)$$, 'operation 1 \(node_move\) names node .*0003', 'move out'),
-    ($$pg_temp.move_op(30, 2)$$, 'operation 1 \(node_move\) names node .*0030', 'move in'),
+    ($$pg_temp.move_op(12, 3)$$, E'operation 1 \\(node_move\\) names node .*0003', 'move out'),
+    ($$pg_temp.move_op(30, 2)$$, E'operation 1 \\(node_move\\) names node .*0030', 'move in'),
     ($$json_build_object('op', 'edge_insert', 'source', pg_temp.node(30), 'target', pg_temp.node(12), 'relation', 'r')$$,
-        'operation 1 \(edge_insert\) names node .*0030', 'an edge from outside'),
+        E'operation 1 \\(edge_insert\\) names node .*0030', 'an edge from outside'),
     ($$json_build_object('op', 'perspective_set', 'node', pg_temp.node(30), 'weight', 1)$$,
-        'operation 1 \(perspective_set\) names node .*0030', 'a perspective on what is outside')
+        E'operation 1 \\(perspective_set\\) names node .*0030', 'a perspective on what is outside')
 ) as f (op, detail, about);
 
 -- check_task: operations

@@ -13,8 +13,7 @@ import psycopg
 import pytest
 from psycopg import Connection
 from tests.merge.observe import scalar
-
-from kerai_client.database import connect as connect_to
+from tests.settings.odd import connect as connect_to
 
 SNAPSHOT = Path(__file__).with_name("privileges.txt")
 ROLES = ["kerai_reader", "kerai_agent", "kerai_peer", "kerai_operator"]

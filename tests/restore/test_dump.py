@@ -15,8 +15,7 @@ from psycopg import Connection, sql
 from tests.merge.live import LiveAuthor, insert, logged, move, update
 from tests.merge.model import fold
 from tests.merge.observe import assert_state, digest, scalar
-
-from kerai_client.database import connect as connect_to
+from tests.settings.odd import connect as connect_to
 
 Restore = Callable[[Any, str], Any]
 

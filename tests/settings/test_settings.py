@@ -10,12 +10,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import uuid4
 
-import psycopg
 import pytest
 from psycopg import Connection
-from psycopg.rows import dict_row
 from tests.merge.live import LiveAuthor, insert, update
 from tests.merge.observe import scalar
+from tests.settings.odd import connect_raw
 
 # What a role, a database, postgresql.conf or a client's environment may say.
 ODD = {
@@ -71,7 +70,7 @@ def raw() -> Iterator[Raw]:
     opened: list[Connection[Any]] = []
 
     def open_one(dsn: str) -> Connection[Any]:
-        opened.append(psycopg.connect(dsn, autocommit=True, row_factory=dict_row))
+        opened.append(connect_raw(dsn))
         return opened[-1]
 
     yield open_one

@@ -125,7 +125,7 @@ def _or_text(oid: int) -> type[Loader]:
         def load(self, data: Any) -> Any:
             try:
                 value = self._usual.load(data)
-            except (psycopg.DataError, ValueError, OverflowError):
+            except (psycopg.DataError, ValueError, OverflowError, NotImplementedError):
                 return bytes(data).decode()
             finite = math.isfinite(value) if isinstance(value, float | Decimal) else True
             return value if finite else bytes(data).decode()

@@ -1,5 +1,37 @@
 -- Reading states, and pushing changes.
 
+-- name: pin_settings
+-- What the client relies on. A pooler gives another process id than the server's process has: there only what it
+-- hands on itself may be set, since the rest would stay with a connection that others use next. The schema of ltree
+-- comes last in the search path, where it hides nothing.
+select pg_catalog.set_config(s.name, s.value, false)
+from (
+    values
+    ('DateStyle', 'ISO', true),
+    ('standard_conforming_strings', 'on', true),
+    ('IntervalStyle', 'postgres', false),
+    ('array_nulls', 'on', false),
+    ('bytea_output', 'hex', false),
+    ('extra_float_digits', '1', false),
+    ('default_transaction_isolation', 'read committed', false),
+    ('default_transaction_deferrable', 'off', false),
+    (
+        'search_path', (
+            select pg_catalog.concat_ws(
+                ', ', nullif(pg_catalog.current_setting('search_path'), ''), pg_catalog.quote_ident(n.nspname)
+            )
+            from pg_catalog.pg_extension as e
+            inner join pg_catalog.pg_namespace as n on e.extnamespace operator (pg_catalog.=) n.oid
+            where
+                e.extname operator (pg_catalog.=) 'ltree'
+                and not pg_catalog.current_schemas(true) operator (pg_catalog.@>) array[n.nspname]
+        ), false
+    )
+) as s (name, value, pooled)
+where
+    s.value is not null
+    and (s.pooled or pg_catalog.pg_backend_pid() operator (pg_catalog.=) %(pid)s::pg_catalog.int4);
+
 -- name: begin_snapshot
 set transaction isolation level repeatable read, read only;
 

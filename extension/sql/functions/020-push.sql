@@ -57,7 +57,8 @@ declare
             ('user', (select a.rolname::text from pg_authid as a where a.oid = 10)),
             ('connect_timeout', '5'),
             -- What this transaction has locked itself it would wait for in vain.
-            ('options', '-c search_path=pg_catalog -c lock_timeout=2s'),
+            ('options', E'-c search_path=pg_catalog -c lock_timeout=2s -c default_transaction_read_only=off '
+                || E'-c default_transaction_isolation=read\\ committed'),
             ('application_name', 'kerai')) as o (key, value));
     -- A name that nobody can have opened before: dblink_exec takes its argument for a connection's name first.
     name constant text := 'kerai ' || gen_random_uuid();

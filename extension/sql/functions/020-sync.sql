@@ -229,6 +229,9 @@ begin
                         pushed := true;
                         skipped := skipped - 'push';
                     else
+                        -- At the peer's own level it might fail whenever others push there.
+                        execute format('select %I.dblink_exec($1, $2)', place)
+                        using link, 'begin isolation level read committed';
                         execute 'select count(*) filter (where t.status = ''merged'') as merged,
                             coalesce(sum(greatest(t.applied, 0)) filter (where t.status = ''merged''), 0) as applied,
                             jsonb_agg(to_jsonb(t) || jsonb_build_object(''direction'', ''push'',
@@ -240,6 +243,7 @@ begin
                         into answer
                         using link, format('select * from kerai.accept(array[%s]::json[], array[%s]::bytea[], array[%s]::bytea[])',
                             page.documents, page.signatures, page.public_keys), page.changesets, page.authors, beyond_all;
+                        execute format('select %I.dblink_exec($1, $2)', place) using link, 'commit';
                         position := kerai.vector_merge(kerai.vector_merge(position, page.offered), coalesce(answer.passed, '{}'));
                         if answer.passed is not null then
                             skipped := skipped || jsonb_build_object('push',

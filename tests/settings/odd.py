@@ -1,0 +1,78 @@
+"""A server with settings that nobody expects: what `make test-settings` runs the server tests on.
+
+``KERAI_TEST_SETTINGS=odd`` makes the throwaway server one of these. The connections of the server tests then
+pin nothing, so that what the server's functions do under such settings is what is tested.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import psycopg
+from psycopg import adapt, sql
+from psycopg.rows import dict_row
+
+from kerai_client.database import Connection
+from kerai_client.database import connect as pinned
+from kerai_client.instance import ensure_extension
+from kerai_client.server import DATABASE, PrivateServer
+
+IS_ODD = os.environ.get("KERAI_TEST_SETTINGS") == "odd"
+SETTINGS = {
+    "standard_conforming_strings": "off",
+    "escape_string_warning": "off",
+    "datestyle": "German",
+    "timezone": "Asia/Kolkata",
+    "default_transaction_isolation": "serializable",
+}
+ICU_LOCALE = "tr-TR"
+KOLKATA = timezone(timedelta(hours=5, minutes=30))
+
+
+class TimeLoader(adapt.Loader):
+    """Reads a time as psycopg does, and ``24.12.2025 18:00:00.5 IST``, which psycopg does not."""
+
+    def load(self, data: Any) -> datetime:
+        text = bytes(data).decode()
+        found = re.fullmatch(r"(\d\d\.\d\d\.\d{4} \d\d:\d\d:\d\d)(\.\d+)? IST", text)
+        if found is None:
+            return datetime.fromisoformat(text)
+        fraction = timedelta(seconds=float(found[2] or 0))
+        return datetime.strptime(found[1], "%d.%m.%Y %H:%M:%S").replace(tzinfo=KOLKATA) + fraction
+
+
+def connect_raw(dsn: str) -> Connection:
+    """Return a connection that pins nothing."""
+    connection = psycopg.connect(
+        dsn, autocommit=True, prepare_threshold=None, row_factory=dict_row, application_name="kerai"
+    )
+    connection.adapters.register_loader("timestamptz", TimeLoader)
+    return connection
+
+
+def connect(dsn: str) -> Connection:
+    """Return a connection as the client makes it; on an odd server one that pins nothing."""
+    return connect_raw(dsn) if IS_ODD else pinned(dsn)
+
+
+def make_odd(server: PrivateServer) -> None:
+    """Give a server that is up the odd settings, and the database in it, made anew, an odd locale."""
+    with pinned(server.dsn_of("postgres")) as connection:
+        for name, value in SETTINGS.items():
+            connection.execute(
+                sql.SQL("alter system set {} = {}").format(sql.Identifier(name), sql.Literal(value))
+            )
+        connection.execute("select pg_reload_conf()")
+        name = sql.Identifier(DATABASE)
+        connection.execute(sql.SQL("drop database {} with (force)").format(name))
+        command = "create database {} template template0 encoding 'UTF8' locale_provider icu icu_locale {}"
+        connection.execute(sql.SQL(command).format(name, sql.Literal(ICU_LOCALE)))
+    with connect(server.dsn) as connection:
+        shown = connection.execute(
+            "select name, setting from pg_settings where name = any(%s)", [[*SETTINGS]]
+        )
+        assert {row["name"].lower(): row["setting"] for row in shown}["standard_conforming_strings"] == "off"
+        ensure_extension(connection)
