@@ -23,79 +23,46 @@ begin
 end
 $$;
 
--- Has a transaction committed that this one does not see? True also for one that had nothing to do with kerai.
-create or replace function kerai_private.sees_all_committed() returns boolean
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-    snapshot constant pg_snapshot := pg_current_snapshot();
-    xid bigint := pg_snapshot_xmax(snapshot)::text::bigint;
-begin
-    if exists (select from pg_snapshot_xip(snapshot) as x (xid) where pg_xact_status(x.xid) = 'committed') then
-        return false;
-    end if;
-    loop
-        if pg_xact_status(xid::text::xid8) = 'committed' then
-            return false;
-        end if;
-        xid := xid + 1;
-    end loop;
-exception when invalid_parameter_value then
-    return true;  -- This number has not been given to any transaction.
-end
-$$;
-
 -- Has something been merged that this transaction does not see? The caller has the gate for itself. Who merges has an
 -- id and takes a number in the order of arrival, in the gate. So a merge that is not seen either ran when the snapshot
--- was taken, or its number is higher than all that are seen. A number whose push was rolled back says nothing: then
--- any commit counts.
+-- was taken, or its number is higher than all that are seen. A number may be that of a push that was rolled back: a
+-- row with it goes in and is taken out again, and fails where there is one that this transaction does not see. Changes
+-- without a changeset write the one row of the shapes.
 create or replace function kerai_private.is_overtaken() returns boolean
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    given constant bigint := coalesce(pg_sequence_last_value('kerai.changesets_arrival_seq'), 0);
+    seen constant bigint := coalesce((select max(c.arrival) from kerai.changesets as c), 0);
 begin
-    return exists (
-        select from pg_snapshot_xip(pg_current_snapshot()) as x (xid) where pg_xact_status(x.xid) = 'committed')
-        or (select max(c.arrival) from kerai.changesets as c)
-        is distinct from pg_sequence_last_value('kerai.changesets_arrival_seq')
-        and not kerai_private.sees_all_committed();
+    if exists (
+        select from pg_snapshot_xip(pg_current_snapshot()) as x (xid) where pg_xact_status(x.xid) = 'committed') then
+        return true;
+    end if;
+    perform from kerai_private.shapes for update;
+    insert into kerai.changesets
+        (id, author, first_seq, last_seq, first_lamport, last_lamport, base, document, signature, arrival)
+    overriding system value
+    select uuid_send(gen_random_uuid()), '', -s.n, -s.n, 0, 0, '{}', '{}', '', s.n
+    from generate_series(seen + 1, given) as s (n)
+    on conflict (arrival) do nothing;
+    raise exception using errcode = 'KR999', message = 'this takes the rows out again';
+exception
+    when serialization_failure then
+        return true;
+    when sqlstate 'KR999' then
+        return false;
 end
 $$;
 
--- What changes the state and brings no changeset takes a number as well. The caller has the gate for itself.
+-- A change of the state that brings no changeset. The caller has the gate for itself.
 create or replace function kerai_private.show_change() returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform nextval('kerai.changesets_arrival_seq');
-end
-$$;
-
--- Does this transaction have the gate for itself? Only a transaction with one snapshot asks: it takes long.
-create or replace function kerai_private.is_alone() returns boolean
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-    return exists (
-        select from pg_locks as l
-        where l.pid = pg_backend_pid() and l.relation = 'kerai_private.merge_gate'::regclass
-            and l.database = (select d.oid from pg_database as d where d.datname = current_database())
-            and l.mode in ('ExclusiveLock', 'AccessExclusiveLock') and l.granted);
-end
-$$;
-
--- Fails when something has been merged that this transaction does not see, except while nobody else can merge.
-create or replace function kerai_private.require_newest_state() returns void
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-    if kerai_private.has_one_snapshot() and not kerai_private.is_alone() and kerai_private.is_overtaken() then
-        perform kerai_private.fail_overtaken();
-    end if;
+    update kerai_private.shapes as s set shape = s.shape;
 end
 $$;
 
@@ -105,11 +72,9 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if not kerai_private.is_alone() then
-        lock table kerai_private.merge_gate in exclusive mode;
-        if kerai_private.is_overtaken() then
-            perform kerai_private.fail_overtaken();
-        end if;
+    lock table kerai_private.merge_gate in exclusive mode;
+    if kerai_private.is_overtaken() then
+        perform kerai_private.fail_overtaken();
     end if;
 end
 $$;

@@ -164,7 +164,9 @@ declare
     wallets uuid[];
     amounts bigint[];
 begin
-    perform kerai_private.require_newest_state();
+    if kerai_private.has_one_snapshot() then
+        perform kerai_private.enter_gate_with_one_snapshot();
+    end if;
     if not kerai_private.is_shared_state(result.version_vector, job.scope_node_id) then
         return;
     end if;
