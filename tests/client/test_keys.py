@@ -111,7 +111,9 @@ def test_a_database_that_lacks_the_last_push_is_no_place_to_sign() -> None:
     require_end("ann", HERE, "ann.1", 12, "c" * 64)
     require_end("ann", HERE, "ann.2", 1, None)  # another key by now
     for seq, prev in ((8, "c" * 64), (7, "c" * 64), (1, None)):
-        with pytest.raises(KeraiError, match="does not have all that agent 'ann' has pushed"):
+        with pytest.raises(KeraiError, match="does not have all that agent 'ann' has pushed") as refused:
             require_end("ann", HERE, "ann.1", seq, prev)
-    keys.key_file("ann", HERE).with_suffix(".pushed").write_text('{"torn')
+    note = keys.key_file("ann", HERE).with_suffix(".pushed")
+    assert f"remove {note}" in (refused.value.hint or "")
+    note.write_text('{"torn')
     require_end("ann", HERE, "ann.1", 1, None)
