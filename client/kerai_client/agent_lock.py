@@ -99,6 +99,6 @@ def require_end(name: str, instance: str, author: str, seq: int, prev: str | Non
             f"this database does not have all that agent {name!r} has pushed",
             detail=f"pushed from here: {author} up to {end.seq} (changeset {end.changeset}); "
             f"in this database: up to {seq - 1}" + (f" (changeset {prev})" if prev else ""),
-            hint="it is a copy or an older state: `kerai sync` it with the one that has it, or sign as another "
-            f"agent: --agent NAME; when no database has it any more, remove {file}",
+            hint="it is a copy or an older state: `kerai sync` it with the one that has it, or sign as "
+            f"another agent: --agent NAME; when no database has it any more, remove {file}",
         )

@@ -34,7 +34,8 @@ def fit(old: Tree, new: Tree, operations: Sequence[Operation]) -> Fitted:
 
     :param new: the present state, with all that ``old`` has seen.
     """
-    homed = _Homes(old, new).homed(operations)
+    homes = _Homes(old, new)
+    homed = homes.homed(operations)
     deletions = [operation for operation in homed if operation["op"] == "node_delete"]
     rest = [operation for operation in homed if operation["op"] != "node_delete"]
     fitted = Fitted(rest)
@@ -42,23 +43,29 @@ def fit(old: Tree, new: Tree, operations: Sequence[Operation]) -> Fitted:
     for operation in rest:
         if id(operation) not in undisturbed:
             place = UUID(str(operation["parent" if operation["op"] == "node_insert" else "node"]))
-            (fitted.met if place in new else fitted.hidden).add(_path(old, operation))
+            (fitted.met if place in homes.visible else fitted.hidden).add(_path(old, operation))
     if deletions:
         before, after = apply_operations(old, rest), apply_operations(new, rest)
+        there = _visible(after)
         for operation in deletions:
-            fitted.operations += _spared(before, after, UUID(str(operation["node"])), fitted.kept)
+            for node in _spared(before, after, there, UUID(str(operation["node"])), fitted.kept):
+                fitted.operations.append({"op": "node_delete", "node": str(node)})
     return fitted
 
 
-def _spared(before: Tree, after: Tree, top: UUID, kept: set[str]) -> Iterator[Operation]:
-    """Yield deletions of a node, or of what is in it when others have changed something below."""
+def _visible(tree: Tree) -> set[UUID]:
+    return {node.id for top in tree.tops() for node in tree.subtree(top.id)}
+
+
+def _spared(before: Tree, after: Tree, there: set[UUID], top: UUID, kept: set[str]) -> Iterator[UUID]:
+    """Yield a node, or what is in it when others have changed something below."""
     pending = [top]
     while pending:
         node = pending.pop()
-        if node not in after:
+        if node not in there:
             continue  # others have deleted it, too
         if list(looks(before, node)) == list(looks(after, node)):
-            yield {"op": "node_delete", "node": str(node)}
+            yield node
         elif before.is_directory(node):
             pending += [child.id for child in reversed(before.children(node))]
         else:
@@ -71,6 +78,7 @@ class _Homes:
     def __init__(self, old: Tree, new: Tree) -> None:
         self.old = old
         self.new = new
+        self.visible = _visible(new)
         self.homes: dict[UUID, UUID] = {}
         self.made: list[Operation] = []
 
@@ -82,7 +90,7 @@ class _Homes:
             if (
                 parent is not None
                 and self.old.is_directory(node := UUID(str(parent)))
-                and node not in self.new
+                and node not in self.visible
             ):
                 home = str(self.home(node))
                 found += self.made
@@ -94,7 +102,7 @@ class _Homes:
 
     def home(self, node: UUID) -> UUID:
         """Return the directory that stands where a directory stood; made when there is none."""
-        if node in self.new or node in self.homes:
+        if node in self.visible or node in self.homes:
             return self.homes.get(node, node)
         was = self.old[node]
         there = self.new.layout().directories.get(self.old.path_of(node))

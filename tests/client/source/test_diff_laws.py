@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kerai_client.fitting import fit
 from kerai_client.source import (
     ROOT_ID,
     FileState,
@@ -194,6 +195,22 @@ def test_the_tree_is_reshaped_late_to_the_same_end(wanted: Snapshot) -> None:
     usual, late = (apply_operations(TREE, ops) for ops in (operations, reshaping_late(operations)))
     assert snapshot_of(late) == snapshot_of(usual)
     assert list(late.subtree(ROOT_ID)) == list(usual.subtree(ROOT_ID))
+
+
+@relaxed
+@given(edited(START), edited(START))
+def test_fitted_edits_hide_nothing_that_others_have_done(theirs: Snapshot, mine: Snapshot) -> None:
+    new = apply_operations(TREE, diff(TREE, theirs, author="theirs"))
+    fitted = fit(TREE, new, diff(TREE, mine, author="mine"))
+    merged = apply_operations(new, fitted.operations)
+    after = {node.id for _, node in merged.files()}
+    before = {node.id for _, node in TREE.files()}
+    for _, node in new.files():
+        if node.id not in before or new.state(node.id).data != TREE.state(node.id).data:
+            assert node.id in after  # added or changed by others
+    for operation in fitted.operations:
+        if operation["op"] == "node_insert" and operation["kind"] == "file":
+            assert UUID(operation["node"]) in after
 
 
 @relaxed
