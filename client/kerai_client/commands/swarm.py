@@ -145,8 +145,8 @@ def _explain_joining(made: dict[str, Any], solver: str | None, model: str | None
     command = solver or "<command of your agent>"
     extra = f" --kind llm --model {shlex.quote(model)}" if model else ""
     click.echo(
-        f"Swarm {made['name']} ({made['id']}) waits for agents. Start each like this, on any machine that\n"
-        f"reaches the database:\n\n"
+        f"Swarm {made['name']} ({made['id']}) waits for agents. Start each like this, with a name of its\n"
+        f"own, on any machine that reaches the database:\n\n"
         f"  kerai agent work --swarm {made['id']} --agent solver-1 --solver {shlex.quote(command)}{extra}\n\n"
         f"See what they do:  kerai swarm status --watch\n"
         f"Stop it:           kerai swarm stop {made['id']}"

@@ -12,6 +12,7 @@ from psycopg.types.json import Json, Jsonb
 
 from kerai_client.database import Connection, Database, queries
 from kerai_client.errors import KeraiError
+from kerai_client.harness.bookkeeping import Stopped
 from kerai_client.harness.results import Outcome, read
 
 T = TypeVar("T")
@@ -155,6 +156,7 @@ class Membership:
 
         :param refused: the server has refused it. What it counted is then no number of a merged state, and it
             is taken also when the budget is used up.
+        :raises Stopped: when it is.
         """
         output = f"{NOT_PUSHED} ({reason})\n{output}"
         try:
@@ -180,6 +182,9 @@ class Membership:
                 raise
         else:
             self._refused(base, output, milliseconds, cost)
+            # The report of a refusal is always taken: it is for the agent to end with the budget.
+            if self._row(self.assignment.swarm)["is_spent"]:
+                raise Stopped("the task's money is used up")
 
     def _result(
         self, vector: Mapping[str, int], passed: bool, output: str, milliseconds: int, cost: int

@@ -89,7 +89,8 @@ select
     t.status as task_status,
     t.description,
     t.success_command,
-    t.scope_node_id
+    t.scope_node_id,
+    coalesce(t.spent_nkoi >= t.budget_nkoi, false) as is_spent
 from kerai.swarms as s
 inner join kerai.tasks as t on t.id = s.task_id
 where s.id = %(swarm)s;

@@ -205,6 +205,19 @@ def test_work_that_a_budget_refuses_leaves_a_trace(
     assert spent == sum(event["nkoi"] or 0 for event in trace if event["event"] == "failed")
 
 
+def test_an_agent_whose_attempts_come_to_nothing_ends_with_the_budget(
+    ok: Run, rows: Callable[..., Any], package: Path
+) -> None:
+    ok("import", package)
+    task = rows("task", "create", "all green", "--success-command", PYTEST)
+    swarm = rows("swarm", "launch", "--task", task["id"])
+    change = "UPDATE kerai.tasks SET budget_nkoi = 1"
+    solver = f'psql -q -d {shlex.quote(os.environ["KERAI_DSN"])} -c {shlex.quote(change)}; rm -rf "$PWD"'
+    work = ["agent", "work", "--swarm", swarm["id"], "--agent", "s-1", "--cost-per-second", "1000"]
+    worked = ok(*work, "--max-attempts", "5", "--solver", solver)
+    assert "the task's money is used up; 1 attempts, 0 merged" in worked.stdout
+
+
 def test_a_result_that_a_budget_refuses_leaves_a_trace(
     ok: Run, rows: Callable[..., Any], package: Path
 ) -> None:
