@@ -133,6 +133,10 @@ class Sources:
                 text = file.read_text("utf-8")
             except FileNotFoundError:
                 raise BuildError(f"extension/sql/{name} is missing") from None
+            if not text.isascii():
+                # A refusal or a comment that a client's encoding lacks is another error, and ends a pg_dump.
+                line = next(n for n, line in enumerate(text.splitlines(), 1) if not line.isascii())
+                raise BuildError(f"extension/sql/{name}:{line} is not ASCII")
             text = text.replace("@version@", self.version).replace("@python_path@", python_path)
             unknown = set(PLACEHOLDER.findall(text)) - POSTGRES_PLACEHOLDERS
             if unknown:

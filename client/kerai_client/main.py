@@ -62,7 +62,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         ),
         "rebuild": ("kerai_client.commands.integrity:rebuild", "Make log and tree anew from the changesets."),
         "compact": ("kerai_client.commands.integrity:compact", "Drop history that nobody can need any more."),
-        "maintain": ("kerai_client.commands.integrity:maintain", "Make and drop partitions: once a day."),
+        "maintain": ("kerai_client.commands.integrity:maintain", "Remove what has expired: once a day."),
     },
     "Understanding": {
         "perspective": (

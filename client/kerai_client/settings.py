@@ -31,9 +31,10 @@ UNSAFE_SETTINGS = {"fsync": "off", "synchronous_commit": "off", "full_page_write
 
 HBA = """\
 # Who can enter the socket's folder is the owner of these files, or root.
-local all all              trust
-host  all all 127.0.0.1/32 scram-sha-256
-host  all all ::1/128      scram-sha-256
+local all         all              trust
+local replication all              trust
+host  all         all 127.0.0.1/32 scram-sha-256
+host  all         all ::1/128      scram-sha-256
 """
 
 

@@ -9,7 +9,7 @@ begin
             errcode = 'KR011',
             message = 'kerai needs a database in the encoding UTF8',
             detail = format('This database is in %s.', current_setting('server_encoding')),
-            hint = 'CREATE DATABASE … ENCODING ''UTF8'' TEMPLATE template0, then CREATE EXTENSION kerai CASCADE there.';
+            hint = 'CREATE DATABASE ... ENCODING ''UTF8'' TEMPLATE template0, then CREATE EXTENSION kerai CASCADE there.';
     end if;
 
     -- CREATE SCHEMA IF NOT EXISTS would adopt a schema whose owner could then replace our functions.

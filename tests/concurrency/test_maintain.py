@@ -1,50 +1,116 @@
-"""kerai.maintain() beside sessions that report: it waits for nobody long, and nobody loses a report."""
+"""kerai.maintain() beside sessions that report and read: it waits for no lock, and nobody loses a report."""
 
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
+import pytest
+from psycopg import Connection
 from tests.merge.observe import scalar
 
 REPORT = "select kerai.record_test_result(%s, %s, '{}', false)"
+# Of each of the last 14 weeks and days but for those that go on, something that has expired.
+EXPIRED = """
+insert into kerai.test_results (task_id, agent_id, version_vector, passed, created_at)
+select gen_random_uuid(), gen_random_uuid(), '{}', false, now() - i * interval '168 hours'
+from generate_series(1, 14) as i"""
 
 
-def test_maintain_gives_up_where_a_report_is_not_committed(connect: Any) -> None:
-    one, other = connect(), connect()
-    agent = scalar(one, "select id from kerai.register_agent('a', 'llm')")
-    task = scalar(one, "select id from kerai.create_task('d', 'true')")
-    with one.transaction():
-        one.execute(REPORT, [task, agent])
-        made = [row["relation"] for row in other.execute("select * from kerai.maintain()").fetchall()]
-        assert made, "the other table has nobody in it"
-        assert not [name for name in made if "test_results" in name]
-    assert other.execute("select * from kerai.maintain() where relation ~ 'test_results'").fetchall()
-    assert scalar(one, "select count(*) from kerai.test_results") == 1
+def expired(connection: Connection[Any]) -> int:
+    """Count the test results that maintain() is to remove."""
+    count = "select count(*) from kerai.test_results where created_at < now() - interval '100 hours'"
+    return int(scalar(connection, count))
 
 
-def test_sessions_report_while_others_maintain(connect: Any) -> None:
-    first = connect()
-    agent = scalar(first, "select id from kerai.register_agent('a', 'llm')")
-    task = scalar(first, "select id from kerai.create_task('d', 'true')")
-    connections = [connect() for _ in range(5)]
+@pytest.fixture
+def admin(connect: Any) -> Any:
+    """A session in an instance where test results are kept for a minute."""
+    connection = connect()
+    connection.execute("update kerai.settings set value = 60 where name = 'test_results_ttl_seconds'")
+    connection.execute(EXPIRED)
+    return connection
+
+
+@pytest.mark.parametrize("isolation", ["read committed", "repeatable read", "serializable"])
+def test_what_others_use_is_left_for_the_next_call(admin: Any, connect: Any, isolation: str) -> None:
+    reader, other = connect(), connect()
+    other.execute(f"set default_transaction_isolation = '{isolation}'")
+    other.execute("set lock_timeout = 1")
+    oldest = "select tableoid::regclass::text from kerai.test_results order by created_at limit 1"
+    partition = scalar(admin, oldest)
+    with reader.transaction():
+        reader.execute(f"select from {partition}")
+        done = other.execute("select * from kerai.maintain()").fetchall()
+        assert partition not in {row["relation"] for row in done}
+        assert {(row["action"], row["row_count"]) for row in done} == {("emptied", 1)}
+        assert len(done) == 13
+    (left,) = other.execute("select * from kerai.maintain()").fetchall()
+    assert left == {"action": "emptied", "relation": partition, "row_count": 1}
+    assert expired(admin) == 0
+
+
+def test_a_session_reports_beside_what_it_keeps_from_being_emptied(admin: Any, connect: Any) -> None:
+    """It is not the victim of a deadlock: maintain() does not wait for its lock while it holds another."""
+    agent = scalar(admin, "select id from kerai.register_agent('a', 'llm')")
+    task = scalar(admin, "select id from kerai.create_task('d', 'true')")
+    reader, other = connect(), connect()
+    reader.execute("set deadlock_timeout = 1")
+    admin.execute("delete from kerai.test_results where created_at < now() - interval '200 hours'")
+    partition = scalar(admin, "select tableoid::regclass::text from kerai.test_results")
+    waits = "select wait_event_type, wait_event from pg_stat_activity where pid = %s and state = 'active'"
+    with reader.transaction():
+        reader.execute(f"select from {partition}")
+        thread = threading.Thread(target=other.execute, args=["select * from kerai.maintain()"])
+        thread.start()
+        for _ in range(500):
+            found = admin.execute(waits, [other.info.backend_pid]).fetchone() or {}
+            if found.get("wait_event_type") in {"Lock", "Timeout"}:
+                break
+            time.sleep(0.01)
+        assert found == {"wait_event_type": "Timeout", "wait_event": "PgSleep"}
+        reader.execute(REPORT, [task, agent])
+        reader.execute("select count(*) from kerai.test_results")
+    thread.join()
+    assert scalar(admin, "select count(*) from kerai.test_results where task_id = %s", [task]) == 1
+
+
+def test_sessions_report_and_read_while_others_maintain(admin: Any, connect: Any) -> None:
+    """No session is ever the victim of a deadlock: each would find one within a millisecond."""
+    agent = scalar(admin, "select id from kerai.register_agent('a', 'llm')")
+    task = scalar(admin, "select id from kerai.create_task('d', 'true')")
+    admin.execute("update kerai.settings set value = 3600 where name = 'test_results_ttl_seconds'")
+    connections = [connect() for _ in range(6)]
     problems: list[BaseException] = []
+    done = threading.Event()
 
     def work(number: int) -> None:
+        connection = connections[number]
         try:
-            for _ in range(25):
-                if number < 3:
-                    connections[number].execute(REPORT, [task, agent])
-                else:
-                    connections[number].execute("select * from kerai.maintain()")
+            connection.execute("set deadlock_timeout = 1")
+            if number >= 3:
+                while not done.is_set():
+                    connection.execute("select * from kerai.maintain()")
+            else:
+                for _ in range(25):
+                    with connection.transaction():
+                        connection.execute(REPORT, [task, agent])
+                        connection.execute("select * from kerai.swarm_progress(%s)", [task])
+                        connection.execute(EXPIRED)
+                        connection.execute("select count(*) from kerai.test_results")
         except BaseException as problem:
             problems.append(problem)
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(len(connections))]
     for thread in threads:
         thread.start()
-    for thread in threads:
+    for thread in threads[:3]:
+        thread.join()
+    done.set()
+    for thread in threads[3:]:
         thread.join()
     assert not problems
-    assert scalar(first, "select count(*) from kerai.test_results") == 75
-    assert scalar(first, "select count(*) from kerai_private.partitions_of('kerai.failed_operations')") == 8
+    assert scalar(admin, "select count(*) from kerai.test_results where task_id = %s", [task]) == 75
+    admin.execute("select * from kerai.maintain()")
+    assert expired(admin) == 0

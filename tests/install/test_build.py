@@ -106,6 +106,7 @@ def test_the_control_file_must_agree(build: ModuleType, project: Path) -> None:
     [
         ("functions/020-typo.sql", "select '@pyhton_path@'", "@pyhton_path@"),
         ("functions/nonumber.sql", "select 1", "NNN-what-it-is"),
+        ("functions/020-dots.sql", "select 1;\n-- …", "020-dots.sql:2 is not ASCII"),
     ],
 )
 def test_a_slip_is_named(build: ModuleType, project: Path, name: str, text: str, told: str) -> None:

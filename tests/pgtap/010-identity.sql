@@ -15,6 +15,15 @@ select is(kerai_private.setting('max_changeset_bytes'), 8388608::bigint, 'by def
 select is(kerai_private.setting('max_changeset_ops'), 50000::bigint, 'and 50,000 operations');
 select throws_ok($$update kerai.settings set value = 0 where name = 'max_nesting'$$, '23514', null,
     'a limit of nothing is refused');
+update kerai.settings set value = value + 1 where name in ('max_nesting', 'max_changeset_ops');
+update kerai.settings set value = value + 1 where name = 'max_nesting';
+select is(array_agg(kerai_private.setting(n) order by n), '{50001,34}', 'a limit is what an operator has last said')
+from unnest('{max_nesting,max_changeset_ops}'::text[]) as n;
+select is(kerai_private.setting('max_nesting'), s.value, 'and what the view shows')
+from kerai.settings as s where s.name = 'max_nesting';
+select throws_ok($$update kerai.settings set name = 'x' where name = 'max_nesting'$$, 'KR005',
+    'of a setting only the value changes', 'its name stays');
+delete from kerai_private.changed_settings;
 
 -- the instance's key
 select is(octet_length(kerai.instance_key()), 32, 'the instance has a key');

@@ -72,7 +72,7 @@ from (values
 select pg_temp.refuses(pg_temp.sending(pg_temp.draft('ann', :'swarm', pg_temp.one(9)), 'ann'), 'KR006', 'no such node',
     'operation 0', 'kerai.nodes', 'a draft that names an unknown node');
 select pg_temp.refuses(pg_temp.sending(pg_temp.draft('ann', :'swarm', pg_temp.one(), '{"base": {"x": 3}}'), 'ann'), 'KR004',
-    'operations that the vector names are not here', 'missing: x 1–3', 'first', 'a draft whose base is not here');
+    'operations that the vector names are not here', 'missing: x 1-3', 'first', 'a draft whose base is not here');
 select pg_temp.refuses(pg_temp.sending(pg_temp.draft('ann', :'swarm', pg_temp.one(), '{"base": {}}'), 'ann'), 'KR004',
     'an operation names a node that base does not cover', 'missing in base: ann', 'base', 'a draft that has not seen the node');
 

@@ -118,6 +118,7 @@ select pg_temp.refuses(format('select kerai.begin_scope(''big'', %L)', pg_temp.n
 select kerai.remove_peer('other') \g /dev/null
 
 -- begin_scope
+insert into kerai.peer_connections (name, connection) values ('big', 'dbname=x');
 select lives_ok(format('select kerai.begin_scope(''big'', %L)', pg_temp.node(2)), 'an empty one becomes partial');
 select is(s::text, format('(%s,big,0,0,0,f)', pg_temp.node(2)), 'and has its scope') from kerai.scope_state() as s;
 select pg_temp.refuses('select kerai.begin_scope(''other'', null)', 'KR011', 'a partial instance has no other peers',

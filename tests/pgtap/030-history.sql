@@ -83,7 +83,7 @@ cross join (values
     ('null', 'KR005', 'a version vector is a JSON object', 'given: null', 'highest'),
     ('''[]''', 'KR005', 'a version vector is a JSON object', E'given: \\[\\]', 'highest'),
     ('''{}'', ''{"x": -1}''', 'KR005', 'a version vector names sequence numbers', 'author x: -1', 'whole number'),
-    ('''{"x": 7}''', 'KR004', 'operations that the vector names are not here', 'missing: x 1–7', 'sync'),
+    ('''{"x": 7}''', 'KR004', 'operations that the vector names are not here', 'missing: x 1-7', 'sync'),
     ('''{}'', null, pg_temp.node(99)', 'KR006', 'no such node', 'node: .*0099', 'kerai.nodes')) as r (arguments, code, message, detail, hint);
 select pg_temp.refuses(format('select * from kerai.log(max_rows => %s)', n), 'KR005', 'max_rows is between 1 and 10000', 'max_rows: ',
     'lowest arrival', 'max_rows of ' || n) from unnest(array['0', '-1', '10001', 'null']) as n;

@@ -99,7 +99,7 @@ cross join (values
     ('{"x": 9223372036854775808}', 'a version vector names sequence numbers', 'author x: 9223372036854775808'),
     ('{"x": 1e100000}', 'a version vector names sequence numbers', 'author x: 10000')) as v (vector, message, detail)
 where vector is not null or call ~ 'vector_|since';
-select pg_temp.refuses(call, 'KR004', 'operations that the vector names are not here', 'missing: x 1–7', 'sync', call)
+select pg_temp.refuses(call, 'KR004', 'operations that the vector names are not here', 'missing: x 1-7', 'sync', call)
 from unnest(array['select * from kerai.tree(null, ''{"x": 7}'')', 'select kerai.source(pg_temp.node(3), ''{"x": 7}'')',
     'select * from kerai.checkout(null, ''{"x": 7}'')', 'select * from kerai.next_changeset(''y.0123456789abcdef'', ''{"x": 7}'')']) as call;
 select pg_temp.refuses(call, 'KR006', 'no such node', 'node: (null|.*0099)', 'kerai.nodes', call)

@@ -150,8 +150,8 @@ select pg_temp.refuses(pg_temp.attempt(format(
     $$%L, pg_temp.agent('ann'), '{}', '[]', 'r', repeat('x', 1048577)$$, :'task')), 'KR005',
     'the output is too long', '1048577 bytes', 'end of it', 'too much output of an attempt');
 
-update kerai.failed_operations set expires_at = now() - interval '1 second';
 select lives_ok(pg_temp.attempt(format($$%L, pg_temp.agent('ann'), '{}', '[]', 'second'$$, :'task')), 'another attempt');
+update kerai.failed_operations set expires_at = now() - interval '1 second' where reason <> 'second';
 select is(kerai.expire_failed_operations(), 1::bigint, 'all that have expired are removed at once, and counted');
 select is(array_agg(f.reason), '{second}', 'the others stay') from kerai.failed_operations as f;
 select is(kerai.expire_failed_operations(), 0::bigint, 'then there are none');

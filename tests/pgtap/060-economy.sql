@@ -14,9 +14,12 @@ select is((s.minted, s.burned, s.circulating, s.balances)::text, '(0,0,0,0)', 'i
 from kerai.supply() as s;
 select is((r.reward, r.enabled)::text, '(1000000000,t)', 'a convergence is paid one Koi')
 from kerai.reward_schedule as r where r.work_type = 'swarm_convergence';
-insert into kerai.reward_schedule (work_type, reward) values ('swarm_convergence', 5);
-select is(array_agg(r.reward), '{5}', 'a dumped row of the schedule replaces the default')
+update kerai.reward_schedule set reward = 5 where work_type = 'swarm_convergence';
+update kerai.reward_schedule set enabled = false where work_type = 'swarm_convergence';
+select is((r.reward, r.enabled)::text, '(5,f)', 'or what an operator says')
 from kerai.reward_schedule as r where r.work_type = 'swarm_convergence';
+select throws_ok($$update kerai.reward_schedule set reward = -1$$, '23514', null, 'a reward is not negative');
+select throws_ok($$update kerai.reward_schedule set work_type = 'x'$$, 'KR005', null, 'what is paid for stays');
 
 -- mints
 select id as t from kerai.create_task('d', 'true') \gset

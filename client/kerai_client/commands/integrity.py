@@ -93,7 +93,7 @@ def compact(client: Client, age: float, yes: bool) -> None:
 @click.command()
 @click.pass_obj
 def maintain(client: Client) -> None:
-    """Make the coming partitions of reports and failed attempts, and drop those that have expired.
+    """Remove the reports and failed attempts that have expired.
 
     For a clock to call once a day.
 

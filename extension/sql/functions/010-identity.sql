@@ -15,14 +15,12 @@ begin
 end
 $$;
 
--- PL/pgSQL keeps the plan; a function in SQL that is not inlined is planned anew in every statement that calls it.
-create or replace function kerai_private.setting(name text) returns bigint
-language plpgsql stable parallel safe
+-- A time in messages, the same in every session's datestyle and time zone.
+create or replace function kerai_private.utc(at timestamptz) returns text
+language sql stable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
-begin
-    return (select s.value from kerai.settings as s where s.name = setting.name);
-end
+    select to_char(utc.at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')
 $$;
 
 -- GD outlives the call, and is shared by all PL/Python of the session: only the module is kept in it.

@@ -77,10 +77,9 @@ $$;
 create or replace function kerai_private.refresh_owners() returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
-set lock_timeout = '2s'
 as $$
 begin
-    lock table kerai_private.owners in share row exclusive mode;
+    lock table kerai_private.owners, kerai_private.owner_roles in share row exclusive mode nowait;
 
     with gone as (
         delete from kerai_private.owner_roles as r
@@ -101,7 +100,7 @@ begin
     inner join pg_roles as p on p.rolname = o.name
     where not exists (select from kerai_private.owner_roles as r where r.owner = o.id)
     on conflict do nothing;
-exception when lock_not_available or deadlock_detected then
+exception when lock_not_available then
     null;
 end
 $$;

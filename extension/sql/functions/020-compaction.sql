@@ -18,11 +18,12 @@ begin
     if last.id is null then
         return;
     end if;
-    select string_agg(format('%s %s–%s', m.author, m.first_seq, m.last_seq), ', ') into missing
+    select string_agg(format('%s %s-%s', m.author, m.first_seq, m.last_seq), ', ') into missing
     from kerai.vector_missing(vector, last.horizon) as m;
     if missing is not null then
         perform kerai_private.refuse('KR011', 'the history up to there has been compacted',
-            format('compacted at %s; below its horizon the vector lacks: %s', last.compacted_at, missing), hint);
+            format('compacted at %s; below its horizon the vector lacks: %s',
+                kerai_private.utc(last.compacted_at), missing), hint);
     end if;
 end
 $$;
@@ -119,10 +120,10 @@ begin
     perform kerai_private.refuse_partial('a partial instance is not compacted', 'Make a new one: it is as small as its scope.');
     perform kerai_private.stop_pushes();
     -- What is wrong now could never be put right again.
-    if exists (select from kerai.verify()) then
+    if exists (select from kerai_private.verify_layers(true)) then
         perform kerai_private.refuse('KR011', 'this instance is damaged',
             (select string_agg(format('%s %s: %s', p.what, p.subject, p.problem), '; ')
-            from (select v.* from kerai.verify() as v limit 3) as p),
+            from (select v.* from kerai_private.verify_layers(true) as v limit 3) as p),
             'SELECT * FROM kerai.verify() shows all of it; kerai.rebuild() may heal it. Then compact.');
     end if;
     select c.* into last from kerai.compactions as c order by c.id desc limit 1;

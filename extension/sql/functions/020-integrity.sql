@@ -13,14 +13,14 @@ as $$
         select array_agg(case
             when u.value is null then 'null'
             when length(u.value) <= 100 then quote_literal(u.value)
-            else format('%s… (%s bytes, sha256 %s…)', quote_literal(left(u.value, 40)), octet_length(u.value),
+            else format('%s... (%s bytes, sha256 %s...)', quote_literal(left(u.value, 40)), octet_length(u.value),
                 left(encode(sha256(convert_to(u.value, 'UTF8')), 'hex'), 12))
             end order by u.n) as shown
         from unnest(array[found, wanted]) with ordinality as u (value, n)
     ) as v
 $$;
 
--- Hash and signature of each changeset whose document is here.
+-- Hash and signature of each changeset whose document is here; of stubs, whether the author is.
 create or replace function kerai_private.verify_documents()
 returns table (id bytea, what text, subject text, problem text)
 language sql stable
@@ -28,12 +28,14 @@ set search_path = pg_catalog, pg_temp
 as $$
     select c.id, 'changeset', encode(c.id, 'hex'), p.problem
     from kerai.changesets as c
-    left join kerai_private.authors as a on a.author = c.document ->> 'author'
+    left join kerai_private.authors as a on a.author = coalesce(c.document ->> 'author', c.author)
     cross join lateral (
         select case
             when sha256(convert_to(c.document::text, 'UTF8')) <> c.id then
                 'the document is not the one that was signed: its sha256 is another'
-            when a.author is null then format('the key of its author %s is missing', c.document ->> 'author')
+            when a.author is null then
+                format('the key of its author %s is missing', coalesce(c.document ->> 'author', c.author))
+            when c.document is null then null
             -- A wrong key is the author's problem, reported once.
             when right(a.author, 16) = left(encode(sha256(a.public_key), 'hex'), 16)
                 and not kerai_private.verify_signature(c.document::text, c.signature, a.public_key) then
@@ -46,7 +48,7 @@ as $$
         end as problem
         from (select (c.document -> 'draft')::text as draft) as d
     ) as p
-    where c.document is not null and p.problem is not null
+    where p.problem is not null
 $$;
 
 -- What each sound document says, against its row in kerai.changesets ('changeset') and in the log ('operation'). A
@@ -272,7 +274,7 @@ as $$
         where c.id is null or c.is_stub and o.lamport_ts <> c.first_lamport + o.author_seq - c.first_seq
     )
 
-    select 'operation', concat_ws('–', format('%s %s', o.author, min(o.author_seq)),
+    select 'operation', concat_ws('-', format('%s %s', o.author, min(o.author_seq)),
             nullif(max(o.author_seq), min(o.author_seq))),
         coalesce(o.problem, format('no changeset says so (changeset_id %s)', encode(o.changeset_id, 'hex')))
     from odd as o
@@ -459,6 +461,7 @@ create or replace function kerai_private.verify_relations(wrong bytea[])
 returns table (what text, subject text, problem text)
 language sql stable
 set search_path = pg_catalog, pg_temp
+set extra_float_digits = 1
 set enable_nestloop = off
 as $$
     with found as (
@@ -597,9 +600,10 @@ begin
 end
 $$;
 
-create or replace function kerai.verify(deep boolean default true)
+-- All of the above. kerai.verify() checks the other tables too: see 060-verify.sql.
+create or replace function kerai_private.verify_layers(deep boolean)
 returns table (what text, subject text, problem text)
-language plpgsql stable security definer
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set jit = off
 set work_mem = '64MB'
@@ -637,6 +641,3 @@ begin
     end if;
 end
 $$;
-
-comment on function kerai.verify(boolean) is
-'Says what is wrong with this instance, one row a problem; no row when all is well. what: changeset, author, operation, compaction, move, node, edge, perspective or association; subject: which one; problem: what it is and what it should be. Checks every hash, signature and chain, every entry of the version vector, the log against the signed documents and, unless deep is false, every register of the tree against a fold of the log. Reads everything, blocks nobody. What changesets still say, kerai.rebuild() puts right; a damaged changeset has to come from a peer or a backup.';

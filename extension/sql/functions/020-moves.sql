@@ -349,4 +349,4 @@ end
 $$;
 
 comment on function kerai.void_moves(uuid, int) is
-'The latest moves (of one node, or of all) that count for nothing, because they would have put a node below itself: where the node was to go, where it stayed, and the move that was merged before it in the order and won. lost_to_… are NULL when no move is to blame: the node was asked to go below what had been inserted below it.';
+'The latest moves (of one node, or of all) that count for nothing, because they would have put a node below itself: where the node was to go, where it stayed, and the move that was merged before it in the order and won. lost_to_... are NULL when no move is to blame: the node was asked to go below what had been inserted below it.';

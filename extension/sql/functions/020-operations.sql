@@ -83,7 +83,7 @@ begin
 
     -- Not by way of its text: a few characters such as 1e99999 make a hundred thousand.
     if jsonb_typeof(op -> 'weight') = 'number' and (op -> 'weight')::numeric not between -1 and 1 then
-        return format('(%s) has a weight outside of −1 … 1: %s', op ->> 'op', left(op ->> 'weight', 40));
+        return format('(%s) has a weight outside of -1 ... 1: %s', op ->> 'op', left(op ->> 'weight', 40));
     end if;
     if jsonb_typeof(op -> 'weight') = 'number' and scale((op -> 'weight')::numeric) > 300 then
         return format('(%s) has a weight with too many digits: %s', op ->> 'op', left(op ->> 'weight', 40));

@@ -27,7 +27,7 @@ begin
         or new.connection ~ E'^\\s*(\\w+\\s*=\\s*(''([^''\\\\]|\\\\.)*''|([^\\s''\\\\]|\\\\.)*)(\\s+|$))+$'
         or new.connection ~ '^[[:alnum:]_.-]{1,63}$') then
         perform kerai_private.refuse('KR005', 'this is no connection', format('%s characters', length(new.connection)),
-            'Give a libpq connection string such as ''host=db.example.org dbname=kerai user=sync password=…'', or the '
+            'Give a libpq connection string such as ''host=db.example.org dbname=kerai user=sync password=...'', or the '
             || 'name of a foreign server of dblink_fdw.');
     end if;
     if exists (select from kerai.peer_connections as p where p.name = new.name) then
@@ -59,7 +59,7 @@ end
 $$;
 
 comment on function kerai.add_peer(text, text, uuid) is
-'Notes another instance to sync with. connection is a libpq connection string (''host=… dbname=… user=… password=…''; the role there is a member of kerai_peer) or the name of a foreign server of dblink_fdw, which keeps the password in a user mapping. Operators can read connection strings. A peer that was added by anybody but a superuser is not used by superusers. scope: a node of the peer''s tree; this instance, which must be empty, then holds that subtree only and has no other peer.';
+'Notes another instance to sync with. connection is a libpq connection string (''host=... dbname=... user=... password=...''; the role there is a member of kerai_peer) or the name of a foreign server of dblink_fdw, which keeps the password in a user mapping. Operators can read connection strings. A peer that was added by anybody but a superuser is not used by superusers. scope: a node of the peer''s tree; this instance, which must be empty, then holds that subtree only and has no other peer.';
 
 create or replace function kerai.remove_peer(name text) returns void
 language plpgsql volatile security definer
@@ -78,6 +78,7 @@ begin
         perform kerai_private.refuse('KR011', 'this peer''s sync is scheduled', format('schedule: %s', found_peer.schedule),
             format('SELECT kerai.unschedule_sync(%L); first.', $1));
     end if;
+    delete from kerai.refusals as r where r.peer = $1;
     delete from kerai.peer_connections as p where p.name = $1;
     -- What holds a scope's operations stays partial; its peer may be added again, with the same scope.
     update kerai_private.partial_scope as p set peer = null where p.peer = $1;
@@ -342,6 +343,10 @@ begin
         last_problem = left($5, 2000),
         problem_at = case when $5 is not null then clock_timestamp() end
     where p.name = $1;
+    if not found then
+        perform kerai_private.refuse('KR006', 'no such peer', format('name: %s', coalesce($1, 'null')),
+            'SELECT name FROM kerai.peers; or add it with kerai.add_peer(name, connection).');
+    end if;
 
     insert into kerai.refusals as t
         (peer, direction, changeset_id, author, last_seq, code, message, detail, hint)

@@ -110,7 +110,7 @@ begin
 
     if item.first_seq <> head.seq + 1 then
         perform kerai_private.refuse('KR004', 'a gap in the author''s sequence',
-            format('author: %s, missing: %s–%s', head.author, head.seq + 1, item.first_seq - 1),
+            format('author: %s, missing: %s-%s', head.author, head.seq + 1, item.first_seq - 1),
             'Push the author''s earlier changesets first, then this one again.');
     end if;
     perform kerai_private.refuse('KR004', 'prev names a changeset that is not here',
@@ -607,7 +607,7 @@ end
 $$;
 
 comment on function kerai.push_ops(json, bytea, bytea) is
-'Merges one signed changeset, all or nothing, and says what became of it: merged, duplicate (it was here already) or stale (its guard was touched; nothing was merged). signature: Ed25519 over kerai-changeset-v1, a newline and the exact text; public_key introduces an author. A JSON array of operations without a signature acts for your hosted agent: SELECT kerai.push_ops(''[{"op": "node_update", …}]''). So does an object of ops and, as wanted, base, guard, task and message. A guard is a node''s id, or ffffffff-ffff-ffff-ffff-ffffffffffff for the whole state.';
+'Merges one signed changeset, all or nothing, and says what became of it: merged, duplicate (it was here already) or stale (its guard was touched; nothing was merged). signature: Ed25519 over kerai-changeset-v1, a newline and the exact text; public_key introduces an author. A JSON array of operations without a signature acts for your hosted agent: SELECT kerai.push_ops(''[{"op": "node_update", ...}]''). So does an object of ops and, as wanted, base, guard, task and message. A guard is a node''s id, or ffffffff-ffff-ffff-ffff-ffffffffffff for the whole state.';
 
 comment on type kerai.push_result is
 'What kerai.push_ops answers. status: merged, duplicate or stale; applied: how many operations were merged now; first_seq and last_seq: the author''s sequence numbers of the changeset.';

@@ -34,7 +34,7 @@ begin
     if entries is null then
         perform kerai_private.refuse('KR005', 'a version vector is a JSON object',
             format('given: %s', coalesce(left(vector::text, 200), 'null')),
-            'Use {"<author>": <highest sequence seen>, …}.');
+            'Use {"<author>": <highest sequence seen>, ...}.');
     end if;
     if pg_column_size(entries) > largest then
         perform kerai_private.refuse('KR005', 'the version vector is too large',
@@ -227,7 +227,7 @@ as $$
 declare
     missing text;
 begin
-    select string_agg(format('%s %s–%s', e.author, coalesce(a.seq, 0) + 1, e.seq), ', ' order by e.author)
+    select string_agg(format('%s %s-%s', e.author, coalesce(a.seq, 0) + 1, e.seq), ', ' order by e.author)
     into missing
     from kerai_private.vector_entries(vector) as e
     left join kerai_private.authors as a on a.author = e.author

@@ -121,7 +121,7 @@ begin
         select r.*, row_number() over (partition by r.directory, r.stem, r.again order by r.n) as turn from ranked as r
     ),
 
-    -- The others get the free ones of stem~2, stem~3, …, in order.
+    -- The others get the free ones of stem~2, stem~3, ..., in order.
     free as (
         select s.directory, s.stem, i.number,
             row_number() over (partition by s.directory, s.stem order by i.number) as turn

@@ -133,17 +133,16 @@ end
 $$;
 
 comment on function kerai.record_refused_attempt(uuid, uuid, jsonb, text, int, bigint) is
-'Reports an attempt of your agent that the server has refused (KR007, KR008, KR011 …), so that it shows in status, trace and economics: version_vector is the state that it started from, output begins with the reason. Taken also when the budget is used up or the swarm is stopped; its cost is counted until the task succeeds.';
+'Reports an attempt of your agent that the server has refused (KR007, KR008, KR011 ...), so that it shows in status, trace and economics: version_vector is the state that it started from, output begins with the reason. Taken also when the budget is used up or the swarm is stopped; its cost is counted until the task succeeds.';
 
 create or replace function kerai_private.drop_oldest_attempts(newest bigint) returns void
 language sql volatile
 set search_path = pg_catalog, pg_temp
 as $$
-    -- A few of each at a time, by index: each new attempt removes more than it adds, and none pays for all. What has
-    -- expired in the other partitions goes with them.
-    delete from kerai.failed_operations_default as f
+    -- A few of each at a time, by index: each new attempt removes more than it adds, and none pays for all.
+    delete from kerai.failed_operations as f
     where f.id in (
-        select e.id from kerai.failed_operations_default as e
+        select e.id from kerai.failed_operations as e
         where e.expires_at <= now() order by e.expires_at limit 4 for update skip locked);
 
     delete from kerai.failed_operations as f

@@ -44,7 +44,7 @@ declare
 begin
     if task.status = 'failed' then
         perform kerai_private.refuse('KR011', 'the task has failed',
-            format('task %s was given up at %s', task.id, task.finished_at),
+            format('task %s was given up at %s', task.id, kerai_private.utc(task.finished_at)),
             'Stop working on it; ask the sponsor for a new task.');
     end if;
 
@@ -58,13 +58,13 @@ begin
     if member_of.status = 'stopped' then
         perform kerai_private.refuse('KR011', 'the swarm that this agent belongs to does not run',
             format('agent %s, swarm %s (%s): %s at %s', agent.name, member_of.name, member_of.id, member_of.status,
-                member_of.stopped_at),
+                kerai_private.utc(member_of.stopped_at)),
             'Stop working on it, or join a swarm of the task that runs.');
     end if;
 
     if clock_timestamp() > since + task.budget_seconds * interval '1 second' then
         perform kerai_private.refuse('KR008', 'the task''s time is used up',
-            format('task %s: %s seconds, counted from %s', task.id, task.budget_seconds, since),
+            format('task %s: %s seconds, counted from %s', task.id, task.budget_seconds, kerai_private.utc(since)),
             'Stop working on it; ask the sponsor for a new task with a larger budget_seconds.');
     end if;
 end
@@ -172,7 +172,7 @@ begin
     update kerai.tasks as t set status = t.status where t.id = task returning t.* into job;
     if job.status in ('succeeded', 'failed') then
         perform kerai_private.refuse('KR011', 'the task is finished',
-            format('task %s: %s at %s', task, job.status, job.finished_at), 'Make a new task with kerai.create_task.');
+            format('task %s: %s at %s', task, job.status, kerai_private.utc(job.finished_at)), 'Make a new task with kerai.create_task.');
     end if;
 
     insert into kerai.swarms as s (id, name, task_id, max_agents, lanes)
@@ -187,9 +187,6 @@ begin
     update kerai.tasks as t
     set status = 'running', started_at = coalesce(t.started_at, new_swarm.created_at)
     where t.id = task and (t.status <> 'running' or t.started_at is null);
-
-    -- A swarm is about to report: where nobody calls kerai.maintain(), this makes the partitions for it.
-    perform kerai_private.make_partitions(e.relation) from kerai_private.ephemera() as e;
     return new_swarm;
 end
 $$;
@@ -220,7 +217,8 @@ begin
     end if;
     if joined.status <> 'running' then
         perform kerai_private.refuse('KR011', 'the swarm does not run',
-            format('swarm %s (%s): %s at %s', joined.name, joined.id, joined.status, joined.stopped_at),
+            format('swarm %s (%s): %s at %s', joined.name, joined.id, joined.status,
+                kerai_private.utc(joined.stopped_at)),
             'Join another swarm, or launch one with kerai.launch_swarm.');
     end if;
 
@@ -255,7 +253,8 @@ begin
     if not found then
         stopped := kerai_private.require_swarm(swarm);
         perform kerai_private.refuse('KR011', 'the swarm does not run',
-            format('swarm %s (%s): %s at %s', stopped.name, stopped.id, stopped.status, stopped.stopped_at),
+            format('swarm %s (%s): %s at %s', stopped.name, stopped.id, stopped.status,
+                kerai_private.utc(stopped.stopped_at)),
             'There is nothing left to stop.');
     end if;
 
@@ -297,7 +296,7 @@ declare
 begin
     if job.status = 'succeeded' then
         perform kerai_private.refuse('KR011', 'the task has succeeded',
-            format('task %s: succeeded at %s', job.id, job.finished_at),
+            format('task %s: succeeded at %s', job.id, kerai_private.utc(job.finished_at)),
             'Stop working on it; push further changes without naming the task.');
     end if;
     perform kerai_private.require_open(job, agent);

@@ -1,5 +1,31 @@
 -- 060 economy: only these functions change a balance, never a trigger, which a restore would fire again.
 
+create or replace view kerai.reward_schedule as
+select d.work_type, coalesce(c.reward, d.reward) as reward, coalesce(c.enabled, d.enabled) as enabled, d.description
+from kerai_private.default_rewards as d
+left join kerai_private.changed_rewards as c on c.work_type = d.work_type;
+
+comment on view kerai.reward_schedule is 'What verified work is paid, in nKoi. An operator changes it with UPDATE; what was paid before stays.';
+
+create or replace function kerai_private.change_reward() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if (new.work_type, new.description) is distinct from (old.work_type, old.description) then
+        perform kerai_private.refuse('KR005', 'of a reward only the amount and enabled change',
+            format('work_type: %s', old.work_type), 'UPDATE kerai.reward_schedule SET reward = ... WHERE work_type = ....');
+    end if;
+    insert into kerai_private.changed_rewards as c (work_type, reward, enabled)
+    values (new.work_type, new.reward, new.enabled)
+    on conflict on constraint changed_rewards_pkey do update set reward = excluded.reward, enabled = excluded.enabled;
+    return new;
+end
+$$;
+
+create or replace trigger change_reward instead of update on kerai.reward_schedule
+for each row execute function kerai_private.change_reward();
+
 create or replace function kerai_private.create_wallet(kind text, label text) returns uuid
 language sql volatile
 set search_path = pg_catalog, pg_temp

@@ -1,4 +1,8 @@
 -- 010 identity: what may be refused and why, limits, the instance's key, authors, agents.
+--
+-- No table has a foreign key: a restore may fill the tables in any order, and pg_dump does not write the constraints of
+-- an extension's tables, so it could not add them afterwards. The functions that write look up what they name, and
+-- kerai.verify() checks each of kerai_private.named_rows().
 
 create table kerai.errors (
     code text primary key check (code ~ '^KR[0-9]{3}$'),
@@ -37,15 +41,21 @@ insert into kerai.errors (code, condition, meaning, hint) values
 ('KR013', 'not_permitted', 'not permitted for this role or agent',
     'Call as the role that owns the agent, or ask an operator.');
 
-create table kerai.settings (
+-- What a restore has made already by CREATE EXTENSION must not come again with the dumped rows. So defaults, constants
+-- of the version, stand in tables that no dump has, and what an operator has changed in others. Users see one view of
+-- both.
+create table kerai_private.default_settings (
     name text primary key,
-    value bigint not null check (value between 1 and 1000000000),
+    value bigint not null,
     description text not null
 );
 
-comment on table kerai.settings is 'Limits of this instance. An operator changes one with UPDATE kerai.settings SET value = … WHERE name = ….';
+create table kerai_private.changed_settings (
+    name text primary key,
+    value bigint not null check (value between 1 and 1000000000)
+);
 
-insert into kerai.settings (name, value, description) values
+insert into kerai_private.default_settings (name, value, description) values
 ('max_changeset_bytes', 8388608, 'largest changeset document, in bytes of UTF-8'),
 ('max_changeset_ops', 50000, 'most operations in one changeset'),
 ('max_changeset_moves', 10000, 'most node_move operations in one changeset: nobody else pushes while they are merged'),
@@ -76,7 +86,7 @@ create table kerai_private.authors (
 create table kerai.agents (
     id uuid primary key default gen_random_uuid(),
     name text not null unique,
-    author text collate "C" not null unique references kerai_private.authors (author),
+    author text collate "C" not null unique,
     kind text not null check (kind in ('human', 'llm', 'tool', 'swarm')),
     model text,
     public_key bytea not null,
@@ -124,23 +134,7 @@ $$;
 create trigger find_owner_role after insert on kerai_private.owners
 for each row execute function kerai_private.find_owner_role();
 
--- A restore runs CREATE EXTENSION, which fills in the defaults, and then copies the dumped rows in:
--- a dumped row replaces the default of the same key.
-create function kerai_private.replace_default() returns trigger
-language plpgsql
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-    execute format('delete from %I.%I where %I = $1', tg_table_schema, tg_table_name, tg_argv[0])
-    using to_jsonb(new) ->> tg_argv[0];
-    return new;
-end
-$$;
-
-create trigger replace_default before insert on kerai.settings
-for each row execute function kerai_private.replace_default('name');
-
-select pg_extension_config_dump('kerai.settings', '');
+select pg_extension_config_dump('kerai_private.changed_settings', '');
 select pg_extension_config_dump('kerai_private.instance', '');
 select pg_extension_config_dump('kerai_private.authors', '');
 select pg_extension_config_dump('kerai.agents', '');

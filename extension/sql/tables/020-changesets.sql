@@ -128,7 +128,7 @@ create table kerai.edges (
 
 create index edges_target on kerai.edges (target);
 
-comment on table kerai.edges is 'Relations between nodes (calls, imports, tests …), tombstoned when deleted.';
+comment on table kerai.edges is 'Relations between nodes (calls, imports, tests ...), tombstoned when deleted.';
 
 create table kerai.perspectives (
     author text collate "C" not null,
@@ -141,7 +141,7 @@ create table kerai.perspectives (
     unique nulls not distinct (node_id, author, context_id)
 );
 
-comment on table kerai.perspectives is 'Each author''s weighted view (−1 … 1) of a node, in a context or in none.';
+comment on table kerai.perspectives is 'Each author''s weighted view (-1 ... 1) of a node, in a context or in none.';
 
 create table kerai.associations (
     author text collate "C" not null,

@@ -26,7 +26,7 @@ comment on column kerai.peer_connections.skipped is 'What was refused since the 
 
 -- What one side has and the other does not take. It comes again with every sync, until it is merged.
 create table kerai.refusals (
-    peer text collate "C" not null references kerai.peer_connections (name) on delete cascade,
+    peer text collate "C" not null,
     direction text not null check (direction in ('pull', 'push')),
     changeset_id bytea not null,
     author text,
@@ -51,7 +51,7 @@ create table kerai_private.followed_branches (
 
 create index forks_author on kerai.forks (author);
 
-insert into kerai.settings (name, value, description) values
+insert into kerai_private.default_settings (name, value, description) values
 ('max_page_bytes', 16777216, 'most bytes of changesets in one page of a sync, but for a page of one changeset'),
 ('sync_page_ops', 20000, 'most operations in one page of a sync, but for a page of one changeset'),
 ('max_fork_ops', 1000000, 'how many unknown operations of a frozen author a base may name');

@@ -62,7 +62,7 @@ create unlogged table kerai_private.repeats_noted (
     seen jsonb not null
 );
 
-insert into kerai.settings (name, value, description) values
+insert into kerai_private.default_settings (name, value, description) values
 ('max_served_scopes', 1000, 'how many scopes of partial instances are remembered; of others the list is made anew');
 
 select pg_extension_config_dump('kerai_private.partial_scope', '');

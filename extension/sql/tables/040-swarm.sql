@@ -1,6 +1,5 @@
 -- 040 swarm: goals, the swarms that work on them, what the tests said, and what a payment rests on.
 
--- scope_node_id has no foreign key: it would lock the node's row, and pushes wait for nothing of a task's.
 create table kerai.tasks (
     id uuid primary key default gen_random_uuid(),
     description text not null,
@@ -25,7 +24,7 @@ comment on column kerai.tasks.spent_nkoi is 'The compute_cost of all results tha
 create table kerai.swarms (
     id uuid primary key default gen_random_uuid(),
     name text not null,
-    task_id uuid not null references kerai.tasks (id),
+    task_id uuid not null,
     max_agents int not null check (max_agents > 0),
     lanes int check (lanes between 1 and 64),
     status text not null default 'running' check (status in ('running', 'stopped', 'converged')),
@@ -40,9 +39,9 @@ comment on column kerai.swarms.lanes is 'NULL: every member writes under its own
 
 -- The author ids of swarms that group their members. Their key is the instance's.
 create table kerai_private.lanes (
-    swarm_id uuid not null references kerai.swarms (id),
+    swarm_id uuid not null,
     lane int not null check (lane > 0),
-    author text collate "C" not null unique references kerai_private.authors (author),
+    author text collate "C" not null unique,
     primary key (swarm_id, lane)
 );
 
@@ -50,8 +49,8 @@ comment on table kerai.swarms is 'The agents launched against one task. Names ne
 
 -- Results say when a member was last at work, so that reporting writes no row here.
 create table kerai.swarm_members (
-    swarm_id uuid not null references kerai.swarms (id),
-    agent_id uuid not null references kerai.agents (id),
+    swarm_id uuid not null,
+    agent_id uuid not null,
     joined_at timestamptz not null default now(),
     last_seen_at timestamptz not null default now(),
     primary key (swarm_id, agent_id)
@@ -61,13 +60,9 @@ create index swarm_members_agent on kerai.swarm_members (agent_id);
 
 comment on table kerai.swarm_members is 'Which agents belong to which swarm. Joining again is a sign of life and sets last_seen_at.';
 
--- What is kept for a time only is partitioned by it, so that a month of reports goes by dropping a table. Reports that
--- come before somebody called kerai.maintain() stand in the DEFAULT partition, which is the pattern for the others too:
--- it has the indexes, the parents have none. A dump could not be restored with those: partitions made at run time do
--- not belong to the extension and are dumped with indexes of their own, which the parents' would have made already.
-
--- No foreign keys: each report would leave a lock on the task's row, and a thousand agents at once would make
--- multixacts of it. record_test_result, the only way in, looks both up.
+-- What is kept for a time only stands in a ring of partitions, each for one period, so that a week of reports goes by
+-- TRUNCATE. All partitions are here from the start: those made at run time would not belong to the extension, and a
+-- data-only restore would not find them. Periods begin at midnight UTC, whatever the session's time zone and datestyle.
 create unlogged table kerai.test_results (
     id uuid not null default gen_random_uuid(),
     task_id uuid not null,
@@ -79,29 +74,36 @@ create unlogged table kerai.test_results (
     compute_cost bigint not null default 0 check (compute_cost >= 0),
     created_at timestamptz not null default clock_timestamp(),
     failing int check (failing >= 0)
-) partition by range (created_at);
+) partition by list ((floor(extract(epoch from created_at at time zone 'UTC') / 604800)::int % 16));
 
 -- Vectors and outputs are read one at a time: out of line when they are long, so that scans stay short.
 alter table kerai.test_results alter column output set compression lz4, alter column version_vector set compression lz4;
 
-create unlogged table kerai.test_results_default partition of kerai.test_results default
-with (autovacuum_vacuum_insert_scale_factor = 0.02, toast_tuple_target = 256);
-
-alter table kerai.test_results_default add primary key (id);
-create index test_results_default_task on kerai.test_results_default (task_id, created_at)
-include (passed, failing);
-create index test_results_default_passed on kerai.test_results_default (created_at) where passed;
-create index test_results_default_agent on kerai.test_results_default (agent_id, created_at);
-create index test_results_default_task_agent on kerai.test_results_default (task_id, agent_id, created_at)
+create index test_results_task on kerai.test_results (task_id, created_at) include (passed, failing);
+create index test_results_passed on kerai.test_results (created_at) where passed;
+create index test_results_agent on kerai.test_results (agent_id, created_at);
+create index test_results_task_agent on kerai.test_results (task_id, agent_id, created_at)
 include (passed, failing, compute_cost);
+create index test_results_created on kerai.test_results using brin (created_at);
+
+do $$
+begin
+    for place in 0 .. 15 loop
+        execute format('create unlogged table kerai.test_results_p%s partition of kerai.test_results for values in (%1$s) '
+            'with (autovacuum_vacuum_insert_scale_factor = 0.02, toast_tuple_target = 256)', place);
+        execute format('alter table kerai.test_results_p%s add primary key (id)', place);
+        perform pg_extension_config_dump(format('kerai.test_results_p%s', place)::regclass, '');
+    end loop;
+end
+$$;
 
 comment on table kerai.test_results is 'What agents reported: one run of a task''s success command at a version vector. Unlogged: a crash of the server empties it; kept for test_results_ttl_seconds (kerai.settings) by kerai.maintain(); what a payment rests on is kept in kerai.convergences.';
 comment on column kerai.test_results.failing is 'Failing tests as the runner counted them in output: 0 when the command passed, NULL when the count is not known.';
 comment on column kerai.test_results.compute_cost is 'nKoi that the agent says this attempt has cost.';
 
 create table kerai.convergences (
-    task_id uuid primary key references kerai.tasks (id),
-    agent_id uuid not null references kerai.agents (id),
+    task_id uuid primary key,
+    agent_id uuid not null,
     test_result_id uuid not null,
     version_vector jsonb not null,
     result_digest bytea not null check (octet_length(result_digest) = 32),
@@ -118,7 +120,8 @@ comment on column kerai.convergences.shares is 'How the reward was split: [{"age
 
 create unlogged table kerai.failed_operations (
     id uuid not null default gen_random_uuid(),
-    arrival bigint not null generated always as identity,
+    -- Not ALWAYS: pg_dump --inserts --load-via-partition-root gives the value without OVERRIDING.
+    arrival bigint not null generated by default as identity,
     task_id uuid not null,
     agent_id uuid not null,
     base jsonb not null,
@@ -128,20 +131,28 @@ create unlogged table kerai.failed_operations (
     output_tail text,
     created_at timestamptz not null default now(),
     expires_at timestamptz not null
-) partition by range (created_at);
+) partition by list ((floor(extract(epoch from created_at at time zone 'UTC') / 86400)::int % 16));
 
 alter table kerai.failed_operations alter column operations set compression lz4;
 
-create unlogged table kerai.failed_operations_default partition of kerai.failed_operations default;
+create index failed_operations_task on kerai.failed_operations (task_id, created_at);
+create index failed_operations_agent on kerai.failed_operations (agent_id, created_at);
+create index failed_operations_expires on kerai.failed_operations (expires_at);
 
-alter table kerai.failed_operations_default add primary key (id), add unique (arrival);
-create index failed_operations_default_task on kerai.failed_operations_default (task_id, created_at);
-create index failed_operations_default_agent on kerai.failed_operations_default (agent_id, created_at);
-create index failed_operations_default_expires on kerai.failed_operations_default (expires_at);
+do $$
+begin
+    for place in 0 .. 15 loop
+        execute format('create unlogged table kerai.failed_operations_p%s partition of kerai.failed_operations '
+            'for values in (%1$s)', place);
+        execute format('alter table kerai.failed_operations_p%s add primary key (id), add unique (arrival)', place);
+        perform pg_extension_config_dump(format('kerai.failed_operations_p%s', place)::regclass, '');
+    end loop;
+end
+$$;
 
 comment on table kerai.failed_operations is 'Attempts that were not pushed, kept for study until expires_at. Unlogged, and bounded by max_failed_operations in kerai.settings.';
 
-insert into kerai.settings (name, value, description) values
+insert into kerai_private.default_settings (name, value, description) values
 ('max_failed_operations', 10000, 'most failed attempts kept; the oldest go first'),
 ('test_results_ttl_seconds', 7776000, 'how long a test result is kept');
 
@@ -153,7 +164,5 @@ select pg_extension_config_dump('kerai.tasks', '');
 select pg_extension_config_dump('kerai.swarms', '');
 select pg_extension_config_dump('kerai_private.lanes', '');
 select pg_extension_config_dump('kerai.swarm_members', '');
-select pg_extension_config_dump('kerai.test_results_default', '');
 select pg_extension_config_dump('kerai.convergences', '');
-select pg_extension_config_dump('kerai.failed_operations_default', '');
 select pg_extension_config_dump(pg_get_serial_sequence('kerai.failed_operations', 'arrival')::regclass, '');

@@ -10,30 +10,29 @@ create table kerai.wallets (
 
 comment on table kerai.wallets is 'Who holds how much. A balance is what the ledger adds up to, kept by the functions that post to it.';
 
-alter table kerai.agents add foreign key (wallet_id) references kerai.wallets (id);
-alter table kerai.tasks add foreign key (sponsor_wallet) references kerai.wallets (id);
-
-create table kerai.reward_schedule (
+-- Defaults and changes stand apart, like those of kerai.settings.
+create table kerai_private.default_rewards (
     work_type text primary key,
-    reward bigint not null check (reward >= 0),
+    reward bigint not null,
     enabled boolean not null default true,
     description text
 );
 
-comment on table kerai.reward_schedule is 'What verified work is paid, in nKoi. An operator changes it with UPDATE; what was paid before stays.';
+create table kerai_private.changed_rewards (
+    work_type text primary key,
+    reward bigint not null check (reward >= 0),
+    enabled boolean not null
+);
 
 -- One Koi: split a million ways it still gives each a thousand nKoi, so that rounding never eats a share.
-insert into kerai.reward_schedule (work_type, reward, description) values
+insert into kerai_private.default_rewards (work_type, reward, description) values
 ('swarm_convergence', 1000000000,
     'once a task, when its success command passes on the shared state; split by surviving operations');
-
-create trigger replace_default before insert on kerai.reward_schedule
-for each row execute function kerai_private.replace_default('work_type');
 
 create table kerai.mints (
     id uuid primary key default gen_random_uuid(),
     work_type text not null,
-    task_id uuid not null references kerai.tasks (id),
+    task_id uuid not null,
     amount bigint not null check (amount > 0),
     created_at timestamptz not null default clock_timestamp(),
     unique (work_type, task_id)
@@ -44,11 +43,11 @@ comment on table kerai.mints is 'Each time that money was made, and for what. Th
 create table kerai.ledger (
     id bigint primary key generated always as identity,
     kind text not null check (kind in ('mint', 'transfer', 'burn')),
-    mint_id uuid references kerai.mints (id),
-    from_wallet uuid references kerai.wallets (id),
-    to_wallet uuid references kerai.wallets (id),
+    mint_id uuid,
+    from_wallet uuid,
+    to_wallet uuid,
     amount bigint not null check (amount > 0),
-    task_id uuid references kerai.tasks (id),
+    task_id uuid,
     memo text,
     created_at timestamptz not null default clock_timestamp(),
     check (case kind
@@ -82,7 +81,7 @@ create trigger append_only before update or delete or truncate on kerai.mints
 for each statement execute function kerai_private.refuse_change();
 
 select pg_extension_config_dump('kerai.wallets', '');
-select pg_extension_config_dump('kerai.reward_schedule', '');
+select pg_extension_config_dump('kerai_private.changed_rewards', '');
 select pg_extension_config_dump('kerai.mints', '');
 select pg_extension_config_dump('kerai.ledger', '');
 select pg_extension_config_dump(pg_get_serial_sequence('kerai.ledger', 'id')::regclass, '');

@@ -35,7 +35,13 @@ def test_history_is_dropped_when_it_is_old_and_one_says_yes(ok: Run, kerai: Run,
     ok("checkout", "there")
 
 
-def test_partitions_are_made_once(ok: Run) -> None:
-    made = json.loads(ok("maintain", "--json").stdout)
-    assert {row["action"] for row in made} == {"made"}
+def test_what_has_expired_is_removed_once(ok: Run) -> None:
+    ok("sql", "UPDATE kerai.settings SET value = 60 WHERE name = 'test_results_ttl_seconds'")
+    ok(
+        "sql",
+        "INSERT INTO kerai.test_results (task_id, agent_id, version_vector, passed, created_at) "
+        "SELECT gen_random_uuid(), gen_random_uuid(), '{}', false, now() - interval '30 days'",
+    )
+    (row,) = json.loads(ok("maintain", "--json").stdout)
+    assert row["action"] == "emptied" and row["relation"].startswith("kerai.test_results_p")
     assert ok("maintain").stdout.strip() == "no changes"
