@@ -14,6 +14,7 @@ from typing import Any
 import psycopg
 from psycopg import adapt, sql
 from psycopg.rows import dict_row
+from psycopg.types.string import BytesBinaryDumper
 
 from kerai_client.database import Connection
 from kerai_client.database import connect as pinned
@@ -50,6 +51,8 @@ def connect_raw(dsn: str) -> Connection:
         dsn, autocommit=True, prepare_threshold=None, row_factory=dict_row, application_name="kerai"
     )
     connection.adapters.register_loader("timestamptz", TimeLoader)
+    # psycopg doubles the backslashes of bytes in an array where standard_conforming_strings is off.
+    connection.adapters.register_dumper(bytes, BytesBinaryDumper)
     return connection
 
 
