@@ -20,6 +20,17 @@ from kerai import changeset
 
 HUGE = "1e131071"  # a few characters that become many when they are written out
 ZERO = "0e-9999"
+ENVELOPE = {
+    "v": "1",
+    "author": '"[^"]*"',
+    "seq": "[0-9]+",
+    "lamport": "[0-9]+",
+    "prev": '"[^"]*"',
+    "base": "{[^}]*}",
+    "guard": "null",
+    "task": "null",
+    "message": '"[^"]*"',
+}
 
 
 @pytest.fixture
@@ -160,6 +171,18 @@ def hostile(author: LiveAuthor, node: str) -> dict[str, str]:
         "huge kinds": many(insert(other, node), 5_000, '"kind":"file"', f'"kind":{HUGE}'),
         "huge names": many(insert(other, node, name="N"), 5_000, '"name":"N"', f'"name":{HUGE}'),
         "huge ids": many(update(node), 5_000, f'"node":"{node}"', f'"node":{HUGE}'),
+        **{
+            f"a list of huge numbers for {key}": re.sub(
+                f'"{key}":({value})', lambda _, key=key: f'"{key}":[{",".join([HUGE] * 20_000)}]', base
+            )
+            for key, value in ENVELOPE.items()
+        },
+        "a list of huge numbers for op": base.replace(
+            '"op":"node_update"', f'"op":[{",".join([HUGE] * 20_000)}]'
+        ),
+        "a list of huge numbers for node": base.replace(
+            f'"node":"{node}"', f'"node":[{",".join([HUGE] * 20_000)}]'
+        ),
         "many keys": author.write([insert(other, metadata={f"k{n}": n for n in range(200_000)})]),
         "many keys in an update": author.write([write(node, **{f"k{n}": n for n in range(50_000)})]),
         "many keys in many updates": author.write(

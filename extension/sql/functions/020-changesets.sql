@@ -102,6 +102,18 @@ create or replace function kerai_private.body_of(document jsonb) returns jsonb
 language sql immutable parallel safe
 return coalesce(document -> 'draft', document);
 
+-- The beginning of a value for a message. What may be long when it is written out is not: a few characters such as
+-- 1e99999 become as many digits. Inlined.
+create or replace function kerai_private.excerpt(value jsonb, most int) returns text
+language sql immutable parallel safe
+return case when pg_column_size(value) > 16384 and jsonb_typeof(value) <> 'string'
+    then format('%s of %s bytes', jsonb_typeof(value), pg_column_size(value)) else left(value::text, most) end;
+
+-- A string, NULL where there is none, and what no pattern matches where there is something else. Inlined.
+create or replace function kerai_private.string_of(value jsonb) returns text
+language sql immutable parallel safe
+return case coalesce(jsonb_typeof(value), 'null') when 'string' then value #>> '{}' when 'null' then null else '' end;
+
 -- May a vector hold what is long when it is written out, such as 1e99999? Zeros count as such: 0e-9999 is one. Few
 -- entries do no harm. Inlined.
 create or replace function kerai_private.may_be_long(vector jsonb) returns boolean
@@ -115,19 +127,21 @@ create or replace function kerai_private.is_envelope(changeset jsonb) returns bo
 language sql immutable parallel safe
 return case when changeset ? 'swarm' then changeset ?& '{v,author,swarm,base,guard,task,message,ops}'::text[]
         and changeset - '{v,author,swarm,base,guard,task,message,ops}'::text[] = '{}'
-        and coalesce(changeset ->> 'swarm' ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$', false)
+        and coalesce(
+            kerai_private.string_of(changeset -> 'swarm') ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$', false)
     else changeset ?& '{v,author,seq,lamport,prev,base,guard,task,message,ops}'::text[]
         and changeset - '{v,author,seq,lamport,prev,base,guard,task,message,ops}'::text[] = '{}'
         and jsonb_typeof(changeset -> 'seq') = 'number' and changeset ->> 'seq' ~ '^[1-9][0-9]{0,17}$'
         and jsonb_typeof(changeset -> 'lamport') = 'number' and changeset ->> 'lamport' ~ '^[1-9][0-9]{0,17}$'
-        and coalesce(length(changeset ->> 'prev') = 64 and changeset ->> 'prev' ~ '^[0-9a-f]+$', true) end
+        and coalesce(length(kerai_private.string_of(changeset -> 'prev')) = 64
+            and kerai_private.string_of(changeset -> 'prev') ~ '^[0-9a-f]+$', true) end
     and changeset -> 'v' = '1'
     and jsonb_typeof(changeset -> 'author') = 'string' and length(changeset ->> 'author') between 18 and 220
     and changeset ->> 'author' ~ '^[^[:cntrl:]]+[.][0-9a-f]{16}$'
     and jsonb_typeof(changeset -> 'base') = 'object' and not kerai_private.may_be_long(changeset -> 'base')
     and jsonb_path_query_array(changeset -> 'base', '$.*')::text ~ '^[[](([1-9][0-9]{0,17}, )*[1-9][0-9]{0,17})?[]]$'
-    and coalesce(changeset ->> 'guard' ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$', true)
-    and coalesce(changeset ->> 'task' ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$', true)
+    and coalesce(kerai_private.string_of(changeset -> 'guard') ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$', true)
+    and coalesce(kerai_private.string_of(changeset -> 'task') ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$', true)
     and jsonb_typeof(changeset -> 'message') = 'string' and octet_length(changeset ->> 'message') <= 65536
     and jsonb_typeof(changeset -> 'ops') = 'array';
 
@@ -170,38 +184,41 @@ begin
     end if;
 
     bad := case
-        when changeset -> 'v' is distinct from '1' then format('v: %s, only 1 is known', left((changeset -> 'v')::text, 40))
+        when changeset -> 'v' is distinct from '1' then
+            format('v: %s, only 1 is known', kerai_private.excerpt(changeset -> 'v', 40))
         when jsonb_typeof(changeset -> 'author') <> 'string' or length(changeset ->> 'author') not between 18 and 220
             or changeset ->> 'author' !~ '^[^[:cntrl:]]+[.][0-9a-f]{16}$' then
-            format('author: %s, is <name>.<16 hex digits>', left((changeset -> 'author')::text, 240))
+            format('author: %s, is <name>.<16 hex digits>', kerai_private.excerpt(changeset -> 'author', 240))
         when changeset ? 'seq'
             and (jsonb_typeof(changeset -> 'seq') <> 'number' or changeset ->> 'seq' !~ '^[1-9][0-9]{0,17}$') then
-            format('seq: %s, is a whole number from 1', left((changeset -> 'seq')::text, 40))
+            format('seq: %s, is a whole number from 1', kerai_private.excerpt(changeset -> 'seq', 40))
         when changeset ? 'lamport'
             and (jsonb_typeof(changeset -> 'lamport') <> 'number' or changeset ->> 'lamport' !~ '^[1-9][0-9]{0,17}$') then
-            format('lamport: %s, is a whole number from 1', left((changeset -> 'lamport')::text, 40))
-        when changeset ->> 'prev' !~ '^[0-9a-f]{64}$' then
-            format('prev: %s, is null or 64 hex digits', left((changeset -> 'prev')::text, 100))
+            format('lamport: %s, is a whole number from 1', kerai_private.excerpt(changeset -> 'lamport', 40))
+        when kerai_private.string_of(changeset -> 'prev') !~ '^[0-9a-f]{64}$' then
+            format('prev: %s, is null or 64 hex digits', kerai_private.excerpt(changeset -> 'prev', 100))
         when jsonb_typeof(changeset -> 'base') <> 'object' then
-            format('base: %s, is an object', left((changeset -> 'base')::text, 100))
-        when changeset ->> 'guard' !~* uuid_pattern then
-            format('guard: %s, is null or a node''s uuid', left((changeset -> 'guard')::text, 100))
-        when changeset ->> 'task' !~* uuid_pattern then
-            format('task: %s, is null or a task''s uuid', left((changeset -> 'task')::text, 100))
-        when changeset ? 'swarm' and coalesce(changeset ->> 'swarm', '') !~* uuid_pattern then
-            format('swarm: %s, is a swarm''s uuid', left((changeset -> 'swarm')::text, 100))
+            format('base: %s, is an object', kerai_private.excerpt(changeset -> 'base', 100))
+        when kerai_private.string_of(changeset -> 'guard') !~* uuid_pattern then
+            format('guard: %s, is null or a node''s uuid', kerai_private.excerpt(changeset -> 'guard', 100))
+        when kerai_private.string_of(changeset -> 'task') !~* uuid_pattern then
+            format('task: %s, is null or a task''s uuid', kerai_private.excerpt(changeset -> 'task', 100))
+        when changeset ? 'swarm' and coalesce(kerai_private.string_of(changeset -> 'swarm'), '') !~* uuid_pattern then
+            format('swarm: %s, is a swarm''s uuid', kerai_private.excerpt(changeset -> 'swarm', 100))
         when jsonb_typeof(changeset -> 'message') not in ('string', 'null')
             or octet_length(changeset ->> 'message') > 65536 then
             'message: is text of at most 65536 bytes'
         when jsonb_typeof(changeset -> 'ops') <> 'array' then
-            format('ops: %s, is an array', left((changeset -> 'ops')::text, 100))
+            format('ops: %s, is an array', kerai_private.excerpt(changeset -> 'ops', 100))
         when changeset ? 'draft' and jsonb_typeof(changeset -> 'draft') <> 'object' then
-            format('draft: %s, is an object', left((changeset -> 'draft')::text, 100))
+            format('draft: %s, is an object', kerai_private.excerpt(changeset -> 'draft', 100))
         when changeset ? 'draft' and not (changeset -> 'draft' ? 'swarm') then 'draft: names no swarm'
-        when changeset ? 'draft' and coalesce(changeset ->> 'member_key', '') !~ '^[0-9a-f]{64}$' then
-            format('member_key: %s, is 64 hex digits', left((changeset -> 'member_key')::text, 100))
-        when changeset ? 'draft' and coalesce(changeset ->> 'member_signature', '') !~ '^[0-9a-f]{128}$' then
-            format('member_signature: %s, is 128 hex digits', left((changeset -> 'member_signature')::text, 150))
+        when changeset ? 'draft'
+            and coalesce(kerai_private.string_of(changeset -> 'member_key'), '') !~ '^[0-9a-f]{64}$' then
+            format('member_key: %s, is 64 hex digits', kerai_private.excerpt(changeset -> 'member_key', 100))
+        when changeset ? 'draft'
+            and coalesce(kerai_private.string_of(changeset -> 'member_signature'), '') !~ '^[0-9a-f]{128}$' then
+            format('member_signature: %s, is 128 hex digits', kerai_private.excerpt(changeset -> 'member_signature', 150))
     end;
     if bad is not null then
         perform kerai_private.refuse('KR005', 'the changeset has a malformed value', bad,

@@ -15,7 +15,7 @@ begin
         return 'is not an object';
     end if;
 
-    case op ->> 'op'
+    case kerai_private.string_of(op -> 'op')
     when 'node_insert' then
         required := '{op,node,parent,position,kind}';
         optional := '{name,language,content,metadata}';
@@ -45,7 +45,7 @@ begin
         required := '{op,source,target,relation}';
         optional := '{weight,reasoning}';
     else
-        return case when op ? 'op' then format('is of an unknown op: %s', left((op -> 'op')::text, 80))
+        return case when op ? 'op' then format('is of an unknown op: %s', kerai_private.excerpt(op -> 'op', 80))
             else 'lacks the key op' end;
     end case;
 
@@ -59,7 +59,7 @@ begin
         return format('(%s) has a key that it does not take: %s', op ->> 'op', bad);
     end if;
 
-    select format('(%s) has the wrong type in %s: %s', op ->> 'op', f.key, left(f.value::text, 80))
+    select format('(%s) has the wrong type in %s: %s', op ->> 'op', f.key, kerai_private.excerpt(f.value, 80))
     into bad
     from jsonb_each(op) as f
     where not case
@@ -99,7 +99,7 @@ begin
         if not op ?| array['set', 'metadata'] then
             return '(node_update) lacks set or metadata';
         end if;
-        select format('(node_update) sets %s to %s', f.key, left(f.value::text, 80)) into bad
+        select format('(node_update) sets %s to %s', f.key, kerai_private.excerpt(f.value, 80)) into bad
         from jsonb_each(coalesce(op -> 'set', '{}')) as f
         where not (f.key in ('name', 'language', 'content') and jsonb_typeof(f.value) in ('string', 'null')
             or f.key = 'kind' and jsonb_typeof(f.value) = 'string')
@@ -132,7 +132,7 @@ return op ? 'parent' and jsonb_typeof(op -> 'parent') in ('string', 'null')
 -- others, and what it does not understand, are for operation_problem. An error where an id cannot be cast. Inlined.
 create or replace function kerai_private.is_plain(op jsonb) returns boolean
 language sql immutable parallel safe
-return coalesce(case op ->> 'op'
+return coalesce(jsonb_typeof(op -> 'op') = 'string' and jsonb_typeof(op -> 'node') = 'string' and case op ->> 'op'
     when 'node_insert' then
         op - '{op,node,parent,position,kind,name,language,content}'::text[] = '{}'
         and kerai_private.is_id(op ->> 'node') and kerai_private.is_placed(op)

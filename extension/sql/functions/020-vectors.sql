@@ -33,7 +33,7 @@ declare
 begin
     if entries is null then
         perform kerai_private.refuse('KR005', 'a version vector is a JSON object',
-            format('given: %s', coalesce(left(vector::text, 200), 'null')),
+            format('given: %s', coalesce(kerai_private.excerpt(vector, 200), 'null')),
             'Use {"<author>": <highest sequence seen>, ...}.');
     end if;
     if pg_column_size(entries) > largest then
@@ -52,7 +52,7 @@ begin
         limit 1;
         if found then
             perform kerai_private.refuse('KR005', 'a version vector names sequence numbers',
-                format('author %s: %s', bad, left(entries ->> bad, 200)),
+                format('author %s: %s', bad, kerai_private.excerpt(entries -> bad, 200)),
                 'Each value is a whole number of at least 0.');
         end if;
     end if;
