@@ -512,3 +512,23 @@ def test_kill_9_while_many_settle(own_server: PrivateServer) -> None:
         assert answered_count >= 20 - len(crew)
         assert scalar(connection, "select count(*) from kerai.changesets") == answered_count + 2 * len(crew)
         assert_written(connection)
+
+
+@pytest.mark.parametrize("how", ["send", "push_together"])
+def test_a_budget_holds_for_an_agents_own_changesets_and_its_drafts_together(
+    members: Any, connect: Any, how: str
+) -> None:
+    """They have different authors, so the authors' locks do not keep them apart."""
+    observer = connect()
+    task, swarm = launch(observer, 1, budget_ops=3)
+    (ann,) = members(1, swarm)
+    twin = Member(connect(), "member-0")
+    own = ann.own(*(insert(str(uuid4())) for _ in range(2)), task=task)
+    draft = twin.draft(swarm, *(insert(str(uuid4())) for _ in range(2)), task=task)
+    with ThreadPoolExecutor(1) as pool:
+        with ann.connection.transaction():
+            assert status(ann.send(own)) == "merged"
+            answer = pool.submit(getattr(twin, how), draft)
+            until_blocked(observer, twin, ann)
+        assert status(answer.result(timeout=30)) == "KR008"
+    assert scalar(observer, "select count(*) from kerai.operations") == 2

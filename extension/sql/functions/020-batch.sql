@@ -223,6 +223,9 @@ begin
     where a.author in (select u.author from unnest(items) as u)
     order by a.author
     for update;
+    if exists (select from unnest(items) as i where i.task is not null) then
+        perform kerai_private.lock_budgets(items);
+    end if;
     perform kerai_private.enter_gate(alone);
     perform kerai_private.introduce_author(i.author, i.public_key)
     from (

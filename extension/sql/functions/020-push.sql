@@ -424,6 +424,9 @@ begin
     if alone is not null then
         return kerai_private.receive_at_gate(item, ops, judge, alone);
     end if;
+    if judge and item.task is not null then
+        perform kerai_private.lock_budgets(array[item]);
+    end if;
     if item.guard is not null and judge
         or exists (select from jsonb_array_elements(item.ops) as o (op) where kerai_private.reshapes(o.op)) then
         perform kerai_private.enter_gate(true);

@@ -278,6 +278,23 @@ $$;
 comment on function kerai.stop_swarm(uuid) is
 'Stops a running swarm: its agents'' pushes and reports for the task are refused from now on. The task returns to pending when no other swarm of it runs, or to failed when its time or money is used up.';
 
+-- Lets an agent into a task that counts its operations with one changeset at a time: its own changesets and those of a
+-- swarm's lane have different authors, whose locks do not keep them apart. After the authors' rows, before the gate.
+create or replace function kerai_private.lock_budgets(items kerai_private.checked[]) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform from kerai.agents as a
+    where a.author in (
+        select coalesce(i.member, i.author) from unnest(items) as i
+        inner join kerai.tasks as t on t.id = i.task
+        where t.budget_ops is not null)
+    order by a.author
+    for no key update;
+end
+$$;
+
 -- Called by push_ops for the changesets of this instance's agents that name a task.
 create or replace function kerai_private.check_task(
     task uuid, agent kerai.agents, ops kerai_private.operation[]
