@@ -136,8 +136,8 @@ def test_a_fork_is_reported_beside_a_rebuild_or_is_refused(connect: Any) -> None
 
     with operator.transaction():
         operator.execute("select kerai.rebuild()")
-        assert called(peer, report, both(known))["status"] is True
+        assert called(peer, report, both(known)) == {"status": True}
         refusal = called(peer, report, both(stranger))
     assert refusal["code"] == "KR009"
     assert "lock timeout" in refusal["detail"]
-    assert called(peer, report, both(stranger))["status"] is True
+    assert called(peer, report, both(stranger)) == {"status": True}

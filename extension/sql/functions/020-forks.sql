@@ -94,7 +94,7 @@ begin
     perform kerai_private.require_draft(document, changeset);
     ops := kerai_private.body_of(changeset) -> 'ops';
     problem := case when jsonb_array_length(ops) = 0 then 'no operation'
-        else kerai_private.operations_problem(array[ops], max_nesting => 1000000) end;
+        else kerai_private.operations_problem(array[ops], limited => false) end;
     if problem is not null then
         perform kerai_private.refuse('KR005', 'malformed operations prove no fork',
             format('author: %s; %s', changeset ->> 'author', problem), 'No instance could have merged this changeset.');

@@ -194,15 +194,16 @@ $$;
 
 -- The first thing that is wrong with the operations of a batch, NULL when nothing is. Not sorted: the operations come
 -- in their order, and nothing after the first wrong one is looked at. When an id cannot be cast, operation_problem
--- looks at all of them.
-create or replace function kerai_private.operations_problem(ops jsonb[]) returns text
+-- looks at all of them. limited: whether the settings of this instance bear on it.
+create or replace function kerai_private.operations_problem(ops jsonb[], limited boolean default true) returns text
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    max_nesting constant int := kerai_private.setting('max_nesting');
-    max_keys constant bigint := kerai_private.setting('max_metadata_keys');
-    max_bytes constant bigint := kerai_private.setting('max_metadata_bytes');
+    unlimited constant int := 1000000000;
+    max_nesting constant int := case when limited then kerai_private.setting('max_nesting') else unlimited end;
+    max_keys constant bigint := case when limited then kerai_private.setting('max_metadata_keys') else unlimited end;
+    max_bytes constant bigint := case when limited then kerai_private.setting('max_metadata_bytes') else unlimited end;
     bad record;
 begin
     begin
