@@ -111,3 +111,31 @@ def test_the_command_goes_on_after_a_call_full_of_refusals(instances: Any, conne
     printed = kerai("pull", b.name, "--dsn", a.dsn, "--json")
     (row,) = json.loads(printed.stdout)
     assert (row["pulled_changesets"], row["complete"], printed.returncode) == (1, False, 1), row
+
+
+@pytest.mark.parametrize("page", [1, 20000])
+def test_a_partial_instance_counts_past_what_it_refuses(
+    make_database: Any, connect: Any, call: Call, page: int
+) -> None:
+    with make_database() as small, make_database() as big:
+        here, there = connect(small.dsn), connect(big.dsn)
+        scope = str(uuid4())
+        ann = LiveAuthor(there, "ann")
+        ann.push(insert(scope))
+        here.execute("select kerai.add_peer('big', %s, %s)", [big.dsn, scope])
+        limit(here, "sync_page_ops", page)
+        limit(here, "max_changeset_ops", 1)
+        bob = LiveAuthor(there, "bob")
+        bob.push(insert(str(uuid4()), scope), insert(str(uuid4()), scope))
+        bob.push(insert(str(uuid4()), scope))
+        # Has not seen what is refused, so that it comes all the same.
+        LiveAuthor(there, "cid").push(insert(later := str(uuid4()), scope), seen={ann.author: 1})
+        for _ in range(2):
+            result = call(here, "pull", "big")
+            assert not result["complete"] and "KR005" in result["problem"], result
+            assert {row[0] for row in refusals(here)} == {bob.author}
+            assert scalar(here, "select count(*) from kerai.nodes where id = %s", [later]) == 1
+            assert here.execute("select * from kerai.verify()").fetchall() == []
+        limit(here, "max_changeset_ops", 2)
+        assert call(here, "pull", "big")["complete"] and not refusals(here)
+        assert scalar(here, "select count(*) from kerai.nodes") == 5

@@ -193,8 +193,8 @@ $$;
 comment on function kerai.report_fork(bytea, json, bytea, json, bytea, bigint) is
 'Takes the proof that an author has signed two histories: two different changesets with the same seq or prev, and both signatures. Kept in kerai.forks, and the author is frozen: its new changesets are refused with KR003. True when the proof is new. followed: how far its branch may still be followed here. kerai.sync tells peers with it.';
 
--- Of a changeset that was refused as a fork: keeps it with the one that is here, unless that was compacted or is a
--- stub: without its text nothing is proved.
+-- Of a changeset that was refused as a fork: keeps it with the one that is here, unless the author is frozen already.
+-- What was compacted, or is a stub, proves nothing without its text.
 create or replace function kerai_private.keep_evidence(document json, signature bytea) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -208,7 +208,7 @@ begin
     inner join kerai.changesets as c on c.id = kerai_private.rival_of(a.author, lower(kerai_private.seqs_of(changeset)),
         upper(kerai_private.seqs_of(changeset)) - 1, decode(changeset ->> 'prev', 'hex'),
         sha256(convert_to(document::text, 'UTF8')))
-    where a.author = changeset ->> 'author' and c.document is not null;
+    where a.author = changeset ->> 'author' and c.document is not null and not kerai_private.is_frozen(a.author);
 exception when others then
     -- The limits may have been changed since the other one was merged: then it is refused, without the proof.
     if sqlstate not like 'KR%' then

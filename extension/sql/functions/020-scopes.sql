@@ -330,9 +330,59 @@ $$;
 comment on function kerai.merge_late() is
 'A part of kerai.sync in a partial instance: merges what older changesets say of the nodes that have come into the scope.';
 
+-- A refusal as kerai.exchange notes it.
+create or replace function kerai_private.refused_pull(
+    id bytea, author text, last_seq bigint, code text, message text, detail text, hint text
+) returns jsonb
+language sql immutable parallel safe
+return jsonb_build_object('direction', 'pull', 'changeset_id', encode(id, 'hex'), 'author', author, 'last_seq', last_seq,
+    'code', code, 'message', message, 'detail', detail, 'hint', hint);
+
+-- Looks at changesets of a page, each by itself when something is wrong with one of them: NULL in the place of what is
+-- refused.
+create or replace function kerai_private.look_at_each(
+    given kerai_private.incoming[], out items kerai_private.checked[], out refused jsonb
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    document json;
+    detail text;
+    hint text;
+begin
+    refused := '[]';
+    begin
+        items := kerai_private.look_at(given, judge => false);
+        return;
+    exception when others then
+        if sqlstate not like 'KR%' then
+            raise;
+        end if;
+    end;
+    for place in 1 .. cardinality(given) loop
+        begin
+            items := items || kerai_private.look_at(given[place:place], judge => false);
+        exception when others then
+            if sqlstate not like 'KR%' then
+                raise;
+            end if;
+            get stacked diagnostics detail = pg_exception_detail, hint = pg_exception_hint;
+            document := (given[place]).document;
+            items := items || null::kerai_private.checked;
+            refused := refused || (
+                select kerai_private.refused_pull(sha256(convert_to(document::text, 'UTF8')), c.author, c.last_seq, sqlstate,
+                    sqlerrm, detail, hint)
+                from kerai_private.claim_of(document) as c);
+        end;
+    end loop;
+end
+$$;
+
 create or replace function kerai.accept_scoped(
     ids bytea[], authors text[], first_seqs bigint[], last_seqs bigint[], first_lamports bigint[], prevs bytea[],
-    bases jsonb[], documents json[], signatures bytea[], public_keys bytea[], out merged int, out applied bigint
+    bases jsonb[], documents json[], signatures bytea[], public_keys bytea[], out merged int, out applied bigint,
+    out refused jsonb
 )
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -351,9 +401,12 @@ declare
     head kerai_private.authors;
     done int := 0;
     good int;
+    detail text;
+    hint text;
 begin
     merged := 0;
     applied := 0;
+    refused := '[]';
     perform kerai_private.renew_plans();
     given := array(
         select row(g.document, g.signature, g.public_key)::kerai_private.incoming
@@ -361,11 +414,11 @@ begin
         where g.document is not null
         order by g.n);
     if cardinality(given) > 0 then
-        items := kerai_private.look_at(given, judge => false);
+        select l.items, l.refused into items, refused from kerai_private.look_at_each(given) as l;
     end if;
     items := kerai_private.with_stubs(items, ids, authors, first_seqs, last_seqs, first_lamports, prevs, bases, documents,
         signatures, public_keys);
-    items := kerai_private.enter(items, alone => true);
+    items := kerai_private.enter(array(select u from unnest(items) as u where u.id is not null), alone => true);
 
     while done < cardinality(items) loop
         run := kerai_private.next_run(items, done, judge => false);
@@ -378,9 +431,19 @@ begin
             done := done + 1;
             continue when exists (select from kerai.changesets as c where c.id = item.id);
             select a.* into head from kerai_private.authors as a where a.author = item.author;
-            perform kerai_private.require_succession(item, head);
-            perform kerai_private.require_covered(item.base);
-            perform kerai_private.require_lamport(item.first_lamport, item.base, head.lamport);
+            begin
+                perform kerai_private.require_succession(item, head);
+                perform kerai_private.require_covered(item.base);
+                perform kerai_private.require_lamport(item.first_lamport, item.base, head.lamport);
+            exception when others then
+                if sqlstate not like 'KR%' then
+                    raise;
+                end if;
+                get stacked diagnostics detail = pg_exception_detail, hint = pg_exception_hint;
+                refused := refused || kerai_private.refused_pull(item.id, item.author, item.last_seq, sqlstate, sqlerrm,
+                    detail, hint);
+                continue;
+            end;
             run := array[item];
         else
             run := run[1:good];
@@ -396,7 +459,7 @@ end
 $$;
 
 comment on function kerai.accept_scoped(bytea[], text[], bigint[], bigint[], bigint[], bytea[], jsonb[], json[], bytea[], bytea[]) is
-'A part of kerai.sync in a partial instance: merges a page of changesets, of those without a document only their place in the history.';
+'A part of kerai.sync in a partial instance: merges a page of changesets, of those without a document only their place in the history, and says which were refused.';
 
 -- A page's items in their order: those with a document as they were looked at, the others as the peer says.
 create or replace function kerai_private.with_stubs(

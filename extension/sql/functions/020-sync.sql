@@ -342,7 +342,15 @@ begin
                     else
                         answer := kerai.accept_scoped(page.ids, page.authors, page.first_seqs, page.last_seqs,
                             page.first_lamports, page.prevs, page.bases, page.documents, page.signatures, page.public_keys);
-                        passed := kerai.vector_merge(position, kerai.version_vector());
+                        passed := kerai.vector_merge(coalesce(skipped -> 'pull', '{}'), (
+                            select coalesce(jsonb_object_agg(r ->> 'author', beyond_all), '{}')
+                            from jsonb_array_elements(answer.refused) as r
+                            where r ->> 'author' is not null and r ->> 'last_seq' is not null));
+                        if answer.refused <> '[]' then
+                            refused := refused || answer.refused;
+                            skipped := skipped || jsonb_build_object('pull', passed);
+                        end if;
+                        passed := kerai.vector_merge(kerai.vector_merge(position, kerai.version_vector()), passed);
                         if passed = position then
                             problem := 'the peer sends what it was told is here';
                             step := 'end';
