@@ -89,7 +89,7 @@ def test_sides_with_other_page_sizes_sync(instances: Any, connect: Any, call: Ca
         author.push(insert(str(uuid4()), content="x" * 500), seen={})
     one, other = (here, b.name) if direction == "pull" else (there, a.name)
     result = call(one, direction, other)
-    assert result["complete"], result
+    assert result["complete"], result["problem"]
     assert_same(here, there)
 
 

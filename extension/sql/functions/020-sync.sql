@@ -438,6 +438,9 @@ begin
             if state = 'KR005' and step in ('push', 'pull') and page_ops > 1 then
                 page_ops := page_ops / 2;
                 problem := null;
+                if step = 'push' then
+                    execute format('select %I.dblink_exec($1, $2)', place) using link, 'rollback';
+                end if;
                 continue;
             end if;
             -- Of libpq's words only those that cannot quote the connection.
