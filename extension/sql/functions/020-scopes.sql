@@ -335,8 +335,8 @@ create or replace function kerai_private.refused_pull(
     id bytea, author text, last_seq bigint, code text, message text, detail text, hint text
 ) returns jsonb
 language sql immutable parallel safe
-return jsonb_build_object('direction', 'pull', 'changeset_id', encode(id, 'hex'), 'author', author, 'last_seq', last_seq,
-    'code', code, 'message', message, 'detail', detail, 'hint', hint);
+return jsonb_build_object('direction', 'pull', 'changeset_id', encode(id, 'hex'), 'author', author,
+    'last_seq', last_seq, 'code', code, 'message', message, 'detail', detail, 'hint', hint);
 
 -- Looks at changesets of a page, each by itself when something is wrong with one of them: NULL in the place of what is
 -- refused.
