@@ -8,123 +8,139 @@ return 5000;
 
 -- Takes changesets as they come, in a causal order. Whether judge: see kerai_private.receive. decisive: when this one
 -- is refused, nothing after it is looked at.
+-- May an error be gone at the next try, since it says nothing of what was tried? Serialization failures and deadlocks,
+-- lock timeouts, a full disk or memory, a server that shuts down. Inlined.
+create or replace function kerai_private.is_transient(code text) returns boolean
+language sql immutable parallel safe
+return left(code, 2) in ('40', '53', '57') or code = '55P03';
+
+-- Takes changesets as they come, in a causal order. judge: see kerai_private.receive. verified: the signatures verify
+-- with the keys that are given. decisive: when this one fails, nothing after it is looked at. enough: after so long,
+-- and after the decisive one, nothing more is looked at by itself; what is left has no outcome. The code of an outcome
+-- is a refusal's, or the SQLSTATE of the error that a changeset has raised when it was alone.
 create or replace function kerai_private.receive_all(
-    given kerai_private.incoming[], judge boolean, decisive int default null
+    given kerai_private.incoming[], judge boolean, verified boolean default false, decisive int default null,
+    enough interval default null
 )
 returns setof kerai_private.outcome
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+    deadline constant timestamptz := clock_timestamp() + enough;
     items kerai_private.checked[];
+    one kerai_private.checked[];
     places int[];
+    good int := 0;
     refused kerai_private.outcome;
 begin
     if coalesce(cardinality(given), 0) = 0 then
         return;
     end if;
     begin
-        items := kerai_private.look_at(given, judge);
+        items := kerai_private.look_at(given, judge, verified);
         places := array(select generate_series(1, cardinality(given)));
     exception when others then
-        -- What is not a refusal of kerai's is no changeset's fault.
-        if sqlstate not like 'KR%' then
-            raise;
-        end if;
+        null;  -- Whose error it is shows when each is looked at alone.
     end;
     if items is null then
+        items := '{}';
         for place in 1 .. cardinality(given) loop
             begin
-                items := items || kerai_private.look_at(given[place:place], judge);
-                places := places || place;
+                one := kerai_private.look_at(given[place:place], judge, verified);
+                good := good + 1;
+                items[good] := one[1];
+                places[good] := place;
             exception when others then
-                if sqlstate not like 'KR%' then
-                    raise;
-                end if;
                 refused := (place, sha256(convert_to((given[place]).document::text, 'UTF8')), null, null, null, null, sqlstate,
-                    sqlerrm, null, null);
+                    left(sqlerrm, 500), null, null);
                 get stacked diagnostics refused.detail = pg_exception_detail, refused.hint = pg_exception_hint;
+                refused.detail := left(refused.detail, 2000);
                 return next refused;
                 if place = decisive then
                     return;
                 end if;
             end;
+            exit when place >= coalesce(decisive, 0) and clock_timestamp() > deadline;
         end loop;
     end if;
     return query
     select places[o.n], o.changeset_id, o.status, o.applied, o.first_seq, o.last_seq, o.code, o.message, o.detail, o.hint
-    from kerai_private.receive_checked(coalesce(items, '{}'), judge, array_position(places, decisive)) as o;
-end
-$$;
-
--- Refuses for the first thing that is wrong with any of them.
-create or replace function kerai_private.look_at(given kerai_private.incoming[], judge boolean)
-returns kerai_private.checked[]
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-    max_size constant bigint := kerai_private.setting('max_changeset_bytes');
-    parsed jsonb[];
-    items kerai_private.checked[];
-    member text;
-begin
-    begin
-        parsed := array(
-            select g.document::jsonb
-            from unnest(given) with ordinality as g (document, signature, public_key, n)
-            where octet_length(g.document::text) <= max_size
-            order by g.n);
-    exception when data_exception or statement_too_complex or program_limit_exceeded then
-        parsed := '{}';
-    end;
-    if cardinality(parsed) < cardinality(given) then
-        parsed := array(
-            select kerai_private.parse_changeset(g.document)
-            from unnest(given) with ordinality as g (document, signature, public_key, n)
-            order by g.n);
-    end if;
-    items := kerai_private.check_changesets(given, parsed);
-    if not judge then
-        select i.member into member from unnest(items) as i where i.id is null limit 1;
-        if found then
-            perform kerai_private.refuse('KR005', 'a draft is not passed on', format('author: %s', member),
-                'Push it where the swarm is; the changeset that is made of it goes everywhere.');
-        end if;
-    end if;
-    return items;
+    from kerai_private.receive_checked(items, judge, array_position(places, decisive), enough) as o;
 end
 $$;
 
 create or replace function kerai_private.receive_checked(
-    items kerai_private.checked[], judge boolean, decisive int
+    items kerai_private.checked[], judge boolean, decisive int, enough interval
 ) returns setof kerai_private.outcome
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-    -- What is more than one step from the start would only be begun twice.
-    one_step constant boolean := cardinality(items) = 1 or not kerai_private.is_partial() and (
-        select sum(jsonb_array_length(i.ops)) from unnest(items) as i) <= kerai_private.most_at_once();
 begin
-    if one_step and not (judge and exists (select from unnest(items) as i where i.guard is not null)) and not exists (
-        select from unnest(items) as i
-        cross join lateral jsonb_array_elements(i.ops) as o (op)
-        where kerai_private.reshapes(o.op)
-    ) then
+    if cardinality(items) = 0 then
+        return;
+    end if;
+    -- What is more than one step from the start would only be begun twice.
+    if (cardinality(items) = 1 or not kerai_private.is_partial() and (
+        select sum(jsonb_array_length(i.ops)) from unnest(items) as i) <= kerai_private.most_at_once())
+        and not (judge and exists (select from unnest(items) as i where i.guard is not null))
+        and not exists (
+            select from unnest(items) as i
+            cross join lateral jsonb_array_elements(i.ops) as o (op)
+            where kerai_private.reshapes(o.op)
+        ) then
         begin
-            return query select * from kerai_private.receive_each(items, judge, decisive, alone => false);
+            return query select * from kerai_private.receive_in_step(items, judge);
             return;
-        exception when sqlstate 'KR999' or unique_violation then
-            null;  -- See kerai_private.receive.
+        exception
+            when lock_not_available or transaction_rollback then
+                raise;
+            when others then
+                null;  -- Not all can be merged in one step. Whose error it was shows below.
         end;
     end if;
-    return query select * from kerai_private.receive_each(items, judge, decisive, alone => true);
+    return query select * from kerai_private.receive_each(items, judge, decisive, enough);
 end
 $$;
 
+-- Merges all in one step, beside others that share the gate, or raises: only one step locks rows in the order that all
+-- keep.
+create or replace function kerai_private.receive_in_step(items kerai_private.checked[], judge boolean)
+returns setof kerai_private.outcome
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    run kerai_private.checked[] := kerai_private.enter(items, alone => false);
+    drafts constant int[] := kerai_private.drafts_of(run);
+    ops kerai_private.operation[];
+    outcome kerai_private.outcome;
+begin
+    if cardinality(run) = 1 then
+        outcome := kerai_private.receive_one(run[1], 1, judge, alone => false);
+        -- A fork's evidence is kept once it is known that nothing else can be said.
+        if outcome.code is null or outcome.code like 'KR%' and outcome.code <> 'KR003' then
+            return next outcome;
+            return;
+        end if;
+    elsif not exists (select from unnest(run) as r where r.author is null) then
+        run := kerai_private.seal(run);
+        ops := kerai_private.unpack_operations(run);
+        if run is not null and kerai_private.find_unsure(run, drafts, ops, judge) = '{}' then
+            perform kerai_private.take_in(run, ops, alone => false);
+            return query select * from kerai_private.merged(run, 0);
+            return;
+        end if;
+    end if;
+    raise exception using errcode = 'KR999', message = 'a batch that is not merged in one step';
+end
+$$;
+
+-- Merges alone: what can be merged together run by run, and by itself what one look at the run does not find fit. When
+-- a run raises an error, all that is left is merged one by one, since others may need the one whose error it is. What
+-- an author has written after one whose error may be gone the next time has no outcome either.
 create or replace function kerai_private.receive_each(
-    items kerai_private.checked[], judge boolean, decisive int, alone boolean
+    items kerai_private.checked[], judge boolean, decisive int, enough interval
 ) returns setof kerai_private.outcome
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -132,310 +148,127 @@ as $$
 #variable_conflict use_variable
 declare
     given constant int := cardinality(items);
+    ends int[];
+    run_number int := 0;
     done int := 0;
+    first int := 0;
+    last int := 0;
     run kerai_private.checked[];
-    sealed kerai_private.checked[];
+    drafts int[];
+    part kerai_private.checked[];
     ops kerai_private.operation[];
+    unsure int[];
+    next_unsure int;
     good int;
+    one_by_one boolean := kerai_private.is_partial();
     outcome kerai_private.outcome;
-    pushed kerai.push_result;
+    forks kerai_private.checked[] := '{}';
+    deadline timestamptz;
+    held_up text[] := '{}';
 begin
-    if given = 0 then
-        return;
-    end if;
-    items := kerai_private.enter(items, alone);
+    items := kerai_private.enter(items, alone => true);
+    ends := kerai_private.run_ends(items, judge);
+    deadline := clock_timestamp() + enough;
 
     while done < given loop
-        run := kerai_private.next_run(items, done, judge);
+        if done = last and not one_by_one then
+            run_number := run_number + 1;
+            first := done;
+            last := ends[run_number];
+            part := null;
+            next_unsure := 1;
+            if last - first > 1 then
+                run := items[first + 1:last];
+                drafts := kerai_private.drafts_of(run);
+                begin
+                    part := kerai_private.seal(run);
+                    ops := kerai_private.unpack_operations(part);
+                    unsure := kerai_private.find_unsure(part, drafts, ops, judge);
+                    deadline := clock_timestamp() + enough;
+                exception
+                    when lock_not_available or transaction_rollback then
+                        raise;
+                    when others then
+                        one_by_one := true;
+                end;
+            end if;
+        end if;
+
         good := 0;
-        if cardinality(run) > 1 and not kerai_private.is_partial() then
-            sealed := kerai_private.seal(run);
-            if sealed is not null then
-                run := sealed;
-                ops := kerai_private.unpack_operations(run);
-                good := kerai_private.count_good(run, ops, judge);
-            end if;
+        if not one_by_one and part is not null then
+            good := coalesce(first + unsure[next_unsure] - 1, last) - done;
         end if;
-
-        -- Only one step locks rows in the order that all keep.
-        if not alone and good < given and given > 1 then
-            raise exception using errcode = 'KR999', message = 'a batch that is not merged in one step';
-        end if;
-
         if good > 0 then
-            if good < cardinality(run) then
-                run := run[1:good];
-                ops := kerai_private.unpack_operations(run);
-            end if;
-            perform kerai_private.take_in(run, ops, alone);
-            return query
-            select (done + row_number() over ())::int, r.id, 'merged'::text, jsonb_array_length(r.ops), r.first_seq, r.last_seq,
-                null::text, null::text, null::text, null::text
-            from unnest(run) as r;
-            done := done + good;
+            begin
+                if unsure <> '{}' then
+                    part := kerai_private.seal(run[done - first + 1:done - first + good]);
+                    ops := kerai_private.unpack_operations(part);
+                end if;
+                perform kerai_private.take_in(part, ops, alone => true);
+                return query select * from kerai_private.merged(part, done);
+                done := done + good;
+            exception
+                when lock_not_available or transaction_rollback then
+                    raise;
+                when others then
+                    one_by_one := true;
+            end;
         else
             done := done + 1;
-            begin
-                pushed := kerai_private.receive(items[done], judge, alone);
-                outcome := (done, pushed.changeset_id, pushed.status, pushed.applied, pushed.first_seq, pushed.last_seq,
-                    null, null, null, null);
-            exception when others then
-                if sqlstate not like 'KR%' or sqlstate = 'KR999' then
-                    raise;
-                end if;
-                outcome := (done, coalesce((items[done]).id, (items[done]).draft_id), null, null, null, null, sqlstate, sqlerrm,
-                    null, null);
-                get stacked diagnostics outcome.detail = pg_exception_detail, outcome.hint = pg_exception_hint;
-            end;
+            next_unsure := next_unsure + 1;
+            continue when coalesce((items[done]).member, (items[done]).author) = any(held_up);
+            outcome := kerai_private.receive_one(
+                items[done], done, judge, alone => true, apart => done is not distinct from decisive);
             return next outcome;
-            exit when done = decisive and outcome.code is not null;
+            if outcome.code = 'KR003' then
+                forks := forks || items[done];
+            elsif kerai_private.is_transient(outcome.code) then
+                held_up := held_up || coalesce((items[done]).member, (items[done]).author);
+            end if;
+            exit when done = decisive and outcome.code is not null
+                or done >= coalesce(decisive, 0) and clock_timestamp() > deadline;
         end if;
     end loop;
+    -- A refusal of the decisive one undoes all this: its evidence is kept apart.
+    if outcome.n is distinct from decisive or outcome.code is null then
+        perform kerai_private.keep_forks(forks);
+    end if;
 end
 $$;
 
--- Gives drafts the author that they are merged under, and takes the locks: the rows of authors who are known, in their
--- order, the gate, then those of new authors. Whoever waits for the gate has nothing that one who is in it still needs.
-create or replace function kerai_private.enter(items kerai_private.checked[], alone boolean)
-returns kerai_private.checked[]
+-- The outcomes of what was merged together, after the first `done`.
+create or replace function kerai_private.merged(run kerai_private.checked[], done int)
+returns setof kerai_private.outcome
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+    select (merged.done + row_number() over ())::int, r.id, 'merged'::text, jsonb_array_length(r.ops), r.first_seq, r.last_seq,
+        null::text, null::text, null::text, null::text
+    from unnest(merged.run) as r
+$$;
+
+-- What becomes of one changeset, whatever error it raises, but for those that end the transaction of anyone who merges.
+create or replace function kerai_private.receive_one(
+    item kerai_private.checked, place int, judge boolean, alone boolean, apart boolean default false
+) returns kerai_private.outcome
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    lanes text[];
+    pushed kerai.push_result;
+    outcome kerai_private.outcome;
 begin
-    if exists (select from unnest(items) as i where i.author is null) then
-        lanes := kerai_private.lanes_of(items);
-    end if;
-    for i in 1 .. coalesce(cardinality(lanes), 0) loop
-        continue when (items[i]).author is not null;
-        begin
-            items[i].author := coalesce(lanes[i], kerai_private.lane_of(items[i]));
-        exception when others then
-            -- Named exactly when its turn comes.
-            if sqlstate not like 'KR%' then
-                raise;
-            end if;
-        end;
-    end loop;
-
-    perform from kerai_private.authors as a
-    where a.author in (select u.author from unnest(items) as u)
-    order by a.author
-    for update;
-    if exists (select from unnest(items) as i where i.task is not null) then
-        perform kerai_private.lock_budgets(items);
-    end if;
-    perform kerai_private.enter_gate(alone);
-    perform kerai_private.introduce_author(i.author, i.public_key)
-    from (
-        select distinct on (u.author) u.author, u.public_key from unnest(items) as u
-        where u.public_key is not null
-            and not exists (select from kerai_private.authors as a where a.author = u.author offset 0)
-        order by u.author
-    ) as i;
-    return items;
-end
-$$;
-
--- The changesets after the first `done` that may be merged together: up to the first whose guard is to be judged or
--- that has no lane, and no more than are merged at once.
-create or replace function kerai_private.next_run(items kerai_private.checked[], done int, judge boolean)
-returns kerai_private.checked[]
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-    last int;
-begin
-    select count(*) into last
-    from (
-        select sum(jsonb_array_length(u.ops)) over (order by u.n) as running,
-            bool_or(judge and u.guard is not null or u.author is null) over (order by u.n) as apart
-        from unnest(items[next_run.done + 1:]) with ordinality as u (
-            id, author, first_seq, last_seq, first_lamport, last_lamport, prev, base, guard, task, message, ops, document,
-            signature, public_key, swarm, member, member_signature, member_key, draft_id, n)
-    ) as r
-    where r.running <= kerai_private.most_at_once() and not r.apart;
-    return items[next_run.done + 1:next_run.done + last];
-end
-$$;
-
--- How many of the changesets of a run, from its first on, can be merged as they are. What stops the run is not
--- necessarily wrong: it is then looked at alone, and named exactly. OFFSET 0: each is looked up by index, whatever the
--- planner believes about the size of a table.
-create or replace function kerai_private.count_good(
-    run kerai_private.checked[], ops kerai_private.operation[], judge boolean
-) returns int
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-    good int;
-    place int := 0;
-    unseen record;
-    moved int;
-    unsure int[];
-    bound record;
-    item record;
-    horizon constant jsonb := (select c.horizon from kerai.compactions as c order by c.id desc limit 1);
-begin
-    -- Each follows on its author's last one, its base is covered here or by changesets of the run that come before it,
-    -- and its clock is right.
-    with item as materialized (
-        select u.*, a.seq as head_seq, a.lamport as head_lamport, a.changeset_id as head_id
-        from unnest(run) with ordinality as u (
-            id, author, first_seq, last_seq, first_lamport, last_lamport, prev, base, guard, task, message, ops, document,
-            signature, public_key, swarm, member, member_signature, member_key, draft_id, c)
-        cross join lateral (select a.* from kerai_private.authors as a where a.author = u.author offset 0) as a
-    ),
-
-    chain as (
-        select i.c, i.first_lamport, coalesce(lag(i.last_lamport) over w, i.head_lamport) as own_lamport,
-            i.first_seq = 1 + coalesce(lag(i.last_seq) over w, i.head_seq)
-            and i.prev is not distinct from coalesce(lag(i.id) over w, i.head_id)
-            and not exists (select from kerai.changesets as k where k.id = i.id offset 0)
-            and not kerai_private.is_frozen(i.author)
-            and (horizon is null or not exists (select from kerai.vector_missing(i.base, horizon)))
-            and (i.draft_id is null or row_number() over d = 1
-                and i.author not in (
-                    select k.author from kerai.changesets as k where k.draft_id = i.draft_id offset 0))
-            as follows
-        from item as i
-        window w as (partition by i.author order by i.c), d as (partition by i.draft_id, i.author order by i.c)
-    ),
-
-    seen as (
-        select i.c, e.key collate "C" as author, e.value::text::bigint as seq
-        from item as i
-        cross join lateral jsonb_each(i.base) as e
-        where e.value <> '0'
-    ),
-
-    base as (
-        select s.c, bool_and(b.c is not null or coalesce(s.seq <= a.seq, false)) as covered,
-            max(case when b.c is not null then b.last_lamport when s.seq = a.seq then a.lamport
-                else kerai_private.lamport_of(s.author, s.seq) end) as lamport
-        from seen as s
-        left join lateral (
-            select a.seq, a.lamport from kerai_private.authors as a where a.author = s.author offset 0
-        ) as a on true
-        left join item as b on b.author = s.author and b.last_seq = s.seq and b.c < s.c
-        group by s.c
-    )
-
-    select coalesce(min(h.c) - 1, cardinality(run)) into good
-    from chain as h
-    left join base as b on b.c = h.c
-    where not h.follows or not coalesce(b.covered, true) or h.first_lamport <> 1 + greatest(h.own_lamport, b.lamport);
-
-    -- Its operations name nodes that it has seen: they are here, or, which is rare, the run itself brings them.
-    select array_agg(e.c) as places, array_agg(e.node) as nodes into unseen
-    from (
-        select r.c, r.node from kerai_private.named_nodes(ops) as r
-        group by r.c, r.node
-        having min(r.n) filter (where not r.born) <= coalesce(min(r.n) filter (where r.born), 2147483647)
-    ) as e
-    inner join (select row_number() over () as c, u.author, u.base from unnest(run) as u) as i on i.c = e.c
-    left join lateral (
-        select n.created_stamp, n.created_seq from kerai.nodes as n where n.id = e.node offset 0
-    ) as x on true
-    where kerai_private.has_seen(i.author, i.base, x.created_stamp, x.created_seq) is not true;
-
-    if unseen.nodes is not null then
-        with item as materialized (
-            select row_number() over () as c, u.author, u.base from unnest(run) as u
-        ),
-
-        brought as (
-            select distinct k.c, k.node
-            from unnest(unseen.places, unseen.nodes) as k (c, node)
-            inner join item as i on i.c = k.c
-            inner join unnest(ops) as o on o.node = k.node and o.op = 'node_insert' and o.c < k.c
-            inner join item as b on b.c = o.c
-            where b.author = i.author or o.seq <= coalesce((i.base ->> b.author)::bigint, 0)
-        )
-
-        select least(good, coalesce(min(k.c) - 1, good)) into good
-        from unnest(unseen.places, unseen.nodes) as k (c, node)
-        where (k.c, k.node) not in (select b.c, b.node from brought as b);
-    end if;
-
-    if not judge then
-        return good;
-    end if;
-    select least(good, f.c - 1) into good from kerai_private.overfull_metadata(ops) as f;
-    -- Whether something lies in a scope cannot be said of what the run itself brings, nor after moves in it: moves are
-    -- node_move, and inserts of what is here already, since the earlier of two inserts counts.
-    if exists (select from kerai.tasks as t where t.id in (select r.task from unnest(run) as r) and t.scope_node_id is not null) then
-        select min(o.c) into moved
-        from unnest(ops) as o
-        where o.op = 'node_move'
-            or o.op = 'node_insert' and exists (select from kerai.nodes as n where n.id = o.node offset 0);
-
-        unsure := array(
-            select distinct o.c
-            from unnest(ops) as o
-            cross join lateral (values (o.node), (o.parent), (o.source)) as x (node)
-            inner join (
-                select b.node, min(b.c) as c from unnest(ops) as b where b.op = 'node_insert' group by b.node
-            ) as i on i.node = x.node
-            where i.c < o.c);
-    end if;
-    -- Budgets are counted from what is merged: an agent's second changeset of a task waits for the first. Where nothing
-    -- can be exceeded nothing is counted.
-    select array_agg(u.c order by u.c) as places,
-        array_agg(u.nth > 1 or (u.c > moved or u.c = any(unsure)) and t.scope_node_id is not null order by u.c) as again
-    into bound
-    from (
-        select r.*, a.id as agent, row_number() over (partition by r.task, a.id order by r.c) as nth
-        from (
-            select row_number() over () as c, i.task, coalesce(i.member, i.author) as author from unnest(run) as i
-        ) as r
-        cross join lateral (select g.id from kerai.agents as g where g.author = r.author offset 0) as a
-        where r.task is not null and r.c <= good
-    ) as u
-    left join kerai.tasks as t on t.id = u.task
-    where not coalesce(
-        t.status in ('pending', 'running')
-        and num_nonnulls(t.scope_node_id, t.budget_ops, t.budget_nkoi, t.budget_seconds) = 0
-        and not exists (
-            select from kerai.swarms as s
-            inner join kerai.swarm_members as m on m.swarm_id = s.id and m.agent_id = u.agent
-            where s.task_id = t.id and s.status = 'stopped'), false);
-    if bound.places is null then
-        return good;
-    end if;
-
-    begin
-        for item in
-            select b.c, b.again, r.task, a.agent, g.ops
-            from unnest(bound.places, bound.again) as b (c, again)
-            inner join (
-                select row_number() over () as c, i.task, coalesce(i.member, i.author) as author from unnest(run) as i
-            ) as r on r.c = b.c
-            cross join lateral (select k as agent from kerai.agents as k where k.author = r.author offset 0) as a
-            inner join (
-                select o.c, array_agg(o order by o.n) as ops
-                from unnest(ops) as o
-                where (o.c in (select p.c from unnest(bound.places) as p (c))) is true
-                group by o.c
-            ) as g on g.c = b.c
-            order by b.c
-        loop
-            place := item.c;
-            if item.again then
-                return place - 1;
-            end if;
-            perform kerai_private.check_task(item.task, item.agent, item.ops);
-        end loop;
-    exception when others then
-        -- Named exactly when it is looked at alone.
-        if sqlstate not like 'KR%' then
-            raise;
-        end if;
-        return place - 1;
-    end;
-    return good;
+    pushed := kerai_private.receive(item, judge, alone, apart);
+    outcome := (place, pushed.changeset_id, pushed.status, pushed.applied, pushed.first_seq, pushed.last_seq,
+        null, null, null, null);
+    return outcome;
+exception
+    when lock_not_available or transaction_rollback then
+        raise;
+    when others then
+        outcome := (place, coalesce(item.id, item.draft_id), null, null, null, null, sqlstate, left(sqlerrm, 500), null, null);
+        get stacked diagnostics outcome.detail = pg_exception_detail, outcome.hint = pg_exception_hint;
+        outcome.detail := left(outcome.detail, 2000);
+        return outcome;
 end
 $$;

@@ -325,8 +325,9 @@ $$;
 
 -- Looks at changesets and drafts without regard to what is merged here, and at who has signed them. Refuses for the
 -- first thing that is wrong with any of them.
-create or replace function kerai_private.check_changesets(given kerai_private.incoming[], parsed jsonb[])
-returns kerai_private.checked[]
+create or replace function kerai_private.check_changesets(
+    given kerai_private.incoming[], parsed jsonb[], verified boolean default false
+) returns kerai_private.checked[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -342,7 +343,7 @@ begin
 
     keys := kerai_private.require_signatures(
         array_agg(g.document::text order by g.n), array_agg(g.changeset ->> 'author' order by g.n),
-        array_agg(g.signature order by g.n), array_agg(g.public_key order by g.n))
+        array_agg(g.signature order by g.n), array_agg(g.public_key order by g.n), verified)
     from rows from (unnest(given), unnest(parsed)) with ordinality as g (document, signature, public_key, changeset, n);
 
     if exists (select from unnest(parsed) as p (changeset) where p.changeset ?| '{swarm,draft}') then
@@ -387,9 +388,10 @@ end
 $$;
 
 -- Refuses KR001, KR002 or KR006 unless each text is signed by its author, and returns their keys. Where there is no
--- text there is nothing to sign.
+-- text there is nothing to sign. verified: the signatures verify with the given keys, and only whose these are is
+-- asked.
 create or replace function kerai_private.require_signatures(
-    documents text[], authors text[], signatures bytea[], public_keys bytea[]
+    documents text[], authors text[], signatures bytea[], public_keys bytea[], verified boolean default false
 ) returns bytea[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -406,11 +408,16 @@ begin
     from unnest(authors, public_keys) with ordinality as s (author, public_key, n)
     left join lateral (select k.public_key from kerai_private.authors as k where k.author = s.author offset 0) as a on true;
 
+    if not verified then
+        fits := array(
+            select v.fits and v.verifies
+            from rows from (unnest(kerai_private.verify_signatures(documents, signatures, keys)), unnest(fits)) with ordinality
+                as v (verifies, fits, n)
+            order by v.n);
+    end if;
     select v.n into bad
-    from rows from (
-        unnest(kerai_private.verify_signatures(documents, signatures, keys)), unnest(fits), unnest(documents)
-    ) with ordinality as v (verifies, fits, document, n)
-    where v.document is not null and not coalesce(v.verifies and v.fits, false)
+    from rows from (unnest(fits), unnest(documents)) with ordinality as v (fits, document, n)
+    where v.document is not null and v.fits is not true
     order by v.n
     limit 1;
     if found then

@@ -64,7 +64,7 @@ begin
         from (
             select row_number() over () as n, u.author, u.swarm, u.member, u.draft_id from unnest(items) as u
         ) as i
-        -- OFFSET 0: see kerai_private.count_good.
+        -- OFFSET 0: see kerai_private.find_unchained.
         left join lateral (select g.id from kerai.agents as g where g.author = i.member offset 0) as a on true
         left join lateral (
             select m.swarm_id from kerai.swarm_members as m where m.agent_id = a.id and m.swarm_id = i.swarm offset 0

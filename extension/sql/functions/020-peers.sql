@@ -258,7 +258,9 @@ begin
     loop
         author := null;
         last_seq := null;
-        if code is not null then
+        if kerai_private.is_transient(code) then
+            raise exception using errcode = code, message = message, detail = detail, hint = hint;
+        elsif code is not null then
             status := 'refused';
             applied := 0;
             select c.author, c.last_seq into author, last_seq from kerai_private.claim_of(changesets[place]) as c;

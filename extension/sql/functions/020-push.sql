@@ -1,9 +1,10 @@
 -- 020 push: who says it, whether it follows on what is here, and then the merge.
 
--- Refuses KR003 and keeps both changesets in kerai.forks. The refusal rolls this transaction back, so the evidence
--- is written by a session of its own; when the server does not let itself in, the refusal says so.
+-- Refuses KR003, and keeps both changesets in kerai.forks when the refusal rolls this transaction back: apart, by a
+-- session of its own; when the server does not let itself in, the refusal says so. Of a batch kerai_private.keep_forks
+-- keeps them.
 create or replace function kerai_private.refuse_fork(
-    author text, seq bigint, kept_id bytea, document json, signature bytea
+    author text, seq bigint, kept_id bytea, document json, signature bytea, apart boolean
 ) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -23,7 +24,7 @@ begin
             refuse_fork.signature))
         from kerai.changesets as c
         inner join kerai_private.authors as a on a.author = c.author
-        where c.id = kept_id;
+        where c.id = kept_id and apart;
     exception when others then
         evidence := format('they could not be kept in kerai.forks (%s)', sqlerrm);
     end;
@@ -75,8 +76,9 @@ end
 $$;
 
 -- Refuses unless the changeset follows directly on what its author has pushed before.
-create or replace function kerai_private.require_succession(item kerai_private.checked, head kerai_private.authors)
-returns void
+create or replace function kerai_private.require_succession(
+    item kerai_private.checked, head kerai_private.authors, apart boolean
+) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
@@ -104,7 +106,7 @@ begin
             case when item.prev is null then 1 end);
     end if;
     if rival is not null then
-        perform kerai_private.refuse_fork(head.author, item.first_seq, rival, item.document, item.signature);
+        perform kerai_private.refuse_fork(head.author, item.first_seq, rival, item.document, item.signature, apart);
     end if;
     perform kerai_private.require_unfrozen(head.author, item.last_seq);
 
@@ -373,8 +375,10 @@ return op ->> 'op' = 'node_move' or (op -> 'set') ? 'name';
 
 -- Holds a changeset against what is here, and merges it. judge: whether guard and task are looked at, as they are where
 -- it is pushed first. alone: whether the caller has the gate for itself; NULL when the caller is not in the gate.
-create or replace function kerai_private.receive(item kerai_private.checked, judge boolean, alone boolean default null)
-returns kerai.push_result
+-- apart: see kerai_private.refuse_fork.
+create or replace function kerai_private.receive(
+    item kerai_private.checked, judge boolean, alone boolean default null, apart boolean default true
+) returns kerai.push_result
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
@@ -393,6 +397,8 @@ begin
     if head.author is null then
         -- Introduced in the gate: see kerai_private.enter.
         head := (item.author, item.public_key, 0, 0, null, null);
+    elsif head.public_key <> item.public_key then
+        perform kerai_private.refuse_key(item.author, head.public_key, item.public_key);
     end if;
     select c.id, c.first_seq, c.last_seq into kept from kerai.changesets as c where c.id = item.id;
     if item.id is null then
@@ -405,7 +411,7 @@ begin
     end if;
 
     if item.id is not null then
-        perform kerai_private.require_succession(item, head);
+        perform kerai_private.require_succession(item, head, apart);
     end if;
     perform kerai_private.require_covered(item.base);
     perform kerai_private.require_above_horizon(item.base,

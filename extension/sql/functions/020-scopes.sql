@@ -237,7 +237,7 @@ begin
     items := kerai_private.look_at(array(
         select row(g.document, g.signature, g.public_key)::kerai_private.incoming
         from unnest(documents, signatures, public_keys) with ordinality as g (document, signature, public_key, n)
-        order by g.n), judge => false);
+        order by g.n), judge => false, verified => false);
     select c.id into bad
     from unnest(items) as i
     inner join kerai.changesets as c on c.id = i.id
@@ -396,11 +396,13 @@ declare
     given kerai_private.incoming[];
     items kerai_private.checked[];
     run kerai_private.checked[];
-    ops kerai_private.operation[];
+    unsure int[];
     item kerai_private.checked;
     head kerai_private.authors;
-    done int := 0;
-    good int;
+    first int := 1;
+    last int;
+    done int;
+    place int;
     detail text;
     hint text;
 begin
@@ -420,19 +422,22 @@ begin
         signatures, public_keys);
     items := kerai_private.enter(array(select u from unnest(items) as u where u.id is not null), alone => true);
 
-    while done < cardinality(items) loop
-        run := kerai_private.next_run(items, done, judge => false);
-        good := 0;
-        if cardinality(run) > 1 then
-            good := kerai_private.count_good(run, '{}', judge => false);
-        end if;
-        if good = 0 then
-            item := items[done + 1];
-            done := done + 1;
-            continue when exists (select from kerai.changesets as c where c.id = item.id);
+    foreach last in array kerai_private.run_ends(items, judge => false) loop
+        run := items[first:last];
+        first := last + 1;
+        unsure := case when cardinality(run) = 1 then '{1}' else kerai_private.find_unsure(run, '{}', '{}', judge => false) end;
+        done := 0;
+        foreach place in array unsure || (cardinality(run) + 1) loop
+            if place - done > 1 then
+                applied := applied + kerai_private.take_in_scoped(run[done + 1:place - 1]);
+                merged := merged + place - done - 1;
+            end if;
+            done := place;
+            item := run[place];
+            continue when place > cardinality(run) or exists (select from kerai.changesets as c where c.id = item.id);
             select a.* into head from kerai_private.authors as a where a.author = item.author;
             begin
-                perform kerai_private.require_succession(item, head);
+                perform kerai_private.require_succession(item, head, apart => true);
                 perform kerai_private.require_covered(item.base);
                 perform kerai_private.require_lamport(item.first_lamport, item.base, head.lamport);
             exception when others then
@@ -444,22 +449,29 @@ begin
                     detail, hint);
                 continue;
             end;
-            run := array[item];
-        else
-            run := run[1:good];
-            done := done + good;
-        end if;
-        ops := kerai_private.of_scope(coalesce(kerai_private.unpack_operations(run), '{}'));
-        perform kerai_private.require_sent(ops);
-        perform kerai_private.take_in(run, ops, alone => true);
-        merged := merged + cardinality(run);
-        applied := applied + cardinality(ops);
+            applied := applied + kerai_private.take_in_scoped(array[item]);
+            merged := merged + 1;
+        end loop;
     end loop;
 end
 $$;
 
 comment on function kerai.accept_scoped(bytea[], text[], bigint[], bigint[], bigint[], bytea[], jsonb[], json[], bytea[], bytea[]) is
 'A part of kerai.sync in a partial instance: merges a page of changesets, of those without a document only their place in the history, and says which were refused.';
+
+-- Merges a part of a page; returns how many of its operations are of the scope.
+create or replace function kerai_private.take_in_scoped(run kerai_private.checked[]) returns int
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    ops constant kerai_private.operation[] := kerai_private.of_scope(coalesce(kerai_private.unpack_operations(run), '{}'));
+begin
+    perform kerai_private.require_sent(ops);
+    perform kerai_private.take_in(run, ops, alone => true);
+    return cardinality(ops);
+end
+$$;
 
 -- A page's items in their order: those with a document as they were looked at, the others as the peer says.
 create or replace function kerai_private.with_stubs(
