@@ -1,62 +1,4 @@
--- 020 settling: many small pushes combine. kerai.submit stores a changeset, and whoever settles first looks at all that
--- wait and merges them.
-
-create or replace function kerai.submit(changeset json, signature bytea, public_key bytea default null) returns uuid
-language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp
-as $$
-#variable_conflict use_variable
-declare
-    wrote text;
-    side int;
-    ticket uuid;
-begin
-    -- The limit itself is looked up for what is not small: what exceeds a lower one is refused when it is settled.
-    if changeset is null or octet_length(changeset::text) > 65536 then
-        perform kerai_private.require_size(changeset);
-    end if;
-    begin
-        wrote := changeset ->> 'author';
-        -- Looked for as text first: to take a document apart takes longer, and most are no drafts.
-        if strpos(changeset::text, '"swarm"') > 0 then
-            side := kerai_private.side_of_lane((changeset ->> 'swarm')::uuid, wrote);
-        end if;
-    exception when data_exception or statement_too_complex or program_limit_exceeded then
-        null;  -- Refused when it is settled.
-    end;
-    ticket := (lpad(to_hex(nextval('kerai_private.arrivals')), 16, '0') || right(replace(gen_random_uuid()::text, '-', ''), 15)
-        || coalesce(side, kerai_private.side_of(wrote)))::uuid;
-    insert into kerai_private.submissions (ticket, author, document, signature, public_key)
-    values (ticket, wrote, changeset, signature, public_key);
-    return ticket;
-end
-$$;
-
-comment on function kerai.submit(json, bytea, bytea) is
-'Stores a signed changeset, or the draft of a grouped swarm''s member, to be merged together with others, and returns a ticket. Commit, then ask kerai.settle(ticket) for the result. Nothing but its size, when it is not small, is looked at before that.';
-
--- On which of the two sides an author's changesets are settled: they stay in order. Inlined.
-create or replace function kerai_private.side_of(author text) returns int
-language sql immutable parallel safe
-return hashtext(coalesce(author, '')) & 1;
-
--- On which side the drafts of one lane are settled: all on one, since who merges them has the lane for himself. A
--- swarm's id begins with what is random. NULL where there is no such lane.
-create or replace function kerai_private.side_of_lane(swarm uuid, member text) returns int
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-    return (
-        select (get_byte(uuid_send(s.id), 0) + kerai_private.lane_number(side_of_lane.member, s.lanes)) & 1
-        from kerai.swarms as s where s.id = side_of_lane.swarm);
-end
-$$;
-
--- On which side a submitted changeset is settled: its ticket's last bit says it. Inlined.
-create or replace function kerai_private.side_of(ticket uuid) returns int
-language sql immutable parallel safe
-return get_byte(uuid_send(ticket), 15) & 1;
+-- 020 settling: many small pushes combine. Whoever settles first looks at all submissions that wait, and merges them.
 
 -- The sequence that counts a side's turns.
 create or replace function kerai_private.turns_of(side int) returns regclass
@@ -266,7 +208,8 @@ begin
     end if;
     -- Raising undoes what was merged with it: a refusal is found as often as it is asked for.
     if result.code is not null then
-        perform kerai_private.refuse(result.code, result.message, result.detail, result.hint);
+        perform kerai_private.refuse(result.code, result.message, result.detail, case when result.hint <> '' then result.hint
+            else 'This changeset alone raises it, and is set aside: kerai.withdraw it, and push something else.' end);
     end if;
     if settled > 0 then
         perform kerai_private.announce_turn(kerai_private.side_of(ticket), turn + 1, settled);
@@ -354,29 +297,6 @@ $$;
 comment on procedure kerai.push_together (json, bytea, bytea, text, bytea, text, int, bigint, bigint) is
 'Pushes one signed changeset together with those that others push at the same time: kerai.submit and kerai.settle in one call, CALL kerai.push_together(changeset, signature). Who merges for the others goes on for 200 ms, and until what it has begun by then is merged: an error in that time does not say that the own changeset is not merged. application_name: what pg_stat_activity shows until the own changeset is settled. It commits, so it cannot be called in a transaction block.';
 
-create or replace function kerai.withdraw(agent uuid) returns int
-language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp
-set lock_timeout = '30s'
-as $$
-#variable_conflict use_variable
-declare
-    own constant text := (kerai_private.require_agent(agent)).author;
-    withdrawn int;
-begin
-    -- Who settles one of them now has locked it: this waits for him, and leaves it then.
-    delete from kerai_private.submissions as s
-    where s.author = own;
-    get diagnostics withdrawn = row_count;
-    return withdrawn;
-exception when lock_not_available or deadlock_detected then
-    perform kerai_private.refuse('KR009', 'other pushes are in the way', sqlerrm, 'Call it again in a second.');
-end
-$$;
-
-comment on function kerai.withdraw(uuid) is
-'Takes back what your agent has submitted and what is not settled, and returns how many changesets that were. After a crash or a refusal something may still wait and be merged by somebody''s settle: withdraw before the agent signs its next changeset, and ask kerai.next_changeset after that.';
-
 -- Merges what waits, when the turn of this side before this one is over; what waits on the other side too, when
 -- nobody settles there. When the ticket's own is refused nothing else may be merged, since raising that undoes
 -- everything: so it comes first, after what it may depend on. Returns how many it has settled when this session is to
@@ -402,6 +322,8 @@ declare
     next int;
     sides int[] := array[side];
     taken record;
+    outcomes kerai_private.outcome[];
+    own kerai_private.outcome;
 begin
     -- Whoever is told the number of a turn that is over before he takes it may get it still.
     if turn <> kerai_private.next_turn(turns) then
@@ -442,63 +364,15 @@ begin
     perform kerai_private.renew_plans();
     -- His own may have been settled at the turn before, or withdrawn: the others wait for this turn all the same.
     taken := kerai_private.take_waiting(ticket, sides);
-    insert into kerai_private.settled (ticket, outcome)
-    select taken.tickets[o.n], o
-    from kerai_private.receive_all(taken.given, judge => true, decisive => taken.own) as o;
-    -- What nobody came for.
-    delete from kerai_private.settled as s where s.settled_at < now() - interval '10 minutes';
-    return case when goes_on then coalesce(cardinality(taken.given), 0) else 0 end;
-end
-$$;
-
--- Takes out what waits, no more than is looked at together: first, `own` of them, up to the ticket's, what its author
--- has submitted. The settings: what comes and goes this fast leaves more dead rows than live ones, and only the index
--- passes over them.
-create or replace function kerai_private.take_waiting(
-    ticket uuid, sides int[], out tickets uuid[], out given kerai_private.incoming[], out own int
-)
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-set enable_bitmapscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
-as $$
-#variable_conflict use_variable
-declare
-    most_bytes constant bigint := kerai_private.setting('max_page_bytes');
-    mine record;
-begin
-    select s.author into mine from kerai_private.submissions as s where s.ticket = ticket;
-
-    with waiting as materialized (
-        select s.ticket, octet_length(s.document::text) as size,
-            s.ticket = ticket or coalesce(s.ticket < ticket and s.author = mine.author, false) as is_own
-        from kerai_private.submissions as s
-        where kerai_private.side_of(s.ticket) = any(sides)
-        order by s.ticket
-    ),
-
-    chosen as (
-        select w.ticket, w.is_own
-        from (
-            select u.*, sum(u.size) over (order by u.is_own desc, u.ticket) as running from waiting as u
-        ) as w
-        -- All of one's own: one that is left out would be a gap in the sequence.
-        where w.is_own or w.running <= most_bytes
-    ),
-
-    gone as (
-        delete from kerai_private.submissions as s
-        using chosen as c
-        where s.ticket = c.ticket
-        returning s.*, c.is_own
-    )
-
-    select array_agg(g.ticket order by g.is_own desc, g.ticket),
-        array_agg(row(g.document, g.signature, g.public_key)::kerai_private.incoming order by g.is_own desc, g.ticket),
-        count(*) filter (where g.is_own)
-    into tickets, given, own
-    from gone as g;
+    select array_agg(o order by o.n) into outcomes
+    from kerai_private.receive_all(
+        taken.given, judge => true, verified => true, decisive => taken.own, enough => interval '200 ms') as o;
+    select o.* into own from unnest(outcomes) as o
+    where o.n <= taken.own and kerai_private.is_transient(o.code) order by o.n limit 1;
+    if found then
+        raise exception using errcode = own.code, message = own.message, detail = own.detail, hint = own.hint;
+    end if;
+    perform kerai_private.note_settled(taken.tickets, outcomes);
+    return case when goes_on then coalesce(cardinality(outcomes), 0) else 0 end;
 end
 $$;

@@ -62,6 +62,10 @@ insert into kerai_private.default_settings (name, value, description) values
 ('max_metadata_keys', 10000, 'most metadata keys that one node has or had, or that one operation writes'),
 ('max_metadata_bytes', 1048576, 'largest metadata of one node or operation, in bytes of UTF-8'),
 ('max_nesting', 32, 'deepest nesting of a metadata value'),
+('max_author_submissions', 200, 'most changesets of one author that may wait to be settled'),
+('max_author_submission_bytes', 16777216, 'most bytes of changesets of one author that may wait to be settled'),
+('max_role_submissions', 5000, 'most changesets that one role may have waiting to be settled'),
+('max_role_submission_bytes', 268435456, 'most bytes of changesets that one role may have waiting to be settled'),
 ('max_output_bytes', 1048576, 'largest test output that record_test_result takes, in bytes'),
 ('failed_operations_ttl_seconds', 604800, 'how long a failed attempt is kept for study'),
 ('member_idle_seconds', 120, 'a member that reported nothing for this long counts as idle');

@@ -298,11 +298,22 @@ create unlogged sequence kerai_private.arrivals;
 create unlogged table kerai_private.submissions (
     -- In order of arrival, and not to be guessed.
     ticket uuid primary key,
-    author text collate "C",
+    author text collate "C" not null,
     document json not null,
-    signature bytea,
-    public_key bytea
+    -- Verified when it was submitted, with this key.
+    signature bytea not null,
+    public_key bytea not null,
+    bytes int not null,
+    submitted_by oid not null,
+    submitted_at timestamptz not null default now(),
+    -- Only its own ticket's session merges it: it is large, or failed.
+    apart boolean not null,
+    -- The error that it raised when it was merged by itself.
+    failure kerai_private.outcome
 ) with (toast_tuple_target = 8160, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+
+create index submissions_author on kerai_private.submissions (author, ticket);
+create index submissions_apart on kerai_private.submissions (submitted_at) where apart;
 
 alter table kerai_private.submissions alter column document set compression lz4;
 
