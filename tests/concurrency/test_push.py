@@ -302,6 +302,42 @@ def test_a_push_that_is_canceled_while_it_keeps_evidence_closes_its_connection(
     assert scalar(author.connection, "select dblink_get_connections()") is None
 
 
+@pytest.mark.parametrize("moves", [False, True])
+def test_an_author_who_is_introduced_while_a_batch_waits_does_not_wait_for_it_in_a_circle(
+    authors: Any, connect: Any, moves: bool
+) -> None:
+    """The batch has no lock of his row, and he has one when he waits for the batch."""
+    ann, bob, batch, gate = authors(4)
+    observer = connect()
+    node = str(uuid4())
+    documents = [ann.write([insert(node), *([move(node, None, "b")] if moves else [])], seen={})]
+    documents.append(bob.write([insert(str(uuid4()))], seen={}))
+    signed = list(zip(documents, (ann, bob), strict=True))
+    page = [
+        [document for document, _ in signed],
+        [changeset.sign(document, author.key) for document, author in signed],
+        [author.public_key for _, author in signed],
+    ]
+    with ThreadPoolExecutor(2) as pool:
+        with gate.connection.transaction():
+            gate.connection.execute("lock table kerai_private.merge_gate in exclusive mode")
+            accept = "select status from kerai.accept(%s::text[]::json[], %s, %s)"
+            answer = pool.submit(batch.connection.execute, accept, page)
+            until_blocked(observer, batch, gate)
+            register = "select kerai.register_agent('author-0', 'tool', %s)"
+            observer.execute(register, [ann.public_key])
+            pushed = pool.submit(outcome, ann, documents[0])
+            until_blocked(observer, ann, gate)
+        statuses = [row["status"] for row in answer.result(timeout=30)]
+        assert statuses[1] == "merged"
+        assert sorted([statuses[0], pushed.result(timeout=30)]) == ["duplicate", "merged"]
+    for each in (ann, bob, batch, gate):
+        each.connection.close()
+    deadlocks = "select deadlocks from pg_stat_database where datname = current_database()"
+    assert scalar(observer, deadlocks) == 0
+    assert_fold(observer)
+
+
 def until_blocked(observer: Connection[Any], waiting: Any, holder: Any) -> None:
     """Wait until one session waits for another's lock."""
     pids = [each.connection.info.backend_pid for each in (waiting, holder)]

@@ -50,6 +50,8 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     lanes text[];
+    locked text[];
+    wanted text[];
 begin
     if exists (select from unnest(items) as i where i.author is null) then
         lanes := kerai_private.lanes_of(items);
@@ -66,14 +68,26 @@ begin
         end;
     end loop;
 
-    perform from kerai_private.authors as a
-    where a.author in (select u.author from unnest(items) as u)
-    order by a.author
-    for update;
+    with held as (
+        select a.author from kerai_private.authors as a
+        where a.author in (select u.author from unnest(items) as u)
+        order by a.author
+        for update
+    )
+
+    select coalesce(array_agg(h.author), '{}') into locked from held as h;
     if exists (select from unnest(items) as i where i.task is not null) then
         perform kerai_private.lock_budgets(items);
     end if;
     perform kerai_private.enter_gate(alone);
+    -- An author who was introduced while this waited for the gate may have the lock of his row, and wait for the gate.
+    wanted := array(select distinct u.author from unnest(items) as u where u.author is not null);
+    if cardinality(locked) < cardinality(wanted) and exists (
+        select from unnest(wanted) as w (author)
+        inner join kerai_private.authors as a on a.author = w.author
+        where w.author not in (select l.author from unnest(locked) as l (author))) then
+        raise exception using errcode = 'KR998', message = 'an author was introduced meanwhile';
+    end if;
     -- Whether it is the right key is looked at with each changeset.
     insert into kerai_private.authors (author, public_key)
     select distinct on (u.author) u.author, u.public_key from unnest(items) as u

@@ -99,7 +99,14 @@ begin
                 null;  -- Not all can be merged in one step. Whose error it was shows below.
         end;
     end if;
-    return query select * from kerai_private.receive_each(items, judge, decisive, enough);
+    loop
+        begin
+            return query select * from kerai_private.receive_each(items, judge, decisive, enough);
+            return;
+        exception when sqlstate 'KR998' then
+            null;  -- See kerai_private.enter.
+        end;
+    end loop;
 end
 $$;
 
