@@ -32,7 +32,11 @@ MOST_FINDINGS = 20
 CANCELED = "57014"
 GONE = {"57P01", "57P02", "57P03"}
 # What may stand in the server's log: refusals, overtaken transactions, cancels, ends of sessions.
-EXPECTED = re.compile(r"(KR\d\d\d|40001|57014|57P0[123]|08\w\w\w) |F0001 lock file ")
+# 55000: a worker of a parallel query finds that its leader has ended.
+EXPECTED = re.compile(
+    r"(KR\d\d\d|40001|57014|57P0[123]|08\w\w\w) |F0001 lock file "
+    r"|55000 could not (attach to dynamic shared area|map dynamic shared memory segment)"
+)
 LOGGED = re.compile(r"^.{23} \S+ \[\d+\] (\w{5}) (?:ERROR|FATAL|PANIC): +(.*)", re.MULTILINE)
 
 
