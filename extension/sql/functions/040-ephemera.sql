@@ -17,7 +17,7 @@ $$;
 
 -- Deletes what has expired of earlier rounds where the ring has come round, and says what; partitions that hold nothing
 -- else than expired rows are left alone, and returned without an action. The present partition and the next one are
--- never among these: under an old snapshot, what others have just added there could not be seen.
+-- never among these: others are adding to them.
 create or replace function kerai_private.delete_expired(relation text)
 returns table (action text, partition text, row_count bigint)
 language plpgsql volatile
@@ -53,6 +53,30 @@ begin
 end
 $$;
 
+-- Is a row of a partition still wanted? The caller has locked it. The one snapshot of REPEATABLE READ or SERIALIZABLE
+-- does not show rows that others have committed since, and TRUNCATE takes them too. So a constraint that there is no
+-- such row is tried, for which PostgreSQL reads the table as it is now, and taken back.
+create or replace function kerai_private.holds_wanted(partition text, alive text) returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    wanted boolean;
+begin
+    execute format('select exists (select from %s where %s)', partition, alive) into wanted;
+    if not wanted and kerai_private.has_one_snapshot() then
+        execute format('alter table %s add constraint nothing_wanted check ((%s) is not true)', partition, alive);
+        raise exception using errcode = 'KR999', message = 'this takes the constraint back';
+    end if;
+    return wanted;
+exception
+    when check_violation then
+        return true;
+    when sqlstate 'KR999' then
+        return false;
+end
+$$;
+
 -- Empties those of the partitions that nobody is using, and returns them.
 create or replace function kerai_private.truncate_unused(partitions text[], alive text) returns setof text
 language plpgsql volatile
@@ -61,13 +85,11 @@ as $$
 #variable_conflict use_variable
 declare
     partition text;
-    wanted boolean;
 begin
     foreach partition in array partitions loop
         begin
             execute format('lock table %s in access exclusive mode nowait', partition);
-            execute format('select exists (select from %s where %s)', partition, alive) into wanted;
-            if not wanted then
+            if not kerai_private.holds_wanted(partition, alive) then
                 execute format('truncate %s', partition);
                 return next partition;
             end if;
