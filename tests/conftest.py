@@ -24,7 +24,7 @@ from typing import Any, Protocol
 import psycopg
 import pytest
 from psycopg import sql
-from tests.settings.odd import ICU_LOCALE, IS_ODD, make_odd
+from tests.settings.odd import ICU_LOCALE, IS_ODD, make_odd, settings_of
 from tests.settings.odd import connect as connect_to
 
 from kerai_client.database import Connection
@@ -146,23 +146,23 @@ def make_database(server: PrivateServer) -> MakeDatabase:
 
 
 @pytest.fixture
-def database(make_database: MakeDatabase) -> Iterator[FreshDatabase]:
+def database(make_database: MakeDatabase, request: pytest.FixtureRequest) -> Iterator[FreshDatabase]:
     """A database with kerai and nothing else in it, for one test."""
-    with make_database() as made:
+    with make_database(settings=settings_of(request)) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
-def module_database(make_database: MakeDatabase) -> Iterator[FreshDatabase]:
+def module_database(make_database: MakeDatabase, request: pytest.FixtureRequest) -> Iterator[FreshDatabase]:
     """The same, for all tests of a module."""
-    with make_database() as made:
+    with make_database(settings=settings_of(request)) as made:
         yield made
 
 
 @pytest.fixture
-def second_database(make_database: MakeDatabase) -> Iterator[FreshDatabase]:
+def second_database(make_database: MakeDatabase, request: pytest.FixtureRequest) -> Iterator[FreshDatabase]:
     """Another instance, with another key, for one test."""
-    with make_database(template=None) as made:
+    with make_database(template=None, settings=settings_of(request)) as made:
         yield made
 
 

@@ -163,6 +163,7 @@ def test_a_refused_fork_whose_evidence_waits_ends_when_it_is_cancelled(database:
     assert scalar(connect(), "select count(*) from kerai.forks") == 1
 
 
+@pytest.mark.read_committed
 def test_others_push_on_beside_what_is_hostile(connect: Any) -> None:
     """As many moves as are taken, in a deep tree, and as many keys: no longer than beside harmless moves."""
     chance = Random(5)

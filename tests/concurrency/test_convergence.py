@@ -145,6 +145,7 @@ def report(agent: Agent, task: UUID, vector: str, passed: bool = True, cost: int
     )
 
 
+@pytest.mark.read_committed
 def test_a_task_that_many_report_at_once_is_paid_once(world: World) -> None:
     task = world.task(scope=world.src)
     swarm = world.swarm(task)
@@ -190,6 +191,7 @@ def test_a_task_that_many_report_at_once_is_paid_once(world: World) -> None:
     assert balances == shares
 
 
+@pytest.mark.read_committed
 def test_tasks_that_share_their_agents_converge_side_by_side(world: World) -> None:
     tasks = [world.task() for _ in range(6)]
     for task in tasks:
@@ -213,6 +215,7 @@ def test_tasks_that_share_their_agents_converge_side_by_side(world: World) -> No
     assert (paid["n"], paid["c"]) == (len(tasks) * REWARD, len(tasks) * AGENTS)
 
 
+@pytest.mark.read_committed
 def test_a_swarm_never_takes_more_agents_than_it_has_room_for(world: World) -> None:
     swarm = world.swarm(world.task(), max_agents=5)
 
@@ -226,6 +229,7 @@ def test_a_swarm_never_takes_more_agents_than_it_has_room_for(world: World) -> N
     assert outcome == {"ok": 10, "KR011": 2 * AGENTS - 10}
 
 
+@pytest.mark.read_committed
 def test_a_budget_is_spent_to_the_last_and_not_beyond(world: World) -> None:
     task = world.task(budget_nkoi=70)
 
@@ -239,6 +243,7 @@ def test_a_budget_is_spent_to_the_last_and_not_beyond(world: World) -> None:
 
 
 @pytest.mark.parametrize("attempt", range(5))
+@pytest.mark.read_committed
 def test_stopping_launching_and_converging_race_to_one_end(world: World, attempt: int) -> None:
     task = world.task()
     swarms = [world.swarm(task) for _ in range(4)]

@@ -23,6 +23,7 @@ from tests.merge.observe import scalar
 from kerai import changeset
 
 LEVELS = ["repeatable read", "serializable"]
+pytestmark = pytest.mark.read_committed  # those of its sessions that set no level
 each_level = pytest.mark.parametrize("level", LEVELS)
 
 

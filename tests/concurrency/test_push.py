@@ -93,6 +93,7 @@ def scribble(author: LiveAuthor, nodes: list[str], shared: list[str], seed: int,
     return statuses
 
 
+@pytest.mark.read_committed
 def test_many_authors_push_into_one_tree_while_others_read(authors: Any, connect: Any) -> None:
     writers = authors(6)
     nodes, shared = [str(uuid4()) for _ in range(8)], [str(uuid4()) for _ in range(12)]
@@ -138,6 +139,7 @@ def test_many_authors_push_into_one_tree_while_others_read(authors: Any, connect
     assert_fold(connection)
 
 
+@pytest.mark.read_committed
 def test_moves_that_would_make_a_cycle_together(authors: Any) -> None:
     one, two, three = authors(3)
     for _ in range(8):
@@ -149,6 +151,7 @@ def test_moves_that_would_make_a_cycle_together(authors: Any) -> None:
     assert_fold(one.connection)
 
 
+@pytest.mark.read_committed
 def test_one_of_two_guarded_pushes_wins(authors: Any) -> None:
     one, two = authors(2)
     root, leaf = str(uuid4()), str(uuid4())
@@ -167,6 +170,7 @@ def test_one_of_two_guarded_pushes_wins(authors: Any) -> None:
     assert_fold(one.connection)
 
 
+@pytest.mark.read_committed
 def test_a_guarded_push_against_unguarded_ones(authors: Any) -> None:
     """Either the guarded push came first, or it is stale; an unguarded one is merged in any case."""
     one, two, three = authors(3)
@@ -194,6 +198,7 @@ def test_a_guarded_push_against_unguarded_ones(authors: Any) -> None:
     assert_fold(one.connection)
 
 
+@pytest.mark.read_committed
 def test_the_same_nodes_inserted_by_several_authors_at_once(authors: Any) -> None:
     writers = authors(4)
     for turn in range(8):
@@ -216,6 +221,7 @@ def test_the_same_nodes_inserted_by_several_authors_at_once(authors: Any) -> Non
     assert_fold(writers[0].connection)
 
 
+@pytest.mark.read_committed
 def test_one_author_in_two_sessions_with_the_same_changeset(authors: Any, connect: Any) -> None:
     (author,) = authors(1)
     twin = LiveAuthor(connect(), "author-0", author.key)
@@ -226,6 +232,7 @@ def test_one_author_in_two_sessions_with_the_same_changeset(authors: Any, connec
     assert_fold(author.connection)
 
 
+@pytest.mark.read_committed
 def test_one_author_in_two_sessions_with_two_changesets(authors: Any, connect: Any) -> None:
     (author,) = authors(1)
     twin = LiveAuthor(connect(), "author-0", author.key)
@@ -349,6 +356,7 @@ def until_blocked(observer: Connection[Any], waiting: Any, holder: Any) -> None:
 
 
 @pytest.mark.parametrize("low", ["content", "metadata", "deletion"])
+@pytest.mark.read_committed
 def test_what_is_written_is_locked_in_one_order(authors: Any, connect: Any, low: str) -> None:
     """By id, whatever is written and in which order: so two pushes never wait for each other for ever."""
     first, second = authors(2)
@@ -404,6 +412,7 @@ def hosted_pushes(connection: Connection[Any], pushes: int) -> list[str]:
     return [scalar(connection, "select status from kerai.push_ops(%s::json)", [each]) for each in operations]
 
 
+@pytest.mark.read_committed
 def test_one_hosted_agent_in_many_sessions(role_connection: Any, connect: Any) -> None:
     sessions = [role_connection("kerai_agent") for _ in range(5)]
     author = scalar(sessions[0], "select author from kerai.register_agent('shell', 'human')")
@@ -414,6 +423,7 @@ def test_one_hosted_agent_in_many_sessions(role_connection: Any, connect: Any) -
     assert_fold(connection)
 
 
+@pytest.mark.read_committed
 def test_several_hosted_agents_at_once_through_a_transaction_pool(pgbouncer: str, database: Any) -> None:
     """More clients than server sessions, signed authors among them, and no session state to lose."""
     with connect_to(database.dsn) as connection:

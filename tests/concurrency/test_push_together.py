@@ -129,6 +129,7 @@ def lock_turn(connect: Any) -> Any:
 
 
 @pytest.mark.parametrize("goes_on", [True, False])
+@pytest.mark.read_committed
 def test_whoever_takes_a_turn_lets_those_wake_whom_the_last_one_has_served(
     members: Any, connect: Any, lock_turn: Any, goes_on: bool
 ) -> None:
@@ -228,6 +229,7 @@ def test_a_turn_that_was_announced_in_vain_is_somebody_elses(members: Any) -> No
     assert_fold(ann.connection)
 
 
+@pytest.mark.read_committed
 def test_who_takes_a_turn_too_late_gives_it_back(members: Any, connect: Any) -> None:
     """He was told its number before it was over."""
     ann, bob = members(2, sides="00")
@@ -248,6 +250,7 @@ def test_who_takes_a_turn_too_late_gives_it_back(members: Any, connect: Any) -> 
     ann.connection.execute("rollback")
 
 
+@pytest.mark.read_committed
 def test_an_unknown_ticket_is_refused_while_others_settle(members: Any, connect: Any) -> None:
     ann, bob = members(2, sides="00")
     observer, gate = connect(), connect()
@@ -298,6 +301,7 @@ def test_who_merges_for_others_is_canceled(members: Any, connect: Any) -> None:
 
 
 @pytest.mark.parametrize("practised", [True, False])
+@pytest.mark.read_committed
 def test_whoever_is_canceled_while_waiting_leaves_nothing_locked(
     members: Any, connect: Any, lock_turn: Any, practised: bool
 ) -> None:

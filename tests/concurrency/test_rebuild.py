@@ -17,6 +17,7 @@ from tests.merge.observe import digest, scalar
 from kerai import changeset
 
 
+@pytest.mark.read_committed
 def test_pushes_go_on_while_the_tree_is_rebuilt_and_history_dropped(connect: Any) -> None:
     first = connect()
     roots = [str(uuid4()) for _ in range(3)]
@@ -63,6 +64,7 @@ def grown(connection: Any) -> LiveAuthor:
     return author
 
 
+@pytest.mark.read_committed
 def test_a_rebuild_that_waits_for_a_compaction_goes_by_what_that_has_left(connect: Any) -> None:
     author = grown(connect())
     compactor, observer = connect(), connect()

@@ -108,6 +108,7 @@ def assert_written(connection: Connection[Any]) -> None:
 
 
 @pytest.mark.parametrize("lanes", [None, 1, 3])
+@pytest.mark.read_committed
 def test_many_sessions_settle_push_and_read(connect: Any, members: Any, lanes: int | None) -> None:
     setup = connect()
     swarm = launch(setup, lanes)[1] if lanes else None
@@ -189,6 +190,7 @@ def test_one_author_submits_several_and_settles_the_last_first(members: Any, mon
     ]
 
 
+@pytest.mark.read_committed
 def test_a_result_is_given_as_often_as_it_is_asked_for(members: Any) -> None:
     ann, bob, *others = members(6)
     ticket = ann.submit(ann.own(insert(str(uuid4()))))
@@ -248,6 +250,7 @@ def test_results_that_nobody_came_for_are_removed(members: Any) -> None:
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
+@pytest.mark.read_committed
 def test_an_open_settlement_holds_others_up_and_loses_nothing(members: Any, connect: Any, end: str) -> None:
     ann, bob, cleo = members(3, sides="000")
     connect().execute(NO_PATIENCE)
@@ -270,6 +273,7 @@ def test_an_open_settlement_holds_others_up_and_loses_nothing(members: Any, conn
 
 
 @pytest.mark.parametrize("waits", [False, True])
+@pytest.mark.read_committed
 def test_two_sides_settle_at_the_same_time(members: Any, connect: Any, waits: bool) -> None:
     """Unless the first has merged what the second one waits for."""
     ann, bob = members(2, sides="01")
@@ -287,6 +291,7 @@ def test_two_sides_settle_at_the_same_time(members: Any, connect: Any, waits: bo
     assert_fold(connect())
 
 
+@pytest.mark.read_committed
 def test_a_batch_that_is_not_all_good_is_merged_alone(members: Any) -> None:
     """While another is being merged at its side."""
     ann, bob, cleo, dora = members(4, sides="0111")
@@ -311,6 +316,7 @@ def test_a_batch_that_is_not_all_good_is_merged_alone(members: Any) -> None:
 
 
 @pytest.mark.parametrize("canceled", [False, True])
+@pytest.mark.read_committed
 def test_all_wait_for_the_next_one_and_none_is_left_when_he_fails(
     members: Any, connect: Any, canceled: bool
 ) -> None:
@@ -341,6 +347,7 @@ def test_all_wait_for_the_next_one_and_none_is_left_when_he_fails(
 
 
 @pytest.mark.parametrize("mode", ["_shared", ""])
+@pytest.mark.read_committed
 def test_a_stranger_who_locks_turns_keeps_nobody_from_settling(members: Any, connect: Any, mode: str) -> None:
     """Anyone can take an advisory lock."""
     connect().execute("alter function kerai.settle set lock_timeout = '50ms'")
@@ -367,6 +374,7 @@ def test_a_stranger_who_locks_turns_keeps_nobody_from_settling(members: Any, con
     assert_fold(connect())
 
 
+@pytest.mark.read_committed
 def test_nobody_waits_for_ever_for_a_turn_that_is_taken(members: Any, connect: Any) -> None:
     (ann,) = members(1)
     holder = connect()

@@ -15,6 +15,7 @@ import pytest
 from psycopg import Connection, sql
 from tests.merge.observe import digest, scalar
 from tests.settings.odd import connect as connect_to
+from tests.settings.odd import settings_of
 
 from kerai_client.server import PrivateServer
 
@@ -59,12 +60,12 @@ $$;
 
 
 @pytest.fixture
-def instances(make_database: Any) -> Iterator[Callable[[int], list[Any]]]:
+def instances(make_database: Any, request: pytest.FixtureRequest) -> Iterator[Callable[[int], list[Any]]]:
     """Return a function that makes so many instances; each knows all others as peers, by their names."""
     with ExitStack() as stack:
 
         def make(count: int) -> list[Any]:
-            made = [stack.enter_context(make_database()) for _ in range(count)]
+            made = [stack.enter_context(make_database(settings=settings_of(request))) for _ in range(count)]
             for one in made:
                 with connect_to(one.dsn) as connection:
                     for other in made:

@@ -12,9 +12,9 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import psycopg
-from psycopg import adapt, sql
+import pytest
+from psycopg import adapt, adapters, sql
 from psycopg.rows import dict_row
-from psycopg.types.string import BytesBinaryDumper
 
 from kerai_client.database import Connection
 from kerai_client.database import connect as pinned
@@ -45,20 +45,38 @@ class TimeLoader(adapt.Loader):
         return datetime.strptime(found[1], "%d.%m.%Y %H:%M:%S").replace(tzinfo=KOLKATA) + fraction
 
 
+class BytesDumper(adapt.Dumper):
+    """Writes bytes as \\x00ff. psycopg doubles the backslash where standard_conforming_strings is off."""
+
+    oid = adapters.types["bytea"].oid
+
+    def dump(self, obj: Any) -> bytes:
+        return b"\\x" + bytes(obj).hex().encode()
+
+
 def connect_raw(dsn: str) -> Connection:
     """Return a connection that pins nothing."""
     connection = psycopg.connect(
         dsn, autocommit=True, prepare_threshold=None, row_factory=dict_row, application_name="kerai"
     )
     connection.adapters.register_loader("timestamptz", TimeLoader)
-    # psycopg doubles the backslashes of bytes in an array where standard_conforming_strings is off.
-    connection.adapters.register_dumper(bytes, BytesBinaryDumper)
+    connection.adapters.register_dumper(bytes, BytesDumper)
     return connection
 
 
 def connect(dsn: str) -> Connection:
     """Return a connection as the client makes it; on an odd server one that pins nothing."""
     return connect_raw(dsn) if IS_ODD else pinned(dsn)
+
+
+def settings_of(request: pytest.FixtureRequest) -> dict[str, str]:
+    """Return the settings of a test's databases: READ COMMITTED where it is marked, else the server's.
+
+    ``@pytest.mark.read_committed`` is for tests of sessions that wait for each other. In SERIALIZABLE one
+    of them fails with 40001, as it must, before it does what the test is about: ``test_isolation.py``.
+    """
+    marked = request.node.get_closest_marker("read_committed") is not None
+    return {"default_transaction_isolation": "read committed"} if marked else {}
 
 
 def make_odd(server: PrivateServer) -> None:
