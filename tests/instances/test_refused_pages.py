@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from psycopg import Connection
 from tests.instances.conftest import assert_same
+from tests.instances.test_fork_proofs import Signer
 from tests.merge.crew import Member, launch
 from tests.merge.live import LiveAuthor, insert
 from tests.merge.observe import scalar
+from tests.support.hostile import MOST_SECONDS, calls
 
 from kerai import changeset
 
@@ -139,3 +143,32 @@ def test_a_partial_instance_counts_past_what_it_refuses(
         limit(here, "max_changeset_ops", 2)
         assert call(here, "pull", "big")["complete"] and not refusals(here)
         assert scalar(here, "select count(*) from kerai.nodes") == 5
+
+
+def test_a_page_of_refused_envelopes_keeps_nobody_waiting(connect: Any) -> None:
+    """All of them are gaps, which one look finds: another author pushes beside the page."""
+    here, observer = connect(), connect()
+    signer = Signer()
+    page = signer.chain([("envelope", 1)] * 1001)[1:]
+    victim = LiveAuthor(connect(), "victim")
+    victim.push(insert(str(uuid4())))
+    slowest = 0.0
+    with ThreadPoolExecutor(1) as pool, calls(here) as counted:
+        answer = pool.submit(
+            lambda: here.execute(
+                "select status, code, count(*) from kerai.accept(%s::json[], %s, %s) group by status, code",
+                [
+                    [each.document for each in page],
+                    [each.signature for each in page],
+                    [signer.public_key] * len(page),
+                ],
+            ).fetchall()
+        )
+        while not answer.done():
+            started = time.monotonic()
+            assert victim.push(insert(str(uuid4()))) == "merged"
+            slowest = max(slowest, time.monotonic() - started)
+        assert [tuple(row.values()) for row in answer.result()] == [("refused", "KR004", 1000)]
+    assert counted["receive_each"] <= 2
+    assert slowest < MOST_SECONDS
+    assert scalar(observer, "select count(*) from kerai.changesets where author <> %s", [victim.author]) == 0
