@@ -59,6 +59,33 @@ def test_one_call_submits_and_settles(members: Any, level: str) -> None:
     assert_fold(ann.connection)
 
 
+@pytest.mark.parametrize("level", ["read committed", "serializable"])
+def test_a_call_submits_while_others_submit_and_read(members: Any, connect: Any, level: str) -> None:
+    """It is no conflict of SERIALIZABLE transactions."""
+    ann, bob = members(2)
+    observer, gate, reader = connect(), connect(), connect()
+    observer.execute(
+        """
+        create function public.wait() returns trigger language plpgsql as
+            $$ begin lock table public.gate in share mode; return new; end $$;
+        create table public.gate (n int);
+        create trigger wait before insert on kerai_private.submissions
+            for each row when (new.author ^@ 'author-0') execute function public.wait();"""
+    )
+    for each in (ann.connection, bob.connection, reader):
+        each.execute(f"set default_transaction_isolation = '{level}'")
+    document = ann.own(insert(str(uuid4())))
+    with reader.transaction(), ThreadPoolExecutor(1) as pool:
+        reader.execute("select from kerai_private.submissions")
+        with gate.transaction():
+            gate.execute("lock table public.gate")
+            answer = pool.submit(ann.push_together, document)
+            until_blocked(observer, ann, gate)
+            bob.submit(bob.own(insert(str(uuid4()))))
+        assert status(answer.result(timeout=30)) == "merged"
+    assert_fold(observer)
+
+
 def test_one_call_looks_nothing_up_in_the_path_of_its_caller(members: Any, connect: Any) -> None:
     (ann,) = members(1)
     connect().execute(

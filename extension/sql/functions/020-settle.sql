@@ -267,13 +267,15 @@ declare
     result kerai.push_result;
     until pg_catalog.timestamptz;
 begin
+    -- Whatever the session's default is: in SERIALIZABLE those who submit at the same time would be in each other's way.
+    commit;
+    set transaction isolation level read committed;
     if application_name is not null then
         perform pg_catalog.set_config('application_name', application_name, true);
     end if;
     ticket := kerai.submit(changeset, signature, public_key);
     commit;
 
-    -- Whatever the session's default is.
     set transaction isolation level read committed;
     if application_name is not null then
         perform pg_catalog.set_config('application_name', application_name, true);
