@@ -310,6 +310,7 @@ def test_a_push_that_is_canceled_while_it_keeps_evidence_closes_its_connection(
 
 
 @pytest.mark.parametrize("moves", [False, True])
+@pytest.mark.read_committed
 def test_an_author_who_is_introduced_while_a_batch_waits_does_not_wait_for_it_in_a_circle(
     authors: Any, connect: Any, moves: bool
 ) -> None:

@@ -523,6 +523,7 @@ def test_kill_9_while_many_settle(own_server: PrivateServer) -> None:
 
 
 @pytest.mark.parametrize("how", ["send", "push_together"])
+@pytest.mark.read_committed
 def test_a_budget_holds_for_an_agents_own_changesets_and_its_drafts_together(
     members: Any, connect: Any, how: str
 ) -> None:

@@ -213,7 +213,7 @@ LIES = {
     "another schema": "drop function kerai.changesets_since(jsonb, int)",
     "a history without heads": """update kerai.said set vector = jsonb_build_object((select 'AUTHOR'), 1)""",
     "heads that nobody has signed": """update kerai.said set vector = '{"AUTHOR": 1}';
-        insert into kerai.changesets values ('AUTHOR', 1, 1, '\\x00', '{"v":1}', '')""",
+        insert into kerai.changesets values ('AUTHOR', 1, 1, E'\\\\x00', '{"v":1}', '')""",
     "a fork that is none": """update kerai.said set vector = '{"AUTHOR": 1}';
         insert into kerai.forks values (1, 'AUTHOR', '', '{}', '', '{}', '')""",
 }

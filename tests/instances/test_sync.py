@@ -163,6 +163,7 @@ def test_three_in_a_ring_converge(instances: Any, connect: Any, call: Call) -> N
         assert scalar(connection, "select kerai.stable_vector()") == everything
 
 
+@pytest.mark.read_committed
 def test_both_directions_at_once(instances: Any, connect: Any, call: Call) -> None:
     a, b = instances(2)
     for one, name in ((a, "ann"), (b, "bob")):
