@@ -111,12 +111,8 @@ class Session:
     def __init__(self, mix: Mix, name: str, level: str = "read committed") -> None:
         self.mix = mix
         self.name = name
-        level = level.replace(" ", "\\ ")
-        self.dsn = make_conninfo(
-            mix.server.dsn,
-            application_name=f"chaos {name}",
-            options=f"-c default_transaction_isolation={level}",
-        )
+        self.level = level
+        self.dsn = make_conninfo(mix.server.dsn, application_name=f"chaos {name}")
         self._connection: Connection | None = None
 
     @property
@@ -127,6 +123,9 @@ class Session:
             self.close()
             try:
                 self._connection = connect_to(self.dsn)
+                # The client itself asks for READ COMMITTED when it connects.
+                statement = f"set session characteristics as transaction isolation level {self.level}"
+                self._connection.execute(statement.encode())
             except psycopg.OperationalError:
                 if time.monotonic() > deadline:
                     raise
