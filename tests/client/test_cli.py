@@ -53,6 +53,15 @@ def test_help_lists_every_command() -> None:
     assert all(f"  {name} " in shown.output for name in NAMES)
 
 
+def test_another_database_is_not_the_private_server(tmp_path: Path) -> None:
+    for words in (["up"], ["down"], ["down", "--destroy", "--yes"]):
+        refused = CliRunner().invoke(
+            cli, [*words, "--dsn", "host=/nowhere", "--dir", str(tmp_path / "server")]
+        )
+        assert refused.exit_code == 2 and "which --dsn does not name" in refused.stderr, words
+    assert not (tmp_path / "server").exists()
+
+
 def every_command() -> list[list[str]]:
     """Return the words of every command and subcommand."""
     context = click.Context(cli)

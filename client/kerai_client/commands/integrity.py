@@ -76,7 +76,9 @@ def compact(client: Client, age: float, yes: bool) -> None:
 
     if not yes:
         click.confirm(
-            f"Drop the history older than {timedelta(seconds=age)}, for good?", abort=True, err=True
+            f"Drop the history older than {str(timedelta(seconds=age)).removesuffix(', 0:00:00')}, for good?",
+            abort=True,
+            err=True,
         )
     with client.connect() as connection:
         row = connection.execute(queries()["compact"], {"seconds": age}).fetchone()

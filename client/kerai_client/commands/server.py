@@ -27,6 +27,7 @@ def up(client: Client, port: int | None, user: str | None) -> None:
       kerai up
       psql "$(kerai status --json | jq -r .dsn)"
     """
+    _refuse_dsn(client)
     server = PrivateServer(client.config.directory, user=user)
     server.up(tcp_port=port)
     _show(server, client.json)
@@ -44,6 +45,7 @@ def down(client: Client, destroy: bool, yes: bool) -> None:
       kerai down
       kerai down --destroy
     """
+    _refuse_dsn(client)
     server = client.config.server
     if destroy:
         if server.exists() and not yes:
@@ -69,6 +71,15 @@ def status(client: Client) -> None:
         _show(config.server, client.json)
     else:
         _print(asdict(database_status(config.dsn)), client.json)
+
+
+def _refuse_dsn(client: Client) -> None:
+    """Refuse to start, stop or delete the private server for a user who names another database.
+
+    :raises click.UsageError: when ``--dsn`` is given. ``KERAI_DSN`` may stay set.
+    """
+    if client.dsn is not None:
+        raise click.UsageError("this is about a private server, which --dsn does not name; --dir does")
 
 
 def _show(server: PrivateServer, as_json: bool) -> None:
