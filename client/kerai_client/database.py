@@ -126,10 +126,15 @@ def retry(
 class Database:
     """One database, and a connection to it that is made when needed and made again when lost."""
 
-    def __init__(self, dsn: str, *, seconds: float = 60.0) -> None:
-        """:param seconds: how long :meth:`run` tries, see :func:`retry`."""
+    def __init__(
+        self, dsn: str, *, seconds: float = 60.0, waiting: Callable[[str], None] | None = None
+    ) -> None:
+        """:param seconds: how long :meth:`run` tries, see :func:`retry`.
+        :param waiting: told once when the server cannot be reached, and why.
+        """
         self.dsn = dsn
         self.seconds = seconds
+        self._waiting = waiting
         self._connection: Connection | None = None
 
     def connection(self) -> Connection:
@@ -154,7 +159,15 @@ class Database:
                     self.close()
                 raise
 
-        return retry(attempt, seconds=self.seconds, on_retry=on_retry)
+        def between(error: psycopg.Error, delay: float) -> None:
+            if self._waiting is not None and self._connection is None:
+                why = next(iter(str(error).strip().splitlines()), "it is gone")
+                self._waiting(f"waiting for the server, at most {self.seconds:.0f} seconds: {why}")
+                self._waiting = None
+            if on_retry is not None:
+                on_retry(error, delay)
+
+        return retry(attempt, seconds=self.seconds, on_retry=between)
 
     def close(self) -> None:
         """Close the connection, if there is one. The next call of :meth:`run` makes a new one."""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
-from kerai_client.errors import KeraiError
+from kerai_client.errors import KeraiError, printable
 
 if TYPE_CHECKING:
     from kerai_client.config import Config
@@ -113,7 +113,10 @@ class Client:
         """Return the configured database, for work that has to go on when the connection is lost."""
         from kerai_client.database import Database  # noqa: PLC0415 -- as above
 
-        return Database(self.config.database())
+        def tell(line: str) -> None:
+            click.echo(printable(line), err=True)
+
+        return Database(self.config.database(), waiting=None if self.json else tell)
 
 
 class Failure(click.ClickException):

@@ -102,6 +102,15 @@ def test_a_lost_connection_is_made_again(database: Any, connect: Any) -> None:
         assert client.run(_backend) != first
 
 
+def test_who_waits_for_the_server_is_told_so_once(tmp_path: Path) -> None:
+    told: list[str] = []
+    client = Database(f"host={tmp_path} dbname=kerai", seconds=1, waiting=told.append)
+    with pytest.raises(psycopg.OperationalError):
+        client.run(_backend)
+    assert len(told) == 1 and told[0].startswith("waiting for the server, at most 1 seconds: ")
+    assert str(tmp_path) in told[0]
+
+
 def _backend(connection: Connection) -> int:
     row = connection.execute("select pg_backend_pid() as pid").fetchone()
     assert row is not None
