@@ -73,9 +73,9 @@ def create_task(
     return row
 
 
-def task_to_launch(connection: Connection, text: str, **options: Any) -> UUID:
+def task_to_launch(connection: Connection, text: str, **options: Any) -> tuple[UUID, str | None]:
     """Return the task that a swarm is to work on: the one with this id or, while it is open, with this
-    description; else a new one.
+    description; else a new one, and then its success command.
 
     To be called in a transaction, in which the swarm is launched too.
 
@@ -88,8 +88,8 @@ def task_to_launch(connection: Connection, text: str, **options: Any) -> UUID:
     found = {"id": find(connection, "task", text) if named else None, "words": None if named else text}
     tasks = connection.execute(queries()["open_tasks"], found).fetchall()
     if not tasks:
-        new: UUID = create_task(connection, text, **options)["id"]
-        return new
+        new = create_task(connection, text, **options)
+        return new["id"], new["success_command"]
     if len(tasks) > 1:
         raise KeraiError(
             f"{len(tasks)} open tasks have this description",
@@ -106,7 +106,7 @@ def task_to_launch(connection: Connection, text: str, **options: Any) -> UUID:
             hint="leave these options out, or describe a new task in other words",
         )
     existing: UUID = tasks[0]["id"]
-    return existing
+    return existing, None
 
 
 def _other_options(connection: Connection, task: Mapping[str, Any], options: Mapping[str, Any]) -> list[str]:

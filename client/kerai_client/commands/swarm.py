@@ -16,6 +16,8 @@ from kerai_client.options import AMOUNT, COUNT, DURATION
 from kerai_client.output import emit, emit_record, format_nkoi, write
 
 MOST_LANES = 64
+# What `kerai agent work` takes of a launch.
+LIMITS = ("max_attempts", "attempt_timeout", "test_timeout", "cost_per_second")
 NKOI = dict.fromkeys(("rewards_nkoi", "nkoi", "budget_nkoi", "spent_nkoi"), format_nkoi)
 
 
@@ -63,6 +65,10 @@ def swarm() -> None:
     show_default=True,
     help="They are named PREFIX-1, PREFIX-2, … (free ones).",
 )
+@click.option("--max-attempts", type=COUNT, metavar="N", help="Each agent started here stops after so many.")
+@click.option("--attempt-timeout", type=DURATION, help="For one run of the solver (default: 10m).")
+@click.option("--test-timeout", type=DURATION, help="For one run of the tests (default: 10m).")
+@click.option("--cost-per-second", type=COUNT, metavar="NKOI", help="What each agent started here costs.")
 @click.pass_obj
 def launch(
     client: Client,
@@ -107,6 +113,7 @@ def launch(
         raise KeraiError(
             "only a swarm that groups its agents has lanes", hint="say --grouped too, or leave --lanes out"
         )
+    limits = {name: options.pop(name) for name in LIMITS}
     config = client.config
     solver = solver or config.solvers.get(model or "")
     if start and solver is None:
@@ -120,25 +127,32 @@ def launch(
     if solver is not None and count:
         check_name(f"{agent_prefix}-1")  # before a task and a swarm are made for a name that cannot be
 
-    def begin(connection: Connection) -> dict[str, Any]:
+    def begin(connection: Connection) -> tuple[dict[str, Any], str | None]:
         with connection.transaction():
-            found = task_to_launch(connection, task, **options)
+            found, new = task_to_launch(connection, task, **options)
             row = connection.execute(
                 queries()["launch_swarm"],
                 {"task": found, "name": name, "max_agents": agents, "grouped": grouped, "lanes": lanes or 1},
             ).fetchone()
         assert row is not None
-        return row
+        return row, new
 
     with client.database() as database:
-        made = begin(database.connection())
+        made, new = begin(database.connection())
+        if new is not None and not client.json:
+            told = f"made task {made['task_id']}, done when this exits with 0: {new}"
+            click.echo(printable(told), err=True)
         if solver is None or not count:
             if client.json:
                 emit_record(made, json=True)
             else:
                 _explain_joining(made, solver, model)
             return
-        _run_crew(client, made, solver, count=count, prefix=agent_prefix, model=model)
+        words = [] if model is None else ["--kind", "llm", "--model", model]
+        for option, value in limits.items():
+            if value is not None:
+                words += [f"--{option.replace('_', '-')}", str(value)]
+        _run_crew(client, made, solver, count=count, prefix=agent_prefix, options=words)
 
 
 def _explain_joining(made: dict[str, Any], solver: str | None, model: str | None) -> None:
@@ -154,12 +168,11 @@ def _explain_joining(made: dict[str, Any], solver: str | None, model: str | None
 
 
 def _run_crew(
-    client: Client, made: dict[str, Any], solver: str, *, count: int, prefix: str, model: str | None
+    client: Client, made: dict[str, Any], solver: str, *, count: int, prefix: str, options: list[str]
 ) -> None:
     from kerai_client.dashboard import follow, swarm_rows  # noqa: PLC0415 -- as above
     from kerai_client.harness.crew import Crew, Terminated  # noqa: PLC0415
 
-    options = ["--kind", "llm", "--model", model] if model else []
     crew = Crew(client.config.database(), made["id"], count, prefix=prefix, solver=solver, options=options)
     try:
         with client.database() as database, crew:

@@ -120,12 +120,12 @@ def test_words_of_an_open_task_name_it(kerai: Run, ok: Run, rows: Callable[..., 
 def test_two_launches_with_the_same_words_work_on_one_task(database: Any, connect: Any) -> None:
     first, second = connect(), connect()
     with first.transaction():
-        made = task_to_launch(first, "all green", success_command="true")
+        made, command = task_to_launch(first, "all green", success_command="true")
         found: list[UUID] = []
 
         def launch() -> None:
             with second.transaction():
-                found.append(task_to_launch(second, "all green"))
+                found.append(task_to_launch(second, "all green")[0])
 
         other = threading.Thread(target=launch)
         other.start()
@@ -135,7 +135,26 @@ def test_two_launches_with_the_same_words_work_on_one_task(database: Any, connec
             assert other.is_alive() and time.monotonic() < deadline
             time.sleep(0.02)
     other.join(30)
-    assert found == [made]
+    assert (found, command) == ([made], "true")
+
+
+def test_a_launch_says_what_task_it_has_made(kerai: Run, rows: Callable[..., Any]) -> None:
+    words = ["swarm", "launch", "--task", "all green", "--start", "0"]
+    launched = kerai(*words, "--success-command", "true")
+    (task,) = rows("task", "list")
+    assert launched.stderr == f"made task {task['id']}, done when this exits with 0: true\n"
+    assert kerai(*words).stderr == ""
+
+
+def test_a_launch_limits_its_agents(kerai: Run, ok: Run, rows: Callable[..., Any], package: Path) -> None:
+    ok("import", package)
+    limits = ["--max-attempts", "1", "--attempt-timeout", "1s", "--test-timeout", "1m"]
+    launch = ["swarm", "launch", "--task", "x", "--success-command", "false", "--start", "1"]
+    ended = kerai(*launch, *limits, "--cost-per-second", "7", "--solver", "echo 1 > new; sleep 600")
+    assert ended.returncode == 1 and "no agent runs here any more" in ended.stderr
+    (status,) = rows("swarm", "status")
+    assert status["attempts"] >= 1
+    assert rows("swarm", "economics", "--task", "x")["spent_nkoi"] > 0
 
 
 def test_bad_values_are_refused_in_words(kerai: Run, ok: Run, package: Path) -> None:
