@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from kerai_client.database import Database
-from kerai_client.errors import KeraiError
+from kerai_client.errors import KeraiError, reason_of
 from kerai_client.record import (
     DIRECTORY,
     Place,
@@ -58,7 +58,7 @@ def write_checkout(
     place = Place(directory, "")
     with place.alone():
         former = known_record(place, database, lenient=force)
-        before = _files_before(place, former, force)
+        before = _files_before(place, former, snapshot, scope, force)
         if not force:
             _refuse_overwriting(directory, before, snapshot)
         gone = [path for path in before if path not in snapshot and found_digest(directory, path) is not None]
@@ -67,7 +67,9 @@ def write_checkout(
         return Written(len(snapshot), len(gone), _remember(place, record, former))
 
 
-def _files_before(place: Place, former: Record | None, force: bool) -> Mapping[str, str]:
+def _files_before(
+    place: Place, former: Record | None, snapshot: Snapshot, scope: str, force: bool
+) -> Mapping[str, str]:
     """Return the digests of the files that are known to be in the tree, by path."""
     if former is not None:
         return former.files or {}
@@ -79,12 +81,32 @@ def _files_before(place: Place, former: Record | None, force: bool) -> Mapping[s
             f"{place.directory} was made from a state that this database does not have",
             hint="`kerai sync` it with the one that has, name another directory, or write over it: --force",
         )
-    if place.directory.exists() and any(place.directory.iterdir()):
+    if not place.directory.exists() or _nothing_else(place.directory, snapshot):
+        return {}
+    if scope and Place(place.directory, scope).read(lenient=True):
         raise KeraiError(
-            f"{place.directory} is not empty, and not an earlier checkout",
-            hint="name another directory, or write over it with --force",
+            f"{place.directory} was imported into {scope}, and a checkout writes whole paths",
+            detail=f"the files would go to {place.directory / scope}",
+            hint="check out into a new directory, and work there",
         )
-    return {}
+    raise KeraiError(
+        f"{place.directory} is not empty, and not an earlier checkout",
+        hint="name another directory, or write over it with --force",
+    )
+
+
+def _nothing_else(directory: Path, snapshot: Snapshot) -> bool:
+    """Whether all that a directory holds is to be written there: a checkout that was cut off left it."""
+    above = {parent.as_posix() for path in snapshot for parent in PurePosixPath(path).parents}
+    for here, folders, files in os.walk(directory):
+        inside = Path(here).relative_to(directory)
+        for name in [*files, *folders]:
+            path = (inside / name).as_posix()
+            if name in folders and path in above and not (directory / path).is_symlink():
+                continue
+            if path not in snapshot or found_digest(directory, path) != digest(snapshot[path]):
+                return False
+    return True
 
 
 def _remember(place: Place, record: Record, former: Record | None) -> str | None:
@@ -95,7 +117,7 @@ def _remember(place: Place, record: Record, former: Record | None) -> str | None
     try:
         place.write(record, former)
     except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
-        return str(error)
+        return reason_of(error)
     return None
 
 

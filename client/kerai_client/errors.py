@@ -21,6 +21,14 @@ def naming(path: Path | str) -> Iterator[None]:
         raise
 
 
+def reason_of(error: Exception) -> str:
+    """Return an error in words, without the number that an OSError begins with."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    words = error.strerror.lower()
+    return words if error.filename is None else f"{words}: {error.filename}"
+
+
 def printable(text: str) -> str:
     """Return a text for a terminal: control characters as escapes, for it may be anybody's."""
     return text.translate(CONTROLS)

@@ -11,7 +11,7 @@ from uuid import UUID
 import psycopg
 
 from kerai_client.database import queries
-from kerai_client.errors import KeraiError
+from kerai_client.errors import KeraiError, reason_of
 from kerai_client.fitting import fit
 from kerai_client.keys import keys_directory
 from kerai_client.record import (
@@ -23,6 +23,7 @@ from kerai_client.record import (
     known_record,
     places_of,
     recorded_state,
+    records_directory,
 )
 from kerai_client.session import PAGE_OPS, Operation, Session, Signed, State, read_state, read_vector
 from kerai_client.source import Problem, diff, read_directory, reshaping_late, snapshot_of
@@ -76,7 +77,8 @@ def import_directory(
     :raises KeraiError: when ``replace`` is needed and not given.
     """
     into = "/".join(part for part in into.split("/") if part not in ("", "."))
-    without = _within(directory, server) + _within(directory, keys_directory())
+    own = [server, keys_directory(), *_records()]
+    without = [path for place in own for path in _within(directory, place)]
     with _origin(session, directory, into, lenient=replace) as (place, record):
         work = _Import(session, directory, into, place, record)
         work.tell = progress or work.tell
@@ -289,9 +291,9 @@ class _Import:
                     "cannot keep what was imported, so nothing was"
                     if record.pending
                     else "cannot keep the record",
-                    detail=str(error),
+                    detail=reason_of(error),
                 ) from error
-            return str(error)
+            return reason_of(error)
         return None
 
     def files(self) -> dict[str, str]:
@@ -325,6 +327,13 @@ def _covers(record: Record | None, path: str) -> bool:
 
 def _some(words: Sequence[str]) -> str:
     return ", ".join(words[:SHOWN_PATHS]) + (" …" if len(words) > SHOWN_PATHS else "")
+
+
+def _records() -> list[Path]:
+    try:
+        return [records_directory()]
+    except RuntimeError:  # there is no home
+        return []
 
 
 def _within(directory: Path, private: Path | None) -> list[str]:

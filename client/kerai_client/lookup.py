@@ -10,6 +10,10 @@ from kerai_client.errors import KeraiError
 
 # Shorter beginnings of ids are rather words.
 ID_PREFIX = re.compile(r"[0-9a-f]{4}[0-9a-f-]{0,32}")
+NOTHING_THERE = (
+    "paths begin at the root of the tree, which `kerai import DIR` fills; what is deleted has only its id, "
+    "see `kerai diff --nodes`"
+)
 LABELS = re.compile(r"[A-Za-z0-9_]{1,200}(\.[A-Za-z0-9_]{1,200})*")
 
 
@@ -84,8 +88,6 @@ def node_at(connection: Connection, path: str) -> UUID:
             raise KeraiError(f"several nodes have the path {path}", detail=ids, hint="name one by its id")
         row = rows[0] if rows else None
     if row is None:
-        raise KeraiError(
-            f"there is nothing at {path!r} in the tree", hint="`kerai import DIR` brings files in"
-        )
+        raise KeraiError(f"there is nothing at {path!r} in the tree", hint=NOTHING_THERE)
     found_id: UUID = row["id"]
     return found_id

@@ -95,12 +95,10 @@ class Place:
     @property
     def file(self) -> Path:
         """Where the records are."""
-        base = os.environ.get("XDG_STATE_HOME", "")
-        state = Path(base) if base.startswith("/") else Path.home() / ".local" / "state"
         name = os.fsencode(self.directory.resolve())
         if self.into:
             name += b"\0" + self.into.encode()
-        return state / "kerai" / "checkouts" / f"{hashlib.sha256(name).hexdigest()}.json"
+        return records_directory() / f"{hashlib.sha256(name).hexdigest()}.json"
 
     def read(self, *, lenient: bool = False) -> list[Record]:
         """Return the records of this directory, the latest first.
@@ -169,6 +167,16 @@ class Place:
             yield
         finally:
             os.close(descriptor)
+
+
+def records_directory() -> Path:
+    """Return the folder of all records.
+
+    :raises RuntimeError: when there is no home.
+    """
+    base = os.environ.get("XDG_STATE_HOME", "")
+    state = Path(base) if base.startswith("/") else Path.home() / ".local" / "state"
+    return state / "kerai" / "checkouts"
 
 
 def places_of(directory: Path, into: str) -> list[Place]:

@@ -135,7 +135,7 @@ def work(
     from kerai_client.lookup import find  # noqa: PLC0415
     from kerai_client.session import Session  # noqa: PLC0415
 
-    name = name or user_name()
+    name = user_name() if name is None else name
     config = client.config
     stop = Stop(launched_by)
 

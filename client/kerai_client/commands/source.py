@@ -124,7 +124,7 @@ def human_session(database: Database, name: str | None) -> Session:
     """
     return Session(
         database,
-        name or user_name(),
+        user_name() if name is None else name,
         "human",
         patience=PATIENCE_SECONDS,
         waiting=lambda line: click.echo(line, err=True),

@@ -313,7 +313,7 @@ def _say(client: Client, agent: str | None, kind: str, places: dict[str, str | N
 
     message = said.pop("message") or kind.replace("_", " ")
     emit_record(
-        say(client, agent or user_name(), kind, places, message=message, **said),
+        say(client, user_name() if agent is None else agent, kind, places, message=message, **said),
         json=client.json,
         formats=WEIGHTS,
     )

@@ -104,6 +104,47 @@ def test_checkout_loses_nothing_of_the_user(kerai: Run, ok: Run, package: Path) 
     assert "run.sh" not in files_below(Path("out")) and "extra.txt" in files_below(Path("out"))
 
 
+def test_a_checkout_that_was_cut_off_is_just_repeated(kerai: Run, ok: Run, package: Path) -> None:
+    ok("import", package)
+    make(Path("cut"), {path: PACKAGE[path] for path in ("pkg/other.py", "run.sh")})
+    for mine in ("mine.txt", "pkg/mine/"):
+        make(Path("cut"), {mine: "mine"}) if not mine.endswith("/") else Path("cut", mine).mkdir()
+        refused = kerai("checkout", "cut")
+        assert refused.returncode == 1 and "not an earlier checkout" in refused.stderr
+        Path("cut", mine).rmdir() if mine.endswith("/") else Path("cut", mine).unlink()
+    Path("cut/run.sh").write_text("edited\n")
+    assert "not an earlier checkout" in kerai("checkout", "cut").stderr
+    Path("cut/run.sh").write_text(PACKAGE["run.sh"])
+    ok("checkout", "cut")
+    assert files_below(Path("cut")) == PACKAGE
+
+
+def test_checkout_over_what_was_imported_into_a_part(kerai: Run, ok: Run, package: Path) -> None:
+    ok("import", package, "--into", "vendor/package")
+    refused = kerai("checkout", package, "--scope", "vendor/package")
+    assert refused.returncode == 1 and "package was imported into vendor/package" in refused.stderr
+    assert files_below(package) == PACKAGE
+
+
+def test_an_agent_without_a_name_is_not_the_user(kerai: Run, ok: Run, package: Path) -> None:
+    refused = kerai("import", package, "--agent", "")
+    assert refused.returncode == 1 and "'' cannot name a key" in refused.stderr
+    ok("import", package)
+    for words in (["agent", "work", "--swarm", "x", "--solver", "true"], ["perspective", "set", "pkg", "1"]):
+        assert "'' cannot name a key" in kerai(*words, "--agent", "").stderr
+
+
+def test_import_leaves_out_its_own_records(
+    ok: Run, rows: Callable[..., Any], package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(package.resolve() / "state"))
+    ok("import", package)
+    assert list(package.glob("state/kerai/checkouts/*.json"))
+    assert rows("import", package)["operations"] == 0
+    ok("checkout", "out")
+    assert files_below(Path("out")) == PACKAGE
+
+
 def test_checkout_where_something_else_is_in_the_way(kerai: Run, ok: Run, package: Path) -> None:
     ok("import", package)
     ok("checkout", "out")
@@ -150,7 +191,7 @@ def test_checkout_without_a_place_for_its_record(
     monkeypatch.setenv("XDG_STATE_HOME", "/dev/null/state")
     written = ok("checkout", "out", "--json")
     assert json.loads(written.stdout)["files"] == len(PACKAGE)
-    assert written.stderr.startswith("warning: the next checkout will need --force: ")
+    assert written.stderr.startswith("warning: the next checkout will need --force: not a directory")
     assert files_below(Path("out")) == PACKAGE
     ok("checkout", "out", "--force")
     # A record is replaced as a whole: what interrupts its writing leaves the earlier one.
