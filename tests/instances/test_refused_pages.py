@@ -145,6 +145,7 @@ def test_a_partial_instance_counts_past_what_it_refuses(
         assert scalar(here, "select count(*) from kerai.nodes") == 5
 
 
+@pytest.mark.read_committed
 def test_a_page_of_refused_envelopes_keeps_nobody_waiting(connect: Any) -> None:
     """All of them are gaps, which one look finds: another author pushes beside the page."""
     here, observer = connect(), connect()
