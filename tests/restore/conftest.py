@@ -190,16 +190,19 @@ order by 1"""
 def everything(connection: Connection[Any]) -> dict[str, Any]:
     """Return all rows of all tables that are the same everywhere, and where all sequences stand."""
     found: dict[str, Any] = {}
-    for row in connection.execute(TABLES).fetchall():
-        (table,) = row.values()
-        if table in {"kerai_private.shapes", "kerai_private.owner_roles"}:
-            continue  # What only open sessions remember, and oids of a cluster.
-        found[table] = sorted(
-            str(row) for row in connection.execute(f"select t::text from {table} as t").fetchall()
-        )
-    found["sequences"] = connection.execute(
-        "select sequencename, last_value from pg_sequences where schemaname ~ '^kerai' order by 1"
-    ).fetchall()
+    with connection.transaction():
+        # Two servers write times in two ways.
+        connection.execute("set local timezone = 'UTC'; set local datestyle = 'ISO'")
+        for row in connection.execute(TABLES).fetchall():
+            (table,) = row.values()
+            if table in {"kerai_private.shapes", "kerai_private.owner_roles"}:
+                continue  # What only open sessions remember, and oids of a cluster.
+            found[table] = sorted(
+                str(row) for row in connection.execute(f"select t::text from {table} as t").fetchall()
+            )
+        found["sequences"] = connection.execute(
+            "select sequencename, last_value from pg_sequences where schemaname ~ '^kerai' order by 1"
+        ).fetchall()
     return found
 
 
