@@ -11,7 +11,7 @@ declare
         record_refused_attempt, instance_key}';
     operator_functions constant text [] := '{
         create_task, launch_swarm, give_agent, stop_swarm, expire_failed_operations, maintain, verify, rebuild, compact,
-        add_peer, remove_peer, pull, push, sync, exchange, compare_heads, hang_up, begin_contact, end_contact, begin_pull,
+        add_peer, remove_peer, pull, push, sync, exchange, compare_heads, ask_peer, hang_up, begin_contact, end_contact, begin_pull,
         begin_scope, take_members, take_late, merge_late, accept_scoped,
         schedule_sync, unschedule_sync, note_schedule}';
     peer_functions constant text [] := '{accept, report_fork, serve_scope, scope_members, scope_late, scope_page}';

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
@@ -292,3 +293,26 @@ def test_a_schedule_is_made_with_the_callers_rights(connect: Any, role_connectio
     assert scalar(operator, "select kerai.unschedule_sync('it''s')")
     operator.execute("select kerai.remove_peer('it''s')")
     assert here.execute("select * from cron.job").fetchall() == []
+
+
+@pytest.mark.parametrize("silent", ["version_vector", "changesets_since", "accept"])
+def test_a_peer_that_does_not_answer_can_be_left(
+    impostor: Connection[Any], connect: Any, silent: str
+) -> None:
+    """dblink() waits for the answer whatever the session is told; this peer gives it after a minute."""
+    here = connect()
+    LiveAuthor(here, "author").push(insert(str(uuid4())))
+    where = "where proname = %s and pronamespace = 'kerai'::regnamespace"
+    if silent == "changesets_since":
+        impostor.execute("insert into kerai.lies values (1, 'select pg_sleep(60)')")
+    else:
+        impostor.execute(f"update pg_proc set prosrc = 'select pg_sleep(60); ' || prosrc {where}", [silent])
+    here.execute("set statement_timeout = '500ms'")
+    began = time.monotonic()
+    with pytest.raises(psycopg.errors.QueryCanceled):
+        here.execute("select * from kerai.sync('liar')")
+    assert time.monotonic() - began < 20
+    # The waiting session is told to end, and its connection is closed.
+    here.execute("set statement_timeout = 0")
+    assert scalar(here, "select count(*) from kerai.peers where name = 'liar'") == 1
+    assert scalar(here, "select public.dblink_get_connections()") is None

@@ -7,6 +7,39 @@
 -- comes before pulling: the peer's locks are then waited for while nothing here is locked but the row of the peer,
 -- so two instances that sync with each other at once do not wait in a ring that no server can see.
 
+-- Only what dblink calls here can be cancelled while the peer says nothing: dblink() itself waits for its answer. At the
+-- peer's own isolation level a push might fail whenever others push there.
+create or replace function kerai.ask_peer(link text, query text, columns text) returns setof record
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    place constant text := (
+        select n.nspname from pg_extension as e inner join pg_namespace as n on n.oid = e.extnamespace
+        where e.extname = 'dblink');
+    telling constant text := format('select %I.dblink_exec($1, $2)', place);
+    most_rows constant int := 5000;
+    fetched int;
+begin
+    execute telling using link,
+        'begin isolation level read committed; declare kerai_answer no scroll cursor for ' || query;
+    loop
+        return query execute format('select * from %I.dblink_fetch($1, ''kerai_answer'', $2) as t %s', place, columns)
+        using link, most_rows;
+        get diagnostics fetched = row_count;
+        exit when fetched < most_rows;
+    end loop;
+    execute telling using link, 'commit';
+exception when others then
+    -- So that the peer answers the next question; the connection may be lost.
+    execute format('select %I.dblink_exec($1, $2, false)', place) using link, 'rollback';
+    raise;
+end
+$$;
+
+comment on function kerai.ask_peer(text, text, text) is
+'A part of kerai.sync: the answer to a query over an open dblink connection, in one transaction there. columns: as in AS t (a int), with types.';
+
 -- Compares what both have of each author, and exchanges the proofs of forks. A vector cannot show a fork: both name
 -- the same number of operations, and mean others. Hence the ids of the changesets at the latest common place.
 create or replace function kerai.compare_heads(
@@ -19,9 +52,7 @@ set jit = off
 as $$
 #variable_conflict use_variable
 declare
-    asking constant text := format('select * from %I.dblink($1, $2) as t ', (
-        select n.nspname from pg_extension as e inner join pg_namespace as n on n.oid = e.extnamespace
-        where e.extname = 'dblink'));
+    asking constant text := 'select * from kerai.ask_peer($1, $2, %1$L) as t %1$s';
     proofs constant text := 'select public_key, first_changeset, first_signature, second_changeset, second_signature '
         || 'from kerai.forks where author = %L and merged_elsewhere order by id limit 1';
     changesets constant text := 'select document, signature from kerai.changesets where author = %L and first_seq = %s';
@@ -42,7 +73,7 @@ begin
     forks := 0;
     -- A copy that is no longer compressed: it is looked into once an author.
     checked := checked || '{}';
-    execute 'select coalesce(array_agg(t.author), ''{}'') from (' || asking || '(author text) limit 1000) as t'
+    execute 'select coalesce(array_agg(t.author), ''{}'') from (' || format(asking, '(author text)') || ' limit 1000) as t'
     into frozen_there using link, 'select distinct author from kerai.forks where merged_elsewhere order by author limit 1000';
     frozen := array(select f from unnest(frozen_here || frozen_there) as f group by f);
 
@@ -57,8 +88,8 @@ begin
         where theirs ? m.key
     ) as v;
 
-    execute 'select coalesce(array_agg(h.author), ''{}'') from kerai.heads($3) as h left join (' || asking
-        || '(author text, seq bigint, changeset_id bytea)) as t using (author)
+    execute 'select coalesce(array_agg(h.author), ''{}'') from kerai.heads($3) as h left join ('
+        || format(asking, '(author text, seq bigint, changeset_id bytea)') || ') as t using (author)
         where (h.seq, h.changeset_id) is distinct from (t.seq, t.changeset_id)'
     into differing using link, format('select author, seq, changeset_id from kerai.heads(%L::jsonb)', checked), checked;
     agreed := agreed - differing;
@@ -72,13 +103,13 @@ begin
             if who = any(frozen_here) then
                 select f.* into proof from kerai.forks as f where f.author = who and f.merged_elsewhere order by f.id limit 1;
             else
-                execute asking || '(public_key bytea, first_changeset json, first_signature bytea, '
-                    || 'second_changeset json, second_signature bytea)'
+                execute format(asking, '(public_key bytea, first_changeset json, first_signature bytea, '
+                    || 'second_changeset json, second_signature bytea)')
                 into proof using link, format(proofs, who);
             end if;
             if not who = any(frozen_there) or not who = any(differing) and mine_seq > their_seq then
                 begin
-                    execute asking || '(kept boolean)' using link, format(reporting, proof.public_key, proof.first_changeset,
+                    execute format(asking, '(kept boolean)') using link, format(reporting, proof.public_key, proof.first_changeset,
                         proof.first_signature, proof.second_changeset, proof.second_signature,
                         case when not who = any(differing) then mine_seq end);
                 exception when others then
@@ -110,7 +141,7 @@ begin
             other := checked ->> who;
             while other - same > 1 loop
                 select h.* into here from kerai.heads(jsonb_build_object(who, (same + other) / 2)) as h;
-                execute asking || '(author text, seq bigint, changeset_id bytea)' into there
+                execute format(asking, '(author text, seq bigint, changeset_id bytea)') into there
                 using link, format('select author, seq, changeset_id from kerai.heads(%L::jsonb)',
                     jsonb_build_object(who, (same + other) / 2));
                 if here.changeset_id = there.changeset_id and here.seq < other then
@@ -121,13 +152,13 @@ begin
             end loop;
             select c.document, c.signature into here from kerai.changesets as c
             where c.author = who and c.first_seq = other;
-            execute asking || '(document json, signature bytea)' into there using link, format(changesets, who, other);
+            execute format(asking, '(document json, signature bytea)') into there using link, format(changesets, who, other);
             if there.document is null then
                 problem := coalesce(problem, format('the peer does not show what it has of %s at %s', who, other));
                 continue;
             end if;
             begin
-                execute asking || '(kept boolean)' using link,
+                execute format(asking, '(kept boolean)') using link,
                     format(reporting, null, there.document, there.signature, here.document, here.signature, null);
             exception when others then
                 problem := coalesce(problem, format('the peer was not told that %s has forked: %s', who, sqlerrm));
@@ -158,7 +189,7 @@ declare
     place constant text := (
         select n.nspname from pg_extension as e inner join pg_namespace as n on n.oid = e.extnamespace
         where e.extname = 'dblink');
-    asking constant text := format('%I.dblink($1, $2) as t ', place);
+    asking constant text := 'kerai.ask_peer($1, $2, %1$L) as t %1$s';
     link constant text := 'kerai ' || gen_random_uuid();
     most_changesets constant int := 100000;  -- as kerai.accept takes
     -- Halved when one side's pages are larger than the other takes at once.
@@ -198,7 +229,7 @@ begin
                 step := 'look';
 
             when 'look' then
-                execute 'select left(t.vector, $3) as vector from ' || asking || '(vector text)' into page
+                execute 'select left(t.vector, $3) as vector from ' || format(asking, '(vector text)') into page
                 using link, 'select kerai.version_vector()::text', most_vector_bytes;
                 theirs := kerai.vector_merge(page.vector::jsonb, '{}');
                 compared := kerai.compare_heads(link, kerai.version_vector(), theirs, contact.agreed);
@@ -229,21 +260,17 @@ begin
                         pushed := true;
                         skipped := skipped - 'push';
                     else
-                        -- At the peer's own level it might fail whenever others push there.
-                        execute format('select %I.dblink_exec($1, $2)', place)
-                        using link, 'begin isolation level read committed';
                         execute 'select count(*) filter (where t.status = ''merged'') as merged,
                             coalesce(sum(greatest(t.applied, 0)) filter (where t.status = ''merged''), 0) as applied,
                             jsonb_agg(to_jsonb(t) || jsonb_build_object(''direction'', ''push'',
                                 ''changeset_id'', encode(t.changeset_id, ''hex''))) filter (where t.status = ''refused'') as refused,
                             jsonb_object_agg($4 ->> encode(t.changeset_id, ''hex''), $5) filter (
                                 where t.status = ''refused'' and $4 ? encode(t.changeset_id, ''hex'')) as passed
-                            from (select * from ' || asking || '(changeset_id bytea, status text, applied int, author text,
-                                last_seq bigint, code text, message text, detail text, hint text) limit $3) as t'
+                            from (select * from ' || format(asking, '(changeset_id bytea, status text, applied int, author text, '
+                                || 'last_seq bigint, code text, message text, detail text, hint text)') || ' limit $3) as t'
                         into answer
                         using link, format('select * from kerai.accept(array[%s]::json[], array[%s]::bytea[], array[%s]::bytea[])',
                             page.documents, page.signatures, page.public_keys), page.changesets, page.authors, beyond_all;
-                        execute format('select %I.dblink_exec($1, $2)', place) using link, 'commit';
                         position := kerai.vector_merge(kerai.vector_merge(position, page.offered), coalesce(answer.passed, '{}'));
                         if answer.passed is not null then
                             skipped := skipped || jsonb_build_object('push',
@@ -261,15 +288,14 @@ begin
                 end if;
 
             when 'acknowledge' then
-                execute 'select left(t.vector, $3) as vector from ' || asking || '(vector text)' into page
+                execute 'select left(t.vector, $3) as vector from ' || format(asking, '(vector text)') into page
                 using link, 'select kerai.version_vector()::text', most_vector_bytes;
                 theirs := kerai.vector_merge(page.vector::jsonb, '{}');
                 step := 'turn';
 
             when 'turn' then
                 if holding.scope is not null and not pulled then
-                    execute 'select t.served, left(t.vector, $3) as vector from ' || asking
-                        || '(served uuid, vector text)'
+                    execute 'select t.served, left(t.vector, $3) as vector from ' || format(asking, '(served uuid, vector text)')
                     into list using link,
                         format('select served, vector::text from kerai.serve_scope(%L)', holding.scope), most_vector_bytes;
                     theirs := kerai.vector_merge(list.vector::jsonb, '{}');
@@ -284,7 +310,7 @@ begin
                 perform kerai.take_members(list.served, '{}', '{}', 0);
                 holding := kerai.scope_state();
                 execute 'select array_agg(t.node_id) as nodes, array_agg(t.inside) as inside, max(t.number) as number,
-                    count(*) as members from (select * from ' || asking || '(node_id uuid, inside boolean, number bigint) limit $3) as t'
+                    count(*) as members from (select * from ' || format(asking, '(node_id uuid, inside boolean, number bigint)') || ' limit $3) as t'
                 into page using link, format('select * from kerai.scope_members(%L, %s, %s)', list.served, holding.named,
                     most_changesets), most_changesets;
                 if page.members > 0 then
@@ -304,7 +330,7 @@ begin
                     execute 'select array_agg(t.arrival) as arrivals, array_agg(t.document) as documents,
                         array_agg(t.signature) as signatures, array_agg(t.public_key) as public_keys, count(*) as changesets,
                         sum(octet_length(t.document::text)) as bytes, max(t.arrival) as arrival from (select * from '
-                        || asking || '(arrival bigint, document json, signature bytea, public_key bytea) limit $3) as t'
+                        || format(asking, '(arrival bigint, document json, signature bytea, public_key bytea)') || ' limit $3) as t'
                     into page using link, format('select arrival, document, signature, public_key '
                         || 'from kerai.scope_late(%L, %L, %s, %s, %s)', list.served, kerai.version_vector(), holding.whole,
                         holding.late_after, least(page_ops, max_ops - result.pulled_operations)), most_changesets;
@@ -330,9 +356,9 @@ begin
                         array_agg(t.author) as authors, array_agg(t.first_seq) as first_seqs, array_agg(t.last_seq) as last_seqs,
                         array_agg(t.first_lamport) as first_lamports, array_agg(t.prev) as prevs, array_agg(t.base) as bases,
                         array_agg(t.document) as documents, array_agg(t.signature) as signatures,
-                        array_agg(t.public_key) as public_keys from (select * from ' || asking || '(id bytea, author text,
-                            first_seq bigint, last_seq bigint, first_lamport bigint, prev bytea, base jsonb, document json,
-                            signature bytea, public_key bytea) limit $3) as t'
+                        array_agg(t.public_key) as public_keys from (select * from ' || format(asking, '(id bytea, author text, '
+                            || 'first_seq bigint, last_seq bigint, first_lamport bigint, prev bytea, base jsonb, document json, '
+                            || 'signature bytea, public_key bytea)') || ' limit $3) as t'
                     into page using link, format('select * from kerai.scope_page(%L, %L, %L, %s)', list.served, position, theirs,
                         least(page_ops, max_ops - result.pulled_operations - stubs)), most_changesets;
                     if page.changesets = 0 then
@@ -374,14 +400,14 @@ begin
                         from (
                             select p.*, case when p.changeset ->> ''seq'' ~ ''^[0-9]{1,18}$'' then (p.changeset ->> ''seq'')::bigint
                                 <= coalesce(($4 ->> (p.changeset ->> ''author''))::bigint, 0) end is not false as named
-                            from (select * from ' || asking || '(changeset json, signature bytea, public_key bytea) limit $3) as p
+                            from (select * from ' || format(asking, '(changeset json, signature bytea, public_key bytea)') || ' limit $3) as p
                         ) as t'
                     into page
                     using link, format('select changeset, signature, public_key from kerai.changesets_since(%L::jsonb, %s)',
                         position, least(page_ops, max_ops - result.pulled_operations)), most_changesets + 1, theirs;
 
                     if page.changesets = 0 and page.sent > 0 then
-                        execute 'select left(t.vector, $3) as vector from ' || asking || '(vector text)' into answer
+                        execute 'select left(t.vector, $3) as vector from ' || format(asking, '(vector text)') into answer
                         using link, 'select kerai.version_vector()::text', most_vector_bytes;
                         if kerai.vector_compare(kerai.vector_merge(theirs, answer.vector::jsonb), theirs) = 'equal' then
                             problem := 'the peer sends what its own vector does not name';
@@ -438,9 +464,6 @@ begin
             if state = 'KR005' and step in ('push', 'pull') and page_ops > 1 then
                 page_ops := page_ops / 2;
                 problem := null;
-                if step = 'push' then
-                    execute format('select %I.dblink_exec($1, $2)', place) using link, 'rollback';
-                end if;
                 continue;
             end if;
             -- Of libpq's words only those that cannot quote the connection.
