@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
 
 import psycopg
 import pytest
-from tests.concurrency.test_push import assert_fold
-from tests.merge.crew import SUBMIT, Member, called, launch, status
+from tests.concurrency.test_push import assert_fold, until_blocked
+from tests.merge.crew import SETTLE, SUBMIT, Member, called, launch, status
 from tests.merge.live import insert, update
 from tests.merge.observe import scalar
 from tests.support.hostile import calls, poison, push_in_time, tries
@@ -294,3 +295,54 @@ def test_an_error_of_locks_is_the_leaders_to_try_again(members: Any, code: str) 
     ann.connection.execute(f"drop trigger fail_{code.lower()} on kerai.changesets".encode())
     assert [status(ann.settle(second)), status(bob.settle(first))] == ["merged"] * 2
     assert_fold(ann.connection)
+
+
+@pytest.mark.parametrize("content", ["small", "x" * 300000])
+def test_what_is_merged_takes_no_room_when_others_submit_it_again(
+    members: Any, role_connection: Any, content: str
+) -> None:
+    (ann,) = members(1)
+    hostile = role_connection("kerai_agent")
+    document = ann.own(insert(str(uuid4()), content=content))
+    assert status(ann.push_together(document)) == "merged"
+    ann.connection.execute("update kerai.settings set value = 3 where name = 'max_author_submissions'")
+    replay = [document, changeset.sign(document, ann.key), ann.public_key]
+    tickets = [scalar(hostile, SUBMIT, replay) for _ in range(4)]
+    assert scalar(ann.connection, "select count(*) from kerai.waiting()") == 0
+    push_in_time(ann)
+    assert [status(called(hostile, SETTLE, [ticket])) for ticket in tickets] == ["duplicate"] * 4
+
+
+def test_a_merged_draft_takes_no_room_when_it_is_submitted_again(members: Any) -> None:
+    (ann,) = members(1)
+    _, swarm = launch(ann.connection)
+    ann.join(swarm)
+    draft = ann.draft(swarm, insert(str(uuid4())))
+    merged = ann.push_together(draft)
+    again = ann.settle(ann.submit(draft))
+    assert scalar(ann.connection, "select count(*) from kerai_private.submissions") == 0
+    assert again == {**merged, "status": "duplicate", "applied": 0}
+
+
+@pytest.mark.read_committed
+def test_a_withdrawal_leaves_what_another_submits_meanwhile(
+    members: Any, connect: Any, role_connection: Any
+) -> None:
+    (ann,) = members(1)
+    hostile = role_connection("kerai_agent")
+    document = ann.own(insert(str(uuid4())))
+    withdrawn: list[int] = []
+    with ann.connection.transaction():
+        # Looking at what waits is free, removing it is not.
+        ann.connection.execute("lock table kerai_private.submissions in share mode")
+        thread = threading.Thread(
+            target=lambda: withdrawn.append(
+                scalar(hostile, "select kerai.withdraw(author => %s)", [ann.author])
+            )
+        )
+        thread.start()
+        until_blocked(connect(), hostile, ann.connection)
+        ticket = ann.submit(document)
+    thread.join(30)
+    assert withdrawn == [0]
+    assert status(ann.settle(ticket)) == "merged"

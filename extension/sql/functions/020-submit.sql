@@ -12,6 +12,7 @@ declare
     wrote text;
     key bytea;
     side int;
+    known kerai_private.outcome;
     ticket uuid;
 begin
     -- The limit itself is looked up for what is not small: what exceeds a lower one is refused when it is settled.
@@ -28,9 +29,16 @@ begin
         wrote := null;
     end;
     key := kerai_private.key_of_signer(changeset, wrote, signature, public_key);
-    perform kerai_private.require_room(wrote, size);
+    known := kerai_private.known_outcome(changeset);
+    if known.n is null then
+        perform kerai_private.require_room(wrote, size);
+    end if;
     ticket := (lpad(to_hex(nextval('kerai_private.arrivals')), 16, '0') || right(replace(gen_random_uuid()::text, '-', ''), 15)
         || coalesce(side, kerai_private.side_of(wrote)))::uuid;
+    if known.n is not null then
+        insert into kerai_private.settled (ticket, outcome) values (ticket, known);
+        return ticket;
+    end if;
     -- Nobody else waits for a large one, which gains nothing from a batch.
     insert into kerai_private.submissions (ticket, author, document, signature, public_key, bytes, submitted_by, apart)
     values (ticket, wrote, changeset, signature, key, size, to_regrole(quote_ident(session_user)), size > 262144);
@@ -40,6 +48,30 @@ $$;
 
 comment on function kerai.submit(json, bytea, bytea) is
 'Verifies and stores a signed changeset, or the draft of a grouped swarm''s member, to be merged together with others, and returns a ticket. Commit, then ask kerai.settle(ticket) for the result. All but the signature is looked at when it is settled. KR009: too much of this author, or of your role, waits already; kerai.waiting() shows it and kerai.withdraw takes it back.';
+
+-- The outcome of a changeset or draft that is merged already, NULL for any other. Everybody can read what is merged,
+-- and submit it again: it takes no room from its author.
+create or replace function kerai_private.known_outcome(document json) returns kerai_private.outcome
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    id constant bytea := sha256(convert_to(document::text, 'UTF8'));
+    known kerai_private.outcome;
+begin
+    select 1, k.id, 'duplicate', 0, k.first_seq, k.last_seq, null, null, null, null into known
+    from (
+        select c.id, c.first_seq, c.last_seq from kerai.changesets as c where c.id = id
+        union all
+        select c.id, c.first_seq, c.last_seq
+        from (select d.* from kerai.changesets as d where d.draft_id = id offset 0) as c
+        inner join kerai_private.lanes as l on l.author = c.author
+        limit 1
+    ) as k;
+    return known;
+end
+$$;
 
 -- The key with which the author has signed the changeset; refuses KR001, KR002, KR005 or KR006 when nobody has.
 create or replace function kerai_private.key_of_signer(document json, author text, signature bytea, public_key bytea)
@@ -293,9 +325,10 @@ begin
             format('author: %s, the caller is %s', foreign_author, session_user),
             'Connect as the role that submitted it or that owns the author''s agent, or as a member of kerai_operator.');
     end if;
-    -- Who settles one of them now has locked it: this waits for him, and leaves it then.
+    -- Who settles one of them now has locked it: this waits for him, and leaves it then. Only what was looked at above:
+    -- another's may have come since.
     delete from kerai_private.submissions as s
-    where s.ticket = any(tickets) or s.author = author;
+    where s.ticket = any(tickets);
     get diagnostics withdrawn = row_count;
     return withdrawn;
 exception when lock_not_available or deadlock_detected then
