@@ -114,6 +114,21 @@ def test_so_many_bytes_of_metadata_an_operation_and_a_node(author: LiveAuthor) -
     assert author.push(write(node, b="y" * 50)) == "merged"
 
 
+def test_a_node_beyond_a_limit_may_change_and_shrink(author: LiveAuthor) -> None:
+    """Another instance lets in its own share, and a limit may be lowered: only growth is refused."""
+    node = str(uuid4())
+    assert author.push(insert(node, metadata=dict.fromkeys("abc", "x" * 15))) == "merged"
+    limit(author.connection, max_metadata_keys=2, max_metadata_bytes=40)
+    assert author.push(write(node, a="y" * 15)) == "merged"
+    for operation in (write(node, a="y" * 16), write(node, d=1), write(node, a=1, d=1)):
+        found = refusal(author, author.write([operation]))
+        assert found.message_primary == "a node would have too much metadata"
+    assert author.push(write(node, b=None)) == "merged"
+    assert author.push(write(node, a=None)) == "merged"
+    assert author.push(write(node, a=2, b=2)) == "merged"
+    assert_state(author.connection, fold(logged(author.connection)))
+
+
 @pytest.mark.parametrize("judge", [True, False])
 def test_in_a_batch_only_what_is_too_much_is_refused(connect: Any, judge: bool) -> None:
     """Pushed first, it is refused as it is alone; what another instance has merged is merged here too."""

@@ -49,8 +49,9 @@ begin
 end
 $$;
 
--- A node that would have more metadata than one may have, and the first changeset of a batch that names it; NULL when
--- there is none. Asked where a changeset is pushed first: what has been merged once is merged everywhere.
+-- A node that would have more metadata than one may have, and than it has; and the first changeset of a batch that
+-- names it. NULL when there is none. Asked where a changeset is pushed first: what has been merged once is merged
+-- everywhere.
 create or replace function kerai_private.overfull_metadata(
     ops kerai_private.operation[], out c int, out node uuid, out keys bigint, out bytes bigint
 )
@@ -89,7 +90,12 @@ begin
         ) as keys, octet_length((coalesce(n.metadata, '{}') || w.written)::text) as bytes
         offset 0
     ) as k
-    where k.keys > kerai_private.setting('max_metadata_keys') or k.bytes > kerai_private.setting('max_metadata_bytes');
+    -- What grows nothing is no matter of limits: another instance, or an earlier limit, may have let in more.
+    where k.keys > kerai_private.setting('max_metadata_keys') and k.keys > (
+        select count(*) from jsonb_object_keys(coalesce(n.metadata, '{}') || coalesce(n.metadata_stamps, '{}'))
+    ) or k.bytes > kerai_private.setting('max_metadata_bytes')
+        and octet_length(kerai_private.without_nulls(coalesce(n.metadata, '{}') || w.written)::text)
+        > greatest(kerai_private.setting('max_metadata_bytes'), octet_length(n.metadata::text));
 
     select o.c, o.node, full_keys[array_position(full_nodes, o.node)], full_bytes[array_position(full_nodes, o.node)]
     into c, node, keys, bytes
