@@ -7,8 +7,8 @@
 -- comes before pulling: the peer's locks are then waited for while nothing here is locked but the row of the peer,
 -- so two instances that sync with each other at once do not wait in a ring that no server can see.
 
--- Only what dblink calls here can be cancelled while the peer says nothing: dblink() itself waits for its answer. At the
--- peer's own isolation level a push might fail whenever others push there.
+-- A question to the peer. dblink() waits for its answer whatever the session is told; dblink_exec and dblink_fetch end
+-- when they are cancelled. At the peer's own isolation level a push would fail whenever others push there.
 create or replace function kerai.ask_peer(link text, query text, columns text) returns setof record
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
