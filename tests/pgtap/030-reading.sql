@@ -93,7 +93,7 @@ cross join (values
     ('5', 'a version vector is a JSON object', 'given: 5'),
     ('{"x": -1}', 'a version vector names sequence numbers', 'author x: -1'),
     ('{"x": 1.5}', 'a version vector names sequence numbers', 'author x: 1.5'),
-    ('{"x": "1"}', 'a version vector names sequence numbers', 'author x: 1'),
+    ('{"x": "1"}', 'a version vector names sequence numbers', 'author x: "1"'),
     ('{"x": null}', 'a version vector names sequence numbers', 'author x: '),
     ('{"x": [1]}', 'a version vector names sequence numbers', E'author x: \\[1\\]'),
     ('{"x": 9223372036854775808}', 'a version vector names sequence numbers', 'author x: 9223372036854775808'),

@@ -177,7 +177,7 @@ language sql as $$ select 'select kerai.record_refused_attempt(' || arguments ||
 select pg_temp.refuses(pg_temp.refused($$pg_temp.node(99), pg_temp.agent('ann'), '{}', 'r'$$), 'KR006', 'no such task',
     '000000000099', 'kerai.tasks', 'a refused attempt at an unknown task');
 select pg_temp.refuses(pg_temp.refused(format($$%L, pg_temp.agent('ann'), '[]', 'r'$$, :'task')), 'KR005',
-    'a version vector is a JSON object', '\[\]', 'highest sequence', 'a refused attempt on no vector');
+    'a version vector is a JSON object', E'\\[\\]', 'highest sequence', 'a refused attempt on no vector');
 select pg_temp.refuses(pg_temp.refused(format($$%L, pg_temp.agent('ann'), '{}', null$$, :'task')), 'KR005',
     'a refused attempt has an output that begins with the reason', 'output: null', 'first line', 'no reason of the refusal');
 select pg_temp.refuses(pg_temp.refused(format($$%L, pg_temp.agent('ann'), '{}', 'r', 1, -5$$, :'task')), 'KR005',
