@@ -38,8 +38,10 @@ numbers = count(1)
 def pytest_configure() -> None:
     """Let a SIGTERM (a timeout, a CI runner) end the session like Ctrl-C, with the server stopped.
 
-    A shell starts background jobs with SIGINT ignored, which the commands that tests interrupt would inherit.
+    A shell starts background jobs with SIGINT ignored, and nohup ignores SIGHUP: the commands that tests
+    interrupt would inherit that.
     """
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: pytest.exit("terminated", returncode=143))
 

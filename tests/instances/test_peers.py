@@ -312,6 +312,10 @@ def test_a_peer_that_does_not_answer_can_be_left(
     with pytest.raises(psycopg.errors.QueryCanceled):
         here.execute("select * from kerai.sync('liar')")
     assert time.monotonic() - began < 20
+    impostor.execute(
+        "select pg_terminate_backend(pid) from pg_stat_activity "
+        "where datname = current_database() and pid <> pg_backend_pid()"
+    )
     # The waiting session is told to end, and its connection is closed.
     here.execute("set statement_timeout = 0")
     assert scalar(here, "select count(*) from kerai.peers where name = 'liar'") == 1
