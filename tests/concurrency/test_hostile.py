@@ -17,6 +17,7 @@ from tests.support.hostile import calls, poison, push_in_time, tries
 
 from kerai import changeset
 
+REPORT = "select kerai.report_fork(%s, %s, %s, %s, %s)"
 WAITING = "select code, message, detail, author from kerai.waiting() order by ticket"
 
 
@@ -311,6 +312,50 @@ def test_what_is_merged_takes_no_room_when_others_submit_it_again(
     assert scalar(ann.connection, "select count(*) from kerai.waiting()") == 0
     push_in_time(ann)
     assert [status(called(hostile, SETTLE, [ticket])) for ticket in tickets] == ["duplicate"] * 4
+
+
+def test_evidence_of_a_fork_takes_no_room_when_others_submit_it(members: Any, role_connection: Any) -> None:
+    (ann,) = members(1)
+    hostile = role_connection("kerai_agent")
+    kept, twin = (ann.own(insert(str(uuid4()))) for _ in range(2))
+    assert status(ann.send(kept)) == "merged"
+    assert status(ann.send(twin)) == "KR003"
+    assert scalar(hostile, "select second_changeset::text from kerai.forks") == twin
+    ann.connection.execute("update kerai.settings set value = 3 where name = 'max_author_submissions'")
+    replay = [twin, changeset.sign(twin, ann.key), ann.public_key]
+    assert [called(hostile, SUBMIT, replay)["code"] for _ in range(4)] == ["KR003"] * 4
+    assert scalar(ann.connection, "select count(*) from kerai.waiting()") == 0
+    push_in_time(ann)
+
+
+def test_reports_of_forks_keep_nobody_waiting(members: Any, connect: Any) -> None:
+    """Neither true ones nor false ones, however long it takes to verify them."""
+    ann, mallory = members(2)
+    nodes = [insert(str(uuid4()), content="x" * 700) for _ in range(4500)]
+    first, second = (mallory.own(*nodes, message=message) for message in "12")
+    assert len(first) > 3_500_000
+    signed = [value for each in (first, second) for value in (each, changeset.sign(each, mallory.key))]
+    other = ann.own(insert(str(uuid4())))
+    false = [*signed[:2], other, changeset.sign(other, ann.key)]
+    answers: list[Any] = []
+    started, done = threading.Event(), threading.Event()
+
+    def report() -> None:
+        with connect() as hostile:
+            while not done.is_set():
+                for pair in (false, signed):
+                    answers.append(called(hostile, REPORT, [mallory.public_key, *pair]))
+                    started.set()
+
+    thread = threading.Thread(target=report)
+    thread.start()
+    started.wait(60)
+    for _ in range(10):
+        push_in_time(ann)
+    done.set()
+    thread.join(60)
+    assert answers[0]["code"] == "KR005"
+    assert answers[1]["report_fork"] is True
 
 
 def test_a_merged_draft_takes_no_room_when_it_is_submitted_again(members: Any) -> None:

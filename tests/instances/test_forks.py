@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from psycopg import Connection
 from tests.instances.conftest import assert_same
+from tests.merge.crew import PUSH, SETTLE, SUBMIT, called
 from tests.merge.live import LiveAuthor, insert, update
 from tests.merge.observe import scalar
 
@@ -296,3 +297,28 @@ def test_a_fork_that_arrives_in_a_page_is_kept(database: Any, connect: Any) -> N
     ).fetchone()
     assert row["code"] == "KR003"
     assert frozen(here) == [(ann.author, 1)]
+
+
+@pytest.mark.parametrize("followed", [2, 2**63 - 1])
+def test_a_frozen_author_pushes_nothing_more_whatever_a_peer_reports(
+    instances: Any, connect: Any, call: Call, followed: int
+) -> None:
+    """A peer may bring what is of the branch that it follows; it cannot thaw the author."""
+    world = World(instances, connect, call)
+    ann, here = world.ann, world.here
+    at_two = "select document::text from kerai.changesets where author = %s and first_seq = 2"
+    forked = [scalar(each, at_two, [ann.author]) for each in (here, world.there)]
+    proof = [value for document in forked for value in (document, changeset.sign(document, ann.key))]
+    report = "select kerai.report_fork(null, %s, %s, %s, %s, %s)"
+    assert called(here, report, [*proof, -1])["code"] == "KR005"
+    assert frozen(here) == []
+    assert scalar(here, report, [*proof, followed]) is True
+    document = ann.write([insert(str(uuid4()))])
+    given = [document, changeset.sign(document, ann.key), ann.public_key]
+    assert called(here, PUSH, given)["code"] == "KR003"
+    assert called(here, SETTLE, [scalar(here, SUBMIT, given)])["code"] == "KR003"
+    accept = (
+        "select status, code from kerai.accept(array[%s]::json[], array[%s]::bytea[], array[%s]::bytea[])"
+    )
+    expected = ("merged", None) if followed > 2 else ("refused", "KR003")
+    assert tuple(called(here, accept, given).values()) == expected

@@ -12,17 +12,18 @@ begin
 end
 $$;
 
--- Refuses KR003 a changeset of an author who has forked, unless it is of the branch that is followed here.
-create or replace function kerai_private.require_unfrozen(author text, last_seq bigint) returns void
+-- Refuses KR003 a changeset of an author who has forked. A peer (follows) may bring what is of the branch that is
+-- followed here; the author himself pushes nothing more.
+create or replace function kerai_private.require_unfrozen(author text, last_seq bigint, follows boolean) returns void
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 begin
-    if kerai_private.is_frozen(author) and not exists (
+    if kerai_private.is_frozen(author) and not (follows and exists (
         select from kerai_private.followed_branches as b
         where b.author = require_unfrozen.author and b.last_seq >= require_unfrozen.last_seq
-    ) then
+    )) then
         perform kerai_private.refuse('KR003', 'this author is frozen: two of its changesets cannot both be in one history',
             format('author: %s, up to seq: %s', author, last_seq),
             'The evidence is in kerai.forks. Register a new agent to go on.');
@@ -166,6 +167,10 @@ declare
     second_id constant bytea := sha256(convert_to(second_changeset::text, 'UTF8'));
     kept boolean;
 begin
+    if followed < 0 then
+        perform kerai_private.refuse('KR005', 'followed is no sequence number', format('followed: %s', followed),
+            'Give the highest seq of the author that the peer has merged, or NULL.');
+    end if;
     perform kerai_private.introduce_author(author, proof.key);
     update kerai.forks as f set merged_elsewhere = true
     where not f.merged_elsewhere
@@ -191,7 +196,7 @@ end
 $$;
 
 comment on function kerai.report_fork(bytea, json, bytea, json, bytea, bigint) is
-'Takes the proof that an author has signed two histories: two different changesets with the same seq or prev, and both signatures. Kept in kerai.forks, and the author is frozen: its new changesets are refused with KR003. True when the proof is new. followed: how far its branch may still be followed here. kerai.sync tells peers with it.';
+'Takes the proof that an author has signed two histories: two different changesets with the same seq or prev, and both signatures. Kept in kerai.forks, and the author is frozen: its new changesets are refused with KR003. True when the proof is new. followed: the highest seq of the author that the peer has merged; up to there kerai.accept takes the branch that is here. kerai.sync tells peers with it.';
 
 -- Of a changeset that was refused as a fork: keeps it with the one that is here, unless the author is frozen already.
 -- What was compacted, or is a stub, proves nothing without its text.

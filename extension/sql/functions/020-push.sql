@@ -77,7 +77,7 @@ $$;
 
 -- Refuses unless the changeset follows directly on what its author has pushed before.
 create or replace function kerai_private.require_succession(
-    item kerai_private.checked, head kerai_private.authors, apart boolean
+    item kerai_private.checked, head kerai_private.authors, judge boolean, apart boolean
 ) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -86,7 +86,7 @@ declare
     rival bytea;
 begin
     if item.first_seq = head.seq + 1 and item.prev is not distinct from head.changeset_id then
-        perform kerai_private.require_unfrozen(head.author, item.last_seq);
+        perform kerai_private.require_unfrozen(head.author, item.last_seq, follows => not judge);
         return;
     end if;
 
@@ -108,7 +108,7 @@ begin
     if rival is not null then
         perform kerai_private.refuse_fork(head.author, item.first_seq, rival, item.document, item.signature, apart);
     end if;
-    perform kerai_private.require_unfrozen(head.author, item.last_seq);
+    perform kerai_private.require_unfrozen(head.author, item.last_seq, follows => not judge);
 
     if item.first_seq <> head.seq + 1 then
         perform kerai_private.refuse('KR004', 'a gap in the author''s sequence',
@@ -411,7 +411,7 @@ begin
     end if;
 
     if item.id is not null then
-        perform kerai_private.require_succession(item, head, apart);
+        perform kerai_private.require_succession(item, head, judge, apart);
     end if;
     perform kerai_private.require_covered(item.base);
     perform kerai_private.require_above_horizon(item.base,

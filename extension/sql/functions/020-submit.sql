@@ -31,6 +31,7 @@ begin
     key := kerai_private.key_of_signer(changeset, wrote, signature, public_key);
     known := kerai_private.known_outcome(changeset);
     if known.n is null then
+        perform kerai_private.require_no_evidence(wrote, changeset);
         perform kerai_private.require_room(wrote, size);
     end if;
     ticket := (lpad(to_hex(nextval('kerai_private.arrivals')), 16, '0') || right(replace(gen_random_uuid()::text, '-', ''), 15)
@@ -47,7 +48,7 @@ end
 $$;
 
 comment on function kerai.submit(json, bytea, bytea) is
-'Verifies and stores a signed changeset, or the draft of a grouped swarm''s member, to be merged together with others, and returns a ticket. Commit, then ask kerai.settle(ticket) for the result. All but the signature is looked at when it is settled. KR009: too much of this author, or of your role, waits already; kerai.waiting() shows it and kerai.withdraw takes it back.';
+'Verifies and stores a signed changeset, or the draft of a grouped swarm''s member, to be merged together with others, and returns a ticket. Commit, then ask kerai.settle(ticket) for the result. All but the signature is looked at when it is settled. KR003: it is kept in kerai.forks. KR009: too much of this author, or of your role, waits already; kerai.waiting() shows it and kerai.withdraw takes it back.';
 
 -- The outcome of a changeset or draft that is merged already, NULL for any other. Everybody can read what is merged,
 -- and submit it again: it takes no room from its author.
@@ -70,6 +71,23 @@ begin
         limit 1
     ) as k;
     return known;
+end
+$$;
+
+-- Refuses KR003 what is kept as evidence of a fork and is not merged here. Everybody can read it, and submit it: it
+-- would take the room of its author.
+create or replace function kerai_private.require_no_evidence(author text, document json) returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    id constant bytea := sha256(convert_to(document::text, 'UTF8'));
+begin
+    if exists (select from kerai.forks as f where f.author = author and id in (f.first_id, f.second_id)) then
+        perform kerai_private.refuse('KR003', 'fork: this author has signed another changeset at the same place',
+            format('author: %s, refused: %s; both are kept in kerai.forks', author, encode(id, 'hex')));
+    end if;
 end
 $$;
 
