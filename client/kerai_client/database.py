@@ -27,7 +27,13 @@ NAME_LINE = re.compile(r"^-- name: *(\S+) *$", re.MULTILINE)
 TRANSIENT_CLASSES = ("08",)
 TRANSIENT_CODES = {"57P01", "57P02", "57P03", "53300", "40001", "40P01", "55P03", "KR009"}
 # libpq gives no SQLSTATE for a refused connection, only these words.
-PERMANENT_WORDS = ("does not exist", "authentication failed", "no password supplied", "no pg_hba.conf entry")
+PERMANENT_WORDS = (
+    "does not exist",
+    "authentication failed",
+    "no password supplied",
+    "no pg_hba.conf entry",
+    "Name or service not known",
+)
 
 QUOTED = re.compile(r'"(?!.").*', re.DOTALL)
 PORTS = re.compile(r"[0-9,]*")

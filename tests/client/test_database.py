@@ -73,6 +73,8 @@ def test_retry_ends_in_time_and_its_pauses_grow() -> None:
         (psycopg.InterfaceError("the connection is closed"), True),
         (psycopg.OperationalError('FATAL:  database "x" does not exist'), False),
         (psycopg.OperationalError("FATAL:  password authentication failed"), False),
+        (psycopg.OperationalError("failed to resolve host 'x': [Errno -2] Name or service not known"), False),
+        (psycopg.OperationalError("[Errno -3] Temporary failure in name resolution"), True),
         (type("InTheWay", (psycopg.DatabaseError,), {"sqlstate": "KR009"})(), True),
         (psycopg.errors.UniqueViolation(), False),
         (psycopg.ProgrammingError("the query has 1 placeholder"), False),
