@@ -5,8 +5,9 @@
     extension/build.py --version                              print the version
     extension/build.py --freeze                               at a release: freeze the table files
 
-An install script is head.sql, tables/*.sql, functions/*.sql and 999-privileges.sql, in this order
-and each folder by number. Table files run once in the life of a database, so they are frozen at a
+A folder NNN-domain holds tables.sql (more of them are tables-*.sql) and a file of functions a subject.
+An install script is head.sql, all table files, all function files and 999-privileges.sql, in this
+order and each by folder. Table files run once in the life of a database, so they are frozen at a
 release: ``frozen.txt`` keeps ``<version> <sha256> <file>`` for each, and a changed one stops the
 build. An upgrade script from a released version holds the table files that the version did not
 have, and all functions and privileges again, so that both ways lead to the same database.
@@ -29,7 +30,9 @@ ROOT = Path(__file__).resolve().parent.parent
 # What PostgreSQL itself replaces in a script; anything else between @s is a slip of the pen.
 POSTGRES_PLACEHOLDERS = {"@extschema@", "@extowner@"}
 PLACEHOLDER = re.compile(r"@[a-z_]+@")
-NUMBERED = re.compile(r"\d{3}-[a-z0-9-]+\.sql")
+DOMAIN = re.compile(r"\d{3}-[a-z0-9-]+")
+SUBJECT = re.compile(r"[a-z][a-z0-9.-]*\.sql")
+TABLES = re.compile(r"tables(-[a-z0-9.-]+)?\.sql")
 VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
@@ -59,13 +62,25 @@ class Sources:
             raise BuildError(f"{control.name} says default_version {stated}, {package.name} says {found[1]}")
         return found[1]
 
-    def numbered(self, folder: str) -> list[Path]:
-        """Return the .sql files of a folder, ordered by their number."""
-        files = sorted((self.sql / folder).glob("*.sql"))
+    def domain_files(self) -> list[Path]:
+        """Return the .sql files of all domains, ordered by folder and name."""
+        files = []
+        for folder in sorted(path for path in self.sql.iterdir() if path.is_dir()):
+            if not DOMAIN.fullmatch(folder.name):
+                raise BuildError(f"{folder.name}: name the folder NNN-domain")
+            files += sorted(folder.glob("*.sql"))
         for file in files:
-            if not NUMBERED.fullmatch(file.name):
-                raise BuildError(f"{file.relative_to(self.sql)}: name it NNN-what-it-is.sql")
+            if not SUBJECT.fullmatch(file.name):
+                raise BuildError(f"{file.relative_to(self.sql)}: name it after its subject, without a number")
         return files
+
+    def tables(self) -> list[Path]:
+        """Return the files that run once in the life of a database."""
+        return [file for file in self.domain_files() if TABLES.fullmatch(file.name)]
+
+    def functions(self) -> list[Path]:
+        """Return the files that run again at every upgrade."""
+        return [file for file in self.domain_files() if not TABLES.fullmatch(file.name)]
 
     def frozen(self) -> list[tuple[str, str, str]]:
         """Return (version, sha256, file) of each table file that a release has frozen, after checking
@@ -89,7 +104,7 @@ class Sources:
         """Write frozen.txt anew: what is frozen stays, the other table files join under this version."""
         entries = self.frozen()
         known = {name for _, _, name in entries}
-        for file in self.numbered("tables"):
+        for file in self.tables():
             name = file.relative_to(self.sql).as_posix()
             if name not in known:
                 entries.append((self.version, sha256(file), name))
@@ -102,8 +117,8 @@ class Sources:
         :param python_path: the folder that PL/Python puts on sys.path.
         """
         frozen = self.frozen()
-        tables = self.numbered("tables")
-        again = [*self.numbered("functions"), self.sql / "999-privileges.sql"]
+        tables = self.tables()
+        again = [*self.functions(), self.sql / "999-privileges.sql"]
         scripts = {
             f"{EXTENSION}--{self.version}.sql": self._assemble(
                 [self.sql / "head.sql", *tables, *again], python_path, f"CREATE EXTENSION {EXTENSION} CASCADE"

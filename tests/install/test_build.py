@@ -29,12 +29,12 @@ def build() -> ModuleType:
 def project(tmp_path: Path) -> Path:
     """A project with one file of each kind, at version 0.1.0."""
     sql = tmp_path / "extension" / "sql"
-    (sql / "tables").mkdir(parents=True)
-    (sql / "functions").mkdir()
+    (sql / "010-first").mkdir(parents=True)
+    (sql / "020-second").mkdir()
     (sql / "head.sql").write_text("select 'head @version@';\n")
-    (sql / "tables" / "020-second.sql").write_text("select 'second table';\n")
-    (sql / "tables" / "010-first.sql").write_text("select 'first table';\n")
-    (sql / "functions" / "010-first.sql").write_text("select '@python_path@', '@extschema@';\n")
+    (sql / "020-second" / "tables.sql").write_text("select 'second table';\n")
+    (sql / "010-first" / "tables.sql").write_text("select 'first table';\n")
+    (sql / "010-first" / "subject.sql").write_text("select '@python_path@', '@extschema@';\n")
     (sql / "999-privileges.sql").write_text("select 'privileges';\n")
     package = tmp_path / "extension" / "python" / "kerai"
     package.mkdir(parents=True)
@@ -68,10 +68,10 @@ def test_an_upgrade_has_the_new_tables_and_all_functions(build: ModuleType, proj
     build.Sources(project).freeze()
     set_version(project, "0.2.0")
     sql = project / "extension" / "sql"
-    (sql / "tables" / "021-third.sql").write_text("select 'third table';\n")
+    (sql / "020-second" / "tables-0.2.0.sql").write_text("select 'third table';\n")
     build.Sources(project).freeze()
     set_version(project, "0.10.0")
-    (sql / "tables" / "022-fourth.sql").write_text("select 'fourth table';\n")
+    (sql / "020-second" / "tables-more.sql").write_text("select 'fourth table';\n")
     scripts = build.Sources(project).scripts("/lib")
     assert sorted(scripts) == ["kerai--0.1.0--0.10.0.sql", "kerai--0.10.0.sql", "kerai--0.2.0--0.10.0.sql"]
 
@@ -86,9 +86,9 @@ def test_an_upgrade_has_the_new_tables_and_all_functions(build: ModuleType, proj
 
 def test_a_released_table_file_must_not_change(build: ModuleType, project: Path) -> None:
     build.Sources(project).freeze()
-    file = project / "extension" / "sql" / "tables" / "010-first.sql"
+    file = project / "extension" / "sql" / "010-first" / "tables.sql"
     file.write_text("select 'changed';\n")
-    with pytest.raises(build.BuildError, match=r"010-first\.sql was released with 0\.1\.0"):
+    with pytest.raises(build.BuildError, match=r"010-first/tables\.sql was released with 0\.1\.0"):
         build.Sources(project).scripts("/lib")
     file.unlink()
     with pytest.raises(build.BuildError, match="is gone"):
@@ -104,13 +104,16 @@ def test_the_control_file_must_agree(build: ModuleType, project: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "told"),
     [
-        ("functions/020-typo.sql", "select '@pyhton_path@'", "@pyhton_path@"),
-        ("functions/nonumber.sql", "select 1", "NNN-what-it-is"),
-        ("functions/020-dots.sql", "select 1;\n-- …", "020-dots.sql:2 is not ASCII"),
+        ("020-second/typo.sql", "select '@pyhton_path@'", "@pyhton_path@"),
+        ("020-second/030-number.sql", "select 1", "without a number"),
+        ("functions/subject.sql", "select 1", "NNN-domain"),
+        ("020-second/dots.sql", "select 1;\n-- …", "020-second/dots.sql:2 is not ASCII"),
     ],
 )
 def test_a_slip_is_named(build: ModuleType, project: Path, name: str, text: str, told: str) -> None:
-    (project / "extension" / "sql" / name).write_text(text)
+    file = project / "extension" / "sql" / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(text)
     with pytest.raises(build.BuildError, match=told):
         build.Sources(project).scripts("/lib")
 

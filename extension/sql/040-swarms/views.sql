@@ -1,6 +1,6 @@
 -- 040 views: what a swarm is doing and has done. All of it is computed from results, changesets and the ledger when
 -- it is asked for, so that reporting and pushing keep no counters that many sessions would wait for. On a standby what
--- comes from results is NULL, see 040-reports.sql.
+-- comes from results is NULL, see reports.sql.
 
 -- What each agent did for a task in a span of time: the agents that reported, pushed or were paid. What was reported is
 -- NULL on a standby.

@@ -1,7 +1,7 @@
 -- 020 merge: applies the operations of a batch of changesets to the tree, set by set.
 --
 -- Every register is last-writer-wins by stamp, so a set can be applied whenever it arrives; only moves need order
--- (020-moves.sql). Locks are taken in one order everywhere: the authors' rows by author, the gate, new rows by id,
+-- (moves.sql). Locks are taken in one order everywhere: the authors' rows by author, the gate, new rows by id,
 -- existing rows by id; so pushes wait for each other but never deadlock.
 
 -- A session keeps its plans, and one that was made while a table was empty reads all of it when it no longer is. So

@@ -600,7 +600,7 @@ begin
 end
 $$;
 
--- All of the above. kerai.verify() checks the other tables too: see 060-verify.sql.
+-- All of the above. kerai.verify() checks the other tables too: see 060-economy/verify.sql.
 create or replace function kerai_private.verify_layers(deep boolean)
 returns table (what text, subject text, problem text)
 language plpgsql stable
