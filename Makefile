@@ -16,7 +16,8 @@ DEV = .venv/.dev-$(HERE)
 
 # The steps of a target follow each other: packages, the client, the server's side.
 .NOTPARALLEL:
-.PHONY: all help build install uninstall client demo test test-settings chaos lint bench lock clean packages test-packages
+.PHONY: all help build install uninstall client demo test test-settings chaos lint format bench lock release clean \
+	packages test-packages
 
 all: build
 
@@ -57,6 +58,15 @@ lint: $(DEV) build ## the linters alone
 	@.venv/bin/python -m sqlfluff lint --quiet extension/sql client/kerai_client/queries
 	@.venv/bin/python scripts/spot_holes.py build/kerai--*.sql
 	@.venv/bin/python scripts/spot_literals.py build/kerai--*.sql
+
+# Only rules whose fix cannot change what a statement does: blanks and the case of letters.
+format: $(DEV) ## lay the sources out as lint wants them
+	@.venv/bin/python -m ruff check --fix --quiet
+	@.venv/bin/python -m ruff format --quiet
+	@.venv/bin/python -m sqlfluff fix --quiet --rules capitalisation,layout extension/sql client/kerai_client/queries
+
+release: ## a release commit and its tag, on main: VERSION=1.2.3
+	@'$(PYTHON)' scripts/release '$(VERSION)'
 
 clean: ## remove what was built, .venv too
 	rm -rf build .venv kerai.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
