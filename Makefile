@@ -55,7 +55,7 @@ lint: $(DEV) build ## the linters alone
 	@.venv/bin/python -m ruff check --quiet
 	@.venv/bin/python -m ruff format --check --quiet
 	@.venv/bin/python -m mypy --no-error-summary
-	@.venv/bin/python -m sqlfluff lint --quiet extension/sql client/kerai_client/queries
+	@.venv/bin/python -m sqlfluff lint --quiet extension/sql client/kerai_client/db/queries
 	@.venv/bin/python scripts/spot_holes.py build/kerai--*.sql
 	@.venv/bin/python scripts/spot_literals.py build/kerai--*.sql
 

@@ -27,9 +27,9 @@ from psycopg import sql
 from tests.settings.odd import ICU_LOCALE, IS_ODD, make_odd, settings_of
 from tests.settings.odd import connect as connect_to
 
-from kerai_client.database import Connection
-from kerai_client.instance import ensure_extension
-from kerai_client.server import DATABASE, PrivateServer
+from kerai_client.db.connection import Connection
+from kerai_client.db.instance import ensure_extension
+from kerai_client.server.private import DATABASE, PrivateServer
 
 SERVER_FOLDER = "kerai-test-"
 numbers = count(1)

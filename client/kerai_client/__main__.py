@@ -2,7 +2,7 @@
 
 Ctrl-C may come at any time. While modules are imported, and when the work is done, there is nothing to
 clean up, and an exception would be told as a traceback: then it just ends the process. In between, see
-:func:`kerai_client.main.main`.
+:func:`kerai_client.cli.main.main`.
 """
 
 import os
@@ -22,7 +22,7 @@ def run() -> int:
     ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # a job in the background
     if not ignored:
         signal.signal(signal.SIGINT, _end)
-    from kerai_client.main import main  # noqa: PLC0415 -- what takes time comes last
+    from kerai_client.cli.main import main  # noqa: PLC0415 -- what takes time comes last
 
     code = main()
     if not ignored:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kerai_client.errors import KeraiError
-from kerai_client.server import PrivateServer
+from kerai_client.server.private import PrivateServer
 
 DEFAULT_DIRECTORY = ".kerai"
 

@@ -20,9 +20,9 @@ from psycopg import sql
 from report import Row
 
 from kerai import changeset
-from kerai_client.database import connect
-from kerai_client.instance import ensure_extension
-from kerai_client.server import PrivateServer
+from kerai_client.db.connection import connect
+from kerai_client.db.instance import ensure_extension
+from kerai_client.server.private import PrivateServer
 
 NODES = 100_000
 SINCE = 1_000

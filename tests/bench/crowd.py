@@ -27,8 +27,8 @@ from psycopg.conninfo import conninfo_to_dict
 from report import Row
 from support import Author, Codebase, new_database
 
-from kerai_client.postgres import program
-from kerai_client.server import PrivateServer
+from kerai_client.server.postgres import program
+from kerai_client.server.private import PrivateServer
 
 AGENTS = 64
 ROUNDS = 3

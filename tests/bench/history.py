@@ -20,7 +20,7 @@ import psycopg
 from report import Row
 from support import Author, Codebase, Document, new_database, push
 
-from kerai_client.server import PrivateServer
+from kerai_client.server.private import PrivateServer
 
 AUTHORS = 10
 CHANGESET = 1_000

@@ -35,7 +35,7 @@ import psycopg
 from report import Row
 from support import Author, administer, new_database, push
 
-from kerai_client.server import PrivateServer
+from kerai_client.server.private import PrivateServer
 
 MOVES = 10_000
 ROUNDS = 5

@@ -26,7 +26,7 @@ import psycopg
 from report import Row
 from support import Author, Codebase, push
 
-from kerai_client.server import PrivateServer
+from kerai_client.server.private import PrivateServer
 
 CHANGESETS = 40
 WARM_UP = 4

@@ -17,12 +17,12 @@ from statistics import median
 from psycopg import sql
 from report import Row
 
-from kerai_client.checkout import write_checkout
-from kerai_client.database import Database, connect
-from kerai_client.importing import import_directory
-from kerai_client.instance import ensure_extension
-from kerai_client.server import PrivateServer
-from kerai_client.session import Session, read_state
+from kerai_client.agent.session import Session, read_state
+from kerai_client.db.connection import Database, connect
+from kerai_client.db.instance import ensure_extension
+from kerai_client.repo.checkout import write_checkout
+from kerai_client.repo.importing import import_directory
+from kerai_client.server.private import PrivateServer
 
 ROUNDS = 3
 

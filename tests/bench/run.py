@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from support import administer
 
-from kerai_client.server import PrivateServer
+from kerai_client.server.private import PrivateServer
 
 HERE = Path(__file__).parent
 HELPERS = {"run", "report", "support"}

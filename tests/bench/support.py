@@ -10,9 +10,9 @@ from nacl.signing import SigningKey
 from psycopg import sql
 
 from kerai import changeset
-from kerai_client.database import connect
-from kerai_client.instance import ensure_extension
-from kerai_client.server import PrivateServer
+from kerai_client.db.connection import connect
+from kerai_client.db.instance import ensure_extension
+from kerai_client.server.private import PrivateServer
 from kerai_client.source.node import new_id
 
 FILE = 250  # inserts a file

@@ -19,7 +19,7 @@ from psycopg import sql
 from report import Row
 from support import Author, Codebase, push
 
-from kerai_client.server import PrivateServer
+from kerai_client.server.private import PrivateServer
 
 SCALE = float(os.environ.get("KERAI_BENCH_SCALE", "1"))
 CHANGESETS = max(8, round(1000 * SCALE))

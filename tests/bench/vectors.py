@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 from report import Row
 
-from kerai_client.server import PrivateServer
+from kerai_client.server.private import PrivateServer
 
 ENTRIES = 1_000_000
 ROUNDS = 3

@@ -19,9 +19,9 @@ from tests.chaos.mix import PATIENCE, Interrupted, Mix, Session, check_dump_of
 from tests.merge.live import insert, move, update
 
 from kerai import changeset
-from kerai_client.database import connect as connect_to
+from kerai_client.db.connection import connect as connect_to
 from kerai_client.errors import KeraiError
-from kerai_client.postgres import processes_in, program
+from kerai_client.server.postgres import processes_in, program
 
 RESTORED = "chaos_restored"
 PEER = "chaos_peer"

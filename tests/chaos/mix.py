@@ -23,9 +23,9 @@ from tests.merge.model import Operation, State, fold
 from tests.merge.observe import assert_state, digest, scalar
 
 from kerai import changeset
-from kerai_client.database import Connection
-from kerai_client.database import connect as connect_to
-from kerai_client.server import PrivateServer
+from kerai_client.db.connection import Connection
+from kerai_client.db.connection import connect as connect_to
+from kerai_client.server.private import PrivateServer
 
 PATIENCE = 120.0  # seconds for the server to come back, and for an author to learn what became of a changeset
 MOST_FINDINGS = 20

@@ -19,8 +19,8 @@ from tests.merge.crew import launch
 from tests.merge.live import insert
 from tests.merge.observe import scalar
 
-from kerai_client.database import connect as connect_to
-from kerai_client.server import DATABASE, PrivateServer
+from kerai_client.db.connection import connect as connect_to
+from kerai_client.server.private import DATABASE, PrivateServer
 
 AUTHORS = 10
 MEMBERS = 5  # of them, in a swarm with two lanes

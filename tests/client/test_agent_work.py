@@ -14,10 +14,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from kerai_client import session
-from kerai_client.database import Database
-from kerai_client.database import connect as connect_to
-from kerai_client.session import WHOLE_STATE, Session, read_state, read_vector
+from kerai_client.agent import session
+from kerai_client.agent.session import WHOLE_STATE, Session, read_state, read_vector
+from kerai_client.db.connection import Database
+from kerai_client.db.connection import connect as connect_to
 from kerai_client.source import ROOT_ID, new_id
 
 Result = subprocess.CompletedProcess[str]

@@ -22,10 +22,10 @@ import pytest
 from click.testing import CliRunner
 
 from kerai import __version__
-from kerai_client import output
-from kerai_client.database import connect as connect_to
+from kerai_client.cli import output
+from kerai_client.cli.main import COMMANDS, Client, Kerai, add_common_options, cli, common_options, explain
+from kerai_client.db.connection import connect as connect_to
 from kerai_client.errors import KeraiError, naming
-from kerai_client.main import COMMANDS, Client, Kerai, add_common_options, cli, common_options, explain
 
 NAMES = [name for section in COMMANDS.values() for name in section]
 KERAI = [sys.executable, "-m", "kerai_client"]
@@ -84,7 +84,7 @@ def test_every_command_has_help_with_an_example_and_the_common_options() -> None
 
 def test_help_is_quick() -> None:
     """It loads none of the drivers and parsers, which take most of a start."""
-    code = "import sys, kerai_client.main as m; m.main(['--help']); print(*sys.modules, file=sys.stderr)"
+    code = "import sys, kerai_client.cli.main as m; m.main(['--help']); print(*sys.modules, file=sys.stderr)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(run.stderr.split())
     assert loaded.isdisjoint({"psycopg", "rich", "nacl", "tree_sitter", "coverage"})
@@ -314,9 +314,9 @@ sys.exit(run())
 @pytest.mark.parametrize(
     "module",
     [
-        *("kerai_client.main", "click", "click.shell_completion", "kerai_client.commands.agent"),
-        *("kerai_client.database", "psycopg", "psycopg.types.json", "kerai_client.config", "tomllib"),
-        *("kerai_client.tables", "the end"),
+        *("kerai_client.cli.main", "click", "click.shell_completion", "kerai_client.cli.agent"),
+        *("kerai_client.db.connection", "psycopg", "psycopg.types.json", "kerai_client.config", "tomllib"),
+        *("kerai_client.cli.tables", "the end"),
     ],
 )
 def test_ctrl_c_at_any_import(database: Any, module: str) -> None:
@@ -377,7 +377,7 @@ def test_completion_knows_the_commands() -> None:
         "COMP_CWORD": "1",
         "_KERAI_COMPLETE": "bash_complete",
     }
-    code = "import kerai_client.main as m; m.main()"
+    code = "import kerai_client.cli.main as m; m.main()"
     command = [sys.executable, "-c", code]
     run = subprocess.run(command, env=os.environ | asked, capture_output=True, text=True, check=False)
     names = ("status", "swarm", "solve", "sync", "sql")

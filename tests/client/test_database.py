@@ -10,8 +10,8 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from kerai_client.database import Connection, Database, Queries, is_transient, queries, retry
-from kerai_client.database import connect as connect_to
+from kerai_client.db.connection import Connection, Database, Queries, is_transient, queries, retry
+from kerai_client.db.connection import connect as connect_to
 from kerai_client.errors import KeraiError
 
 

@@ -16,9 +16,9 @@ import pytest
 
 from kerai_client.harness import process
 from kerai_client.harness.process import BoundedOutput, clean_environment, run
-from kerai_client.harness.rebase import rebase
 from kerai_client.harness.results import Outcome, judge, read, tail
 from kerai_client.harness.workspace import Workspace, remove
+from kerai_client.repo.rebase import rebase
 from kerai_client.source import FileState, Tree, apply_operations, diff, snapshot_of
 
 ENVIRONMENT = {"PATH": os.environ["PATH"]}

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from kerai_client import keys
-from kerai_client.agent_lock import End, note_end, require_end, sole_use
+from kerai_client.agent import keys
+from kerai_client.agent.lock import End, note_end, require_end, sole_use
 from kerai_client.errors import KeraiError
 
 HERE = keys.instance_id(b"one instance")

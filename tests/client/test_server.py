@@ -21,12 +21,12 @@ import psycopg
 import pytest
 
 from kerai import __version__
-from kerai_client import postgres
-from kerai_client import server as server_module
-from kerai_client.database import connect
+from kerai_client.db.connection import connect
 from kerai_client.errors import KeraiError
-from kerai_client.postgres import Owner
-from kerai_client.server import PrivateServer
+from kerai_client.server import postgres
+from kerai_client.server import private as server_module
+from kerai_client.server.postgres import Owner
+from kerai_client.server.private import PrivateServer
 
 
 @pytest.fixture(scope="module")

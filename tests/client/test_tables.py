@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kerai_client import output
-from kerai_client.tables import ASCII, length, table, wrap
+from kerai_client.cli import output
+from kerai_client.cli.tables import ASCII, length, table, wrap
 
 HEADER = ["id", "name", "n"]
 ROWS = [

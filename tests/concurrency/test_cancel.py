@@ -16,7 +16,7 @@ from psycopg import Connection
 from tests.merge.live import LiveAuthor, insert, move, update
 from tests.merge.observe import digest, scalar
 
-from kerai_client.database import connect as connect_to
+from kerai_client.db.connection import connect as connect_to
 
 DEEP, WIDE, MOVES = 12_000, 5_000, 5_000
 AT = "(select jsonb_object_agg(key, value::bigint / 2) from jsonb_each_text(kerai.version_vector()))"

@@ -17,7 +17,7 @@ from nacl.signing import SigningKey
 from tests.settings.odd import connect as connect_to
 
 from kerai import changeset
-from kerai_client.database import Connection
+from kerai_client.db.connection import Connection
 
 AGENTS = 12
 REWARD = 1_000_000_000

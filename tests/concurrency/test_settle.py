@@ -29,7 +29,7 @@ from tests.settings.odd import connect as connect_to
 from tests.swarm.test_swarm import start_again
 
 from kerai import changeset
-from kerai_client.server import PrivateServer
+from kerai_client.server.private import PrivateServer
 
 WRITERS = """
 select o.author, o.author_seq, o.lamport_ts, o.payload, coalesce(c.member, c.author) as writer

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from tests.docs import pages
 
-from kerai_client.server import PrivateServer
+from kerai_client.server.private import PrivateServer
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -17,7 +17,7 @@ from tests.merge.observe import digest, scalar
 from tests.settings.odd import connect as connect_to
 from tests.settings.odd import settings_of
 
-from kerai_client.server import PrivateServer
+from kerai_client.server.private import PrivateServer
 
 # An impostor: a schema of that name whose functions give what is in its tables. Reading a page counts, so
 # that a test can say what becomes of which.

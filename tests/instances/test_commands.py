@@ -14,7 +14,7 @@ from tests.merge.live import LiveAuthor, insert, update
 from tests.merge.observe import scalar
 
 from kerai_client.errors import KeraiError
-from kerai_client.exchange import read_lines
+from kerai_client.repo.exchange import read_lines
 
 
 def test_peers_and_syncs(instances: Any, connect: Any, kerai: Any, ok: Any, rows: Any) -> None:

@@ -16,7 +16,7 @@ import pytest
 from psycopg import sql
 from tests.client.commands.sample import Run, files_below, make
 
-from kerai_client.database import connect as connect_to
+from kerai_client.db.connection import connect as connect_to
 
 FILES = {"a.py": "A = 1\n", "b.py": "B = 1\n"}
 

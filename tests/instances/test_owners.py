@@ -14,7 +14,7 @@ from psycopg import Connection, sql
 from tests.merge.live import insert
 from tests.merge.observe import scalar
 
-from kerai_client.database import connect as connect_to
+from kerai_client.db.connection import connect as connect_to
 
 ROLES = ["owner_ann", "owner_bob", "owner_cid"]
 

@@ -20,9 +20,9 @@ from tests.merge.crew import Member, launch
 from tests.merge.live import LiveAuthor, insert, move, update
 from tests.merge.observe import scalar
 
-from kerai_client.database import connect as connect_to
-from kerai_client.postgres import program
-from kerai_client.server import PrivateServer
+from kerai_client.db.connection import connect as connect_to
+from kerai_client.server.postgres import program
+from kerai_client.server.private import PrivateServer
 
 # What kerai_reader and kerai_peer may call, and kerai.verify: nothing of it is for changing anything here.
 READING = """

@@ -20,8 +20,8 @@ from tests.merge.model import fold
 from tests.merge.observe import assert_state, scalar
 from tests.settings.odd import connect as connect_to
 
-from kerai_client import exchange
-from kerai_client.database import Database
+from kerai_client.db.connection import Database
+from kerai_client.repo import exchange
 
 Call = Callable[..., dict[str, Any]]
 

@@ -19,7 +19,7 @@ from tests.merge.live import LiveAuthor, insert, move, update
 from tests.merge.observe import digest, scalar
 from tests.settings.odd import connect as connect_to
 
-from kerai_client.postgres import program
+from kerai_client.server.postgres import program
 
 numbers = count(1)
 

@@ -14,8 +14,8 @@ from tests.merge.observe import digest, scalar
 from tests.restore.conftest import Restorer, Way, assert_same, everything, hosted_push, ok, run
 from tests.settings.odd import connect as connect_to
 
-from kerai_client.postgres import program
-from kerai_client.server import PrivateServer
+from kerai_client.server.postgres import program
+from kerai_client.server.private import PrivateServer
 
 
 @pytest.fixture(scope="module")

@@ -16,10 +16,10 @@ import pytest
 from psycopg import adapt, adapters, sql
 from psycopg.rows import dict_row
 
-from kerai_client.database import Connection
-from kerai_client.database import connect as pinned
-from kerai_client.instance import ensure_extension
-from kerai_client.server import DATABASE, PrivateServer
+from kerai_client.db.connection import Connection
+from kerai_client.db.connection import connect as pinned
+from kerai_client.db.instance import ensure_extension
+from kerai_client.server.private import DATABASE, PrivateServer
 
 IS_ODD = os.environ.get("KERAI_TEST_SETTINGS") == "odd"
 SETTINGS = {

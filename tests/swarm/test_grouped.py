@@ -15,11 +15,11 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from kerai_client import session as sessions
-from kerai_client.database import Connection, Database
+from kerai_client.agent import session as sessions
+from kerai_client.agent.session import WHOLE_STATE, Session, Vector, read_state, read_vector
+from kerai_client.db.connection import Connection, Database
 from kerai_client.harness.crew import Crew
-from kerai_client.importing import import_directory
-from kerai_client.session import WHOLE_STATE, Session, Vector, read_state, read_vector
+from kerai_client.repo.importing import import_directory
 from kerai_client.source import ROOT_ID, new_id
 
 Rows = Callable[..., Any]

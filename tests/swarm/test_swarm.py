@@ -18,16 +18,16 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from kerai_client.checkout import write_checkout
-from kerai_client.database import Connection, Database
+from kerai_client.agent.session import Session, read_state
+from kerai_client.db.connection import Connection, Database
 from kerai_client.errors import KeraiError
 from kerai_client.harness.crew import Crew
 from kerai_client.harness.process import clean_environment, run
 from kerai_client.harness.results import Outcome, judge
 from kerai_client.harness.workspace import Workspace
-from kerai_client.importing import import_directory
-from kerai_client.server import PrivateServer
-from kerai_client.session import Session, read_state
+from kerai_client.repo.checkout import write_checkout
+from kerai_client.repo.importing import import_directory
+from kerai_client.server.private import PrivateServer
 
 BUGS = Path(__file__).parents[1] / "data" / "twelve_bugs"
 TESTS = f"{shlex.quote(sys.executable)} -m pytest -q -p no:cacheprovider"

@@ -10,7 +10,7 @@ from uuid import UUID
 import psycopg
 from psycopg.types.json import Json, Jsonb
 
-from kerai_client.database import Connection, Database, queries
+from kerai_client.db.connection import Connection, Database, queries
 from kerai_client.errors import KeraiError
 from kerai_client.harness.bookkeeping import Stopped
 from kerai_client.harness.results import Outcome, read

@@ -17,14 +17,14 @@ from typing import Any
 
 import psycopg
 
+from kerai_client.agent.session import WHOLE_STATE, Session, State, Vector, read_state, read_vector
 from kerai_client.errors import KeraiError, naming
 from kerai_client.harness.bookkeeping import Candidate, Limits, Spent, Stop, Stopped, Tally
 from kerai_client.harness.coordination import ENOUGH, Membership
 from kerai_client.harness.process import Finished, clean_environment, run
-from kerai_client.harness.rebase import rebase
 from kerai_client.harness.results import Outcome, judge, tail
 from kerai_client.harness.workspace import Workspace, remove
-from kerai_client.session import WHOLE_STATE, Session, State, Vector, read_state, read_vector
+from kerai_client.repo.rebase import rebase
 from kerai_client.source import (
     Snapshot,
     SourceError,

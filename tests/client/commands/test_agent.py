@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 from tests.client.commands.sample import PACKAGE, Run, files_below, make
 
-from kerai_client.main import cli
+from kerai_client.cli.main import cli
 
 PYTEST = f"{shlex.quote(sys.executable)} -m pytest -q -p no:cacheprovider"
 REPAIR = "sed -i 's/age < LIFE/age <= LIFE/' pkg/auth/token.py"

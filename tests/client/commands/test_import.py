@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 from tests.client.commands.sample import PACKAGE, files_below, make
 
-from kerai_client.main import cli
+from kerai_client.cli.main import cli
 
 TOKEN = "pkg/auth/token.py"
 

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 from tests.client.commands.sample import PACKAGE, Run, files_below, make
 
-from kerai_client.main import cli
+from kerai_client.cli.main import cli
 
 
 def test_import_and_checkout_give_the_same_files(ok: Run, rows: Callable[..., Any], package: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from tests.client.commands.sample import Run
 
-from kerai_client.main import cli
+from kerai_client.cli.main import cli
 
 
 def test_sql_prints_rows(kerai: Run, ok: Run) -> None:

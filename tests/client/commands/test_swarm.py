@@ -16,11 +16,11 @@ import pytest
 from click.testing import CliRunner
 from tests.client.commands.sample import Run
 
-from kerai_client.dashboard import economics_lines
+from kerai_client.cli.dashboard import economics_lines
+from kerai_client.cli.main import cli
+from kerai_client.cli.options import DURATION
 from kerai_client.errors import KeraiError
-from kerai_client.main import cli
-from kerai_client.options import DURATION
-from kerai_client.tasks import detect_success_command, task_to_launch
+from kerai_client.harness.tasks import detect_success_command, task_to_launch
 
 SEED_LAUNCH = """kerai swarm launch \
   --task "make all tests in pkg/auth pass" \

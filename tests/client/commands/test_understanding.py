@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 from tests.client.commands.sample import Run
 
-from kerai_client.main import cli
+from kerai_client.cli.main import cli
 
 Rows = Callable[..., Any]
 TOKEN = "pkg/auth/token.py"

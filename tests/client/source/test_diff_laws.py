@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kerai_client.fitting import fit
+from kerai_client.repo.fitting import fit
 from kerai_client.source import (
     ROOT_ID,
     FileState,

@@ -1,0 +1,1 @@
+"""Directories and the tree: import, checkout, patches, and what a user names in the tree."""

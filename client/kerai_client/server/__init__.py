@@ -1,0 +1,1 @@
+"""The private server: a PostgreSQL of one's own."""
