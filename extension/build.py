@@ -5,13 +5,16 @@
     extension/build.py --version                              print the version
     extension/build.py --freeze                               at a release: freeze the table files
 
-A folder NNN-domain holds tables.sql (more of them are tables-*.sql) and a file of functions a subject.
-An install script is head.sql, all table files, all function files and 999-privileges.sql, in this
-order and each by folder. Table files run once in the life of a database, so they are frozen at a
-release: ``frozen.txt`` keeps ``<version> <sha256> <file>`` for each, and a changed one stops the
-build. An upgrade script from a released version holds the table files that the version did not
-have, and all functions and privileges again, so that both ways lead to the same database.
-(The same order of things as in timescale/pgai.)
+A folder NNN-domain holds tables.sql (more of them are tables-*.sql), a file of functions a subject and
+grants.sql. An install script is head.sql, all table files, all function files, revoke.sql, all
+grants.sql and last.sql, each kind in the order of the folders. Only the table files that a release has
+frozen come before all others, in the order in which they were frozen: a new one may need any of them,
+whatever their numbers.
+
+Table files run once in the life of a database, so they are frozen at a release: ``frozen.txt`` keeps
+``<version> <sha256> <file>`` for each, and a changed one stops the build. An upgrade script from a
+released version holds the table files that the version did not have, and all that follows again, so
+that both ways lead to the same database. (The same order of things as in timescale/pgai.)
 
 It needs nothing but Python's standard library: it runs before anything is installed.
 """
@@ -33,6 +36,7 @@ PLACEHOLDER = re.compile(r"@[a-z_]+@")
 DOMAIN = re.compile(r"\d{3}-[a-z0-9-]+")
 SUBJECT = re.compile(r"[a-z][a-z0-9.-]*\.sql")
 TABLES = re.compile(r"tables(-[a-z0-9.-]+)?\.sql")
+GRANTS = "grants.sql"
 VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
@@ -75,12 +79,20 @@ class Sources:
         return files
 
     def tables(self) -> list[Path]:
-        """Return the files that run once in the life of a database."""
-        return [file for file in self.domain_files() if TABLES.fullmatch(file.name)]
+        """Return the files that run once in the life of a database: in the order in which releases have
+        frozen them, then the new ones by folder."""
+        frozen = [self.sql / name for _, _, name in self.frozen()]
+        known = set(frozen)
+        return frozen + [
+            file for file in self.domain_files() if TABLES.fullmatch(file.name) and file not in known
+        ]
 
-    def functions(self) -> list[Path]:
-        """Return the files that run again at every upgrade."""
-        return [file for file in self.domain_files() if not TABLES.fullmatch(file.name)]
+    def again(self) -> list[Path]:
+        """Return the files that run again at every upgrade, in their order."""
+        files = [file for file in self.domain_files() if not TABLES.fullmatch(file.name)]
+        functions = [file for file in files if file.name != GRANTS]
+        grants = [file for file in files if file.name == GRANTS]
+        return [*functions, self.sql / "revoke.sql", *grants, self.sql / "last.sql"]
 
     def frozen(self) -> list[tuple[str, str, str]]:
         """Return (version, sha256, file) of each table file that a release has frozen, after checking
@@ -117,8 +129,7 @@ class Sources:
         :param python_path: the folder that PL/Python puts on sys.path.
         """
         frozen = self.frozen()
-        tables = self.tables()
-        again = [*self.functions(), self.sql / "999-privileges.sql"]
+        tables, again = self.tables(), self.again()
         scripts = {
             f"{EXTENSION}--{self.version}.sql": self._assemble(
                 [self.sql / "head.sql", *tables, *again], python_path, f"CREATE EXTENSION {EXTENSION} CASCADE"

@@ -35,7 +35,9 @@ def project(tmp_path: Path) -> Path:
     (sql / "020-second" / "tables.sql").write_text("select 'second table';\n")
     (sql / "010-first" / "tables.sql").write_text("select 'first table';\n")
     (sql / "010-first" / "subject.sql").write_text("select '@python_path@', '@extschema@';\n")
-    (sql / "999-privileges.sql").write_text("select 'privileges';\n")
+    (sql / "010-first" / "grants.sql").write_text("select 'grants';\n")
+    (sql / "revoke.sql").write_text("select 'revoked';\n")
+    (sql / "last.sql").write_text("select 'last';\n")
     package = tmp_path / "extension" / "python" / "kerai"
     package.mkdir(parents=True)
     set_version(tmp_path, "0.1.0")
@@ -58,7 +60,9 @@ def test_an_install_script_has_everything_in_order(build: ModuleType, project: P
         "first table",
         "second table",
         "/lib/kerai/0.1.0', '@extschema@",
-        "privileges",
+        "revoked",
+        "grants",
+        "last",
     ]
     places = [text.index(part) for part in parts]
     assert places == sorted(places)
@@ -76,12 +80,33 @@ def test_an_upgrade_has_the_new_tables_and_all_functions(build: ModuleType, proj
     assert sorted(scripts) == ["kerai--0.1.0--0.10.0.sql", "kerai--0.10.0.sql", "kerai--0.2.0--0.10.0.sql"]
 
     def holds(version: str) -> list[str]:
-        words = ["head", "first table", "second table", "third table", "fourth table", "/lib", "privileges"]
+        words = [
+            "head",
+            "first table",
+            "second table",
+            "third table",
+            "fourth table",
+            "/lib",
+            "grants",
+            "last",
+        ]
         return [word for word in words if word in scripts[f"kerai--{version}.sql"]]
 
-    assert holds("0.1.0--0.10.0") == ["third table", "fourth table", "/lib", "privileges"]
-    assert holds("0.2.0--0.10.0") == ["fourth table", "/lib", "privileges"]
-    assert len(holds("0.10.0")) == 7
+    assert holds("0.1.0--0.10.0") == ["third table", "fourth table", "/lib", "grants", "last"]
+    assert holds("0.2.0--0.10.0") == ["fourth table", "/lib", "grants", "last"]
+    assert len(holds("0.10.0")) == 8
+
+
+def test_a_released_table_file_comes_before_a_new_one(build: ModuleType, project: Path) -> None:
+    """It stood alone in every database that has it, so no new one may come before it."""
+    build.Sources(project).freeze()
+    set_version(project, "0.2.0")
+    (project / "extension" / "sql" / "010-first" / "tables-new.sql").write_text("select 'new of 010';\n")
+    for _ in range(2):  # before and after it is frozen itself
+        text = build.Sources(project).scripts("/lib")["kerai--0.2.0.sql"]
+        places = [text.index(part) for part in ("first table", "second table", "new of 010", "/lib")]
+        assert places == sorted(places)
+        build.Sources(project).freeze()
 
 
 def test_a_released_table_file_must_not_change(build: ModuleType, project: Path) -> None:

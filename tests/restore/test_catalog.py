@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from psycopg import Connection
 from tests.merge.observe import scalar
 from tests.settings.odd import connect as connect_to
 
+ROOT = Path(__file__).resolve().parents[2]
 SNAPSHOT = Path(__file__).with_name("privileges.txt")
 ROLES = ["kerai_reader", "kerai_agent", "kerai_peer", "kerai_operator"]
 NOT_DUMPED = {
@@ -238,6 +240,27 @@ def test_each_role_may_do_what_the_snapshot_says(catalog: Connection[Any]) -> No
     if os.environ.get("KERAI_SNAPSHOT") == "write":
         SNAPSHOT.write_text(found, "utf-8")
     assert found == SNAPSHOT.read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "create function kerai.forgotten() returns int language sql return 1",
+        "grant execute on function kerai.push_ops to kerai_operator",
+        "revoke select on kerai.nodes from kerai_reader",
+        "create function kerai_private.given() returns int language sql return 1; "
+        "grant execute on function kerai_private.given to kerai_reader",
+    ],
+)
+def test_a_grant_that_is_forgotten_or_given_twice_stops_the_script(connect: Any, change: str) -> None:
+    connection = connect()
+    last = (ROOT / "extension" / "sql" / "last.sql").read_text("utf-8")
+    connection.execute(last)
+    connection.execute(change)
+    with pytest.raises(psycopg.Error) as refused:
+        connection.execute(last)
+    assert refused.value.sqlstate == "KR013"
+    assert re.search("forgotten|push_ops|nodes|given", str(refused.value.diag.message_detail))
 
 
 def test_the_roles_cannot_log_in_and_follow_each_other(catalog: Connection[Any]) -> None:

@@ -1,0 +1,7 @@
+-- Who may use what of this domain.
+
+grant execute on function kerai.heads, kerai.void_moves, kerai.next_changeset to kerai_reader;
+
+grant execute on function kerai.push_ops to kerai_agent;
+
+grant execute on function kerai.report_fork to kerai_peer;

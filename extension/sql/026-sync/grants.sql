@@ -1,0 +1,16 @@
+-- Who may use what of this domain.
+
+grant select on table kerai.peers, kerai.refusals to kerai_reader;
+
+grant execute on function kerai.stable_vector to kerai_reader;
+
+grant execute on function kerai.accept to kerai_peer;
+
+grant execute on function
+    kerai.add_peer, kerai.remove_peer, kerai.begin_contact, kerai.end_contact, kerai.schedule_sync,
+    kerai.unschedule_sync, kerai.note_schedule, kerai.ask_peer, kerai.compare_heads, kerai.exchange,
+    kerai.begin_pull, kerai.hang_up, kerai.pull, kerai.push, kerai.sync
+to kerai_operator;
+
+-- A connection may hold a password, so only operators read it. Nobody says who added a peer: see tables.sql.
+grant select, insert (name, connection) on table kerai.peer_connections to kerai_operator;

@@ -1,0 +1,47 @@
+-- The end of every script: was everything granted on purpose, and does the server have the Python package?
+
+do $$
+declare
+    roles constant regrole [] = '{kerai_reader, kerai_agent, kerai_peer, kerai_operator}';
+    partition record;
+    forgotten text;
+begin
+    -- A reader of a partitioned table may read its partitions by themselves.
+    for partition in
+        select i.inhrelid::regclass as name
+        from pg_inherits as i
+        inner join pg_class as c on c.oid = i.inhrelid and c.relkind = 'r'
+        where c.relnamespace = 'kerai'::regnamespace
+    loop
+        execute format('grant select on table %s to kerai_reader', partition.name);
+    end loop;
+
+    select string_agg(o.name, ', ' order by o.name)
+    into forgotten
+    from (
+        select p.oid::regprocedure::text as name, case p.pronamespace when 'kerai'::regnamespace then 1 else 0 end as wanted, (
+            select count(distinct a.grantee) from aclexplode(p.proacl) as a where a.grantee = any(roles)) as given
+        from pg_proc as p
+        where p.pronamespace in ('kerai'::regnamespace, 'kerai_private'::regnamespace)
+        union all
+        select c.oid::regclass::text, case c.relnamespace when 'kerai'::regnamespace then 1 else 0 end, (
+            select count(distinct a.grantee) from aclexplode(c.relacl) as a
+            where a.grantee = any(roles) and a.privilege_type = 'SELECT')
+        from pg_class as c
+        where c.relnamespace in ('kerai'::regnamespace, 'kerai_private'::regnamespace)
+            and c.relkind in ('r', 'p', 'v', 'm')
+    ) as o
+    where o.given <> o.wanted;
+
+    if forgotten is not null then
+        raise exception using
+            errcode = 'KR013',
+            message = 'exactly one role must be granted each object of schema kerai, and none those of kerai_private',
+            detail = format('Granted to another number of roles: %s.', forgotten),
+            hint = 'Name each in the grants.sql of its domain once: a higher role has what a lower one has.';
+    end if;
+end
+$$;
+
+-- A server without the Python package, or with another version of it, is told now and not at the first push.
+select kerai_private.load_python();
