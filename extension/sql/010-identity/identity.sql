@@ -1,4 +1,4 @@
--- 010 identity: refusals, limits, keys, agents.
+-- Identity: refusals, limits, keys, agents.
 
 create or replace function kerai_private.refuse(
     code text, message text, detail text default null, hint text default null

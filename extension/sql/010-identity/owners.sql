@@ -1,4 +1,4 @@
--- 010 owners: which role an agent belongs to. Roles are known by their oids; a name counts only where a dump was
+-- Owners: which role an agent belongs to. Roles are known by their oids; a name counts only where a dump was
 -- restored and the oids are another cluster's. See docs/decisions/005-owners-are-roles.md.
 
 -- The owners that the calling role is: one, and more where a database was restored into one with agents of its own. An

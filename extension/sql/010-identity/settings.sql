@@ -1,4 +1,4 @@
--- 010 settings: the limits of this instance, as the version has them or as an operator has changed them.
+-- Settings: the limits of this instance, as the version has them or as an operator has changed them.
 
 create or replace view kerai.settings as
 select d.name, coalesce(c.value, d.value) as value, d.description

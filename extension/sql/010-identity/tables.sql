@@ -1,4 +1,4 @@
--- 010 identity: what may be refused and why, limits, the instance's key, authors, agents.
+-- Identity: what may be refused and why, limits, the instance's key, authors, agents.
 --
 -- No table has a foreign key: a restore may fill the tables in any order, and pg_dump does not write the constraints of
 -- an extension's tables, so it could not add them afterwards. The functions that write look up what they name, and
@@ -87,6 +87,14 @@ create table kerai_private.authors (
     introduced_at timestamptz not null default now()
 ) with (fillfactor = 70);
 
+-- The author ids of swarms that group their members. Their key is the instance's.
+create table kerai_private.lanes (
+    swarm_id uuid not null,
+    lane int not null check (lane > 0),
+    author text collate "C" not null unique,
+    primary key (swarm_id, lane)
+);
+
 create table kerai.agents (
     id uuid primary key default gen_random_uuid(),
     name text not null unique,
@@ -141,6 +149,7 @@ for each row execute function kerai_private.find_owner_role();
 select pg_extension_config_dump('kerai_private.changed_settings', '');
 select pg_extension_config_dump('kerai_private.instance', '');
 select pg_extension_config_dump('kerai_private.authors', '');
+select pg_extension_config_dump('kerai_private.lanes', '');
 select pg_extension_config_dump('kerai.agents', '');
 -- A name that a rename has made untrue would give the agents to another role.
 select pg_extension_config_dump('kerai_private.owners', 'where not exists (select from kerai_private.owner_roles as r

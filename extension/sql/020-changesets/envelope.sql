@@ -1,4 +1,4 @@
--- 020 changesets: what a document must look like before anything is believed or merged.
+-- Changesets: what a document must look like before anything is believed or merged.
 
 -- One operation as a row. Inlined: an expression a column is twice as fast as jsonb_to_recordset.
 create or replace function kerai_private.unpack_operation(

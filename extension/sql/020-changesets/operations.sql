@@ -1,4 +1,4 @@
--- 020 operations: what each must look like. Each check takes time that grows with the length of the changeset only, and
+-- Operations: what each must look like. Each check takes time that grows with the length of the changeset only, and
 -- what has no bound of its own is looked at after what bounds it.
 
 -- The shape of each operation. A key that is not listed is refused: a typo would be a lost write.

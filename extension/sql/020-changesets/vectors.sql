@@ -1,4 +1,4 @@
--- 020 vectors and stamps. What has a stamp asked of every row is inlined: it has no settings.
+-- Vectors and stamps. What has a stamp asked of every row is inlined: it has no settings.
 
 create or replace function kerai_private.stamp(lamport bigint, author text) returns text
 language sql immutable parallel safe

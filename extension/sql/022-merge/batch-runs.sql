@@ -1,4 +1,4 @@
--- 020 runs of a batch: what a batch is looked at for before it is merged, and which of it can be merged together.
+-- Runs of a batch: what a batch is looked at for before it is merged, and which of it can be merged together.
 
 -- Refuses for the first thing that is wrong with any of them.
 create or replace function kerai_private.look_at(

@@ -1,4 +1,4 @@
--- 020 unsure: which changesets of a run have to be looked at by themselves. One look at a run says it of all of them.
+-- Unsure: which changesets of a run have to be looked at by themselves. One look at a run says it of all of them.
 
 -- Which changesets of a run cannot be merged as they are, by their places: none is usual. What is found is not
 -- necessarily wrong: each is looked at by itself then, and named exactly. All others can be merged whatever becomes of

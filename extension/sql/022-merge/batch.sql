@@ -1,4 +1,4 @@
--- 020 batches: many changesets of many authors in one merge, each with its own result or refusal. What comes out is
+-- Batches: many changesets of many authors in one merge, each with its own result or refusal. What comes out is
 -- what pushing them one by one, in the order in which they are given, would give.
 
 -- The most operations that are merged at once: more take longer, since the processor's caches no longer hold them.

@@ -1,4 +1,4 @@
--- 020 forks: an author who has signed two histories is frozen, and nobody else is.
+-- Forks: an author who has signed two histories is frozen, and nobody else is.
 --
 -- What others have merged of him stays, on each instance the branch that it met first. Changesets of others that
 -- have seen the other branch are merged all the same: what they say of his sequence cannot be checked here.

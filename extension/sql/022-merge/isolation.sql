@@ -1,4 +1,4 @@
--- 020 isolation: pushing in REPEATABLE READ and SERIALIZABLE. See docs/decisions/006-isolation.md.
+-- Isolation: pushing in REPEATABLE READ and SERIALIZABLE. See docs/decisions/006-isolation.md.
 --
 -- A push has to see all that is merged until it has the gate. In READ COMMITTED it does, since each statement has a
 -- snapshot of its own. In a transaction with one snapshot it may go on only when nothing has been merged since. Else it

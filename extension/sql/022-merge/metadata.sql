@@ -1,4 +1,4 @@
--- 020 metadata: a register a key, and how many of them a node may have.
+-- Metadata: a register a key, and how many of them a node may have.
 
 -- In a node's metadata null means that there is no such key.
 create or replace function kerai_private.without_nulls(metadata jsonb) returns jsonb

@@ -1,4 +1,4 @@
--- 020 moves: the one kind of operation whose effect depends on others. A move that would put a node below itself, at
+-- Moves: the one kind of operation whose effect depends on others. A move that would put a node below itself, at
 -- its place in the order of stamps, is void. Kleppmann, Mulligan, Gomes, Beresford: "A highly-available move operation
 -- for replicated trees" (2022): undo the later moves, apply, redo them. Here for a batch at once, and only where it
 -- matters: in the graph of the edges before the batch's first stamp and of all moves since, a move can be void only

@@ -1,4 +1,4 @@
--- 020 push: who says it, whether it follows on what is here, and then the merge.
+-- Push: who says it, whether it follows on what is here, and then the merge.
 
 -- Refuses KR003, and keeps both changesets in kerai.forks when the refusal rolls this transaction back: apart, by a
 -- session of its own; when the server does not let itself in, the refusal says so. Of a batch kerai_private.keep_forks

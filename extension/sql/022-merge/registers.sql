@@ -1,4 +1,4 @@
--- 020 merge: applies the operations of a batch of changesets to the tree, set by set.
+-- Merge: applies the operations of a batch of changesets to the tree, set by set.
 --
 -- Every register is last-writer-wins by stamp, so a set can be applied whenever it arrives; only moves need order
 -- (moves.sql). Locks are taken in one order everywhere: the authors' rows by author, the gate, new rows by id,

@@ -1,4 +1,4 @@
--- 020 lanes: the author ids under which a swarm that groups its members writes. A member signs a draft; the instance
+-- Lanes: the author ids under which a swarm that groups its members writes. A member signs a draft; the instance
 -- gives it a place in a lane's sequence and signs the changeset that holds the draft's exact text.
 
 -- Which of a swarm's lanes is a member's. Inlined.

@@ -1,4 +1,4 @@
--- 020 settling: many small pushes combine. Whoever settles first looks at all submissions that wait, and merges them.
+-- Settling: many small pushes combine. Whoever settles first looks at all submissions that wait, and merges them.
 
 -- The sequence that counts a side's turns.
 create or replace function kerai_private.turns_of(side int) returns regclass

@@ -1,4 +1,4 @@
--- 020 submissions: changesets that wait to be settled. Each is signed by its author, and so many wait at most that
+-- Submissions: changesets that wait to be settled. Each is signed by its author, and so many wait at most that
 -- nobody fills the disk or another author's turn with them.
 
 create or replace function kerai.submit(changeset json, signature bytea, public_key bytea default null) returns uuid

@@ -1,4 +1,4 @@
--- 020 peers: two instances bring each other up to date.
+-- Peers: two instances bring each other up to date.
 --
 -- What talks to a peer runs with the caller's own rights: dblink lets anybody but a superuser connect only with a
 -- password of his own, and not as the server's account or with its files. So these functions are not SECURITY

@@ -1,4 +1,4 @@
--- 020 schedule: syncs that pg_cron runs, where the server has it.
+-- Schedule: syncs that pg_cron runs, where the server has it.
 
 -- The job is made with the caller's own rights and runs with them: pg_cron notes who has asked for it.
 create or replace function kerai.schedule_sync(peer text, schedule text) returns bigint

@@ -1,4 +1,4 @@
--- 020 sync: the conversation with a peer. See peers.sql for whose rights it has.
+-- Sync: the conversation with a peer. See peers.sql for whose rights it has.
 --
 -- What one side refuses is noted, and nothing more of its author is asked for until the conversation has come to its
 -- end: all that follows in his sequence would be refused too.

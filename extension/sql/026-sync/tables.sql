@@ -1,4 +1,4 @@
--- 020 peers: other instances, how to reach them, and what is known of them.
+-- Peers: other instances, how to reach them, and what is known of them.
 
 -- An operator adds a peer by INSERT of the first two columns; added_by cannot be given, so that it says truly under
 -- whose rights a connection was written down. Whether that was a superuser is noted at once: his name may be another's
@@ -43,14 +43,6 @@ create table kerai.refusals (
 
 comment on table kerai.refusals is 'Changesets that a sync could not bring over, with the reason: pull, refused here; push, refused by the peer. A row goes when the changeset is merged after all; at most 1,000 are kept a peer.';
 
--- A frozen author's branch may still be followed up to here: as far as a peer with the same branch had merged it.
-create table kerai_private.followed_branches (
-    author text collate "C" primary key,
-    last_seq bigint not null
-);
-
-create index forks_author on kerai.forks (author);
-
 insert into kerai_private.default_settings (name, value, description) values
 ('max_page_bytes', 16777216, 'most bytes of changesets in one page of a sync, but for a page of one changeset'),
 ('sync_page_ops', 20000, 'most operations in one page of a sync, but for a page of one changeset'),
@@ -71,4 +63,3 @@ create type kerai.sync_result as (
 
 select pg_extension_config_dump('kerai.peer_connections', '');
 select pg_extension_config_dump('kerai.refusals', '');
-select pg_extension_config_dump('kerai_private.followed_branches', '');

@@ -1,4 +1,4 @@
--- 020 scopes, served: what a peer of partial instances (scopes.sql) keeps and sends. Of each scope it has a list of
+-- Scopes, served: what a peer of partial instances (scopes.sql) keeps and sends. Of each scope it has a list of
 -- the nodes, numbered as they came into it.
 
 -- Where operations that a vector has not seen have placed nodes; none when it is NULL.

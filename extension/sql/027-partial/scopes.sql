@@ -1,4 +1,4 @@
--- 020 scopes: an instance that holds one subtree of a peer's tree, exactly.
+-- Scopes: an instance that holds one subtree of a peer's tree, exactly.
 --
 -- Inside is the scope and, again and again, whatever was ever placed directly below something inside. The nodes of the
 -- scope are these and, again and again, whatever any of them was ever placed below. So every move of one of these, and

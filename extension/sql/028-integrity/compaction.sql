@@ -1,4 +1,4 @@
--- 020 compaction: drops what nobody can need any more.
+-- Compaction: drops what nobody can need any more.
 --
 -- The horizon is everything that arrived before the first changeset that has to stay, so it is closed causally. Its
 -- changesets lose their documents. The floor is the lowest Lamport timestamp beyond the horizon: whatever vector is

@@ -1,4 +1,4 @@
--- 020 integrity: is each layer what the one below it says?
+-- Integrity: is each layer what the one below it says?
 --
 -- Changesets are judged by their hashes, signatures and chains; the log by the documents; the tree by a fold of the
 -- log that has nothing in common with the merge. Where a layer is wrong, the next is compared with what it should be.

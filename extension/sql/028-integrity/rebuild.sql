@@ -1,4 +1,4 @@
--- 020 rebuilding: the log, the tree and the vector made anew from the changesets.
+-- Rebuilding: the log, the tree and the vector made anew from the changesets.
 
 -- Waits for the pushes that are under way, and keeps others waiting until the transaction ends: in the order in which
 -- pushes take their locks. No reader needs these locks, so readers and dumps neither wait nor are waited for. What the

@@ -1,4 +1,4 @@
--- 030 checkout: files, as paths and texts.
+-- Checkout: files, as paths and texts.
 
 -- What stands for a node in a directory. A tree may hold names that no directory can: those are escaped, all others
 -- stay as they are. The client lays files out by the same rule (client/kerai_client/source/layout.py).

@@ -1,4 +1,4 @@
--- 030 diff: what differs between two states, and the operations that undo a changeset.
+-- Diff: what differs between two states, and the operations that undo a changeset.
 
 -- Whether these nodes are visible as of a vector (NULL: now), in which file they lie (of a file in a file, the outer
 -- one), the path of that file, or of the node where it lies in none, and whether they lie in the scope. A path is made

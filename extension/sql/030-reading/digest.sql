@@ -1,4 +1,4 @@
--- 030 digest: one value for the whole replicated state.
+-- Digest: one value for the whole replicated state.
 
 create or replace function kerai.state_digest() returns text
 language sql stable security definer

@@ -1,4 +1,4 @@
--- 030 log: what was pushed, for another instance and for a reader.
+-- Log: what was pushed, for another instance and for a reader.
 
 create or replace function kerai.changesets_since(vector jsonb, max_ops int default 10000)
 returns table (changeset json, signature bytea, public_key bytea)

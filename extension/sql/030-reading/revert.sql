@@ -1,4 +1,4 @@
--- 030 revert: the operations that undo a changeset, as far as nobody has written over it since.
+-- Revert: the operations that undo a changeset, as far as nobody has written over it since.
 --
 -- Every register that still holds what the changeset wrote goes back to what it would hold without it: the last of the
 -- other writes, or what the insert gave it. What was inserted is deleted, with all that has come to lie below it.

@@ -1,4 +1,4 @@
--- 030 time travel: the nodes as of a version vector.
+-- Time travel: the nodes as of a version vector.
 --
 -- What a vector has not seen is what happened since. So a past state is the current one but for the nodes that those
 -- operations touched, and these are folded again from their own operations (kerai_private.past_nodes). Only when less

@@ -1,4 +1,4 @@
--- 030 tree: the visible nodes in order, now or as of a vector.
+-- Tree: the visible nodes in order, now or as of a vector.
 
 create or replace function kerai_private.is_below(node uuid, scope uuid) returns boolean
 language sql stable

@@ -1,4 +1,4 @@
--- 040 convergence: when a task's success command passes on the shared state, once, and who is paid for it.
+-- Convergence: when a task's success command passes on the shared state, once, and who is paid for it.
 
 -- Nodes and all their ancestors: where they stand, and the stamps of what was last written to them. By index, since the
 -- planner cannot know how few they are of a large tree.

@@ -1,4 +1,4 @@
--- 040 ephemera: what is kept for a time only, in a ring of 16 partitions that are emptied when all in them has expired.
+-- Ephemera: what is kept for a time only, in a ring of 16 partitions that are emptied when all in them has expired.
 --
 -- Nothing here waits for a lock. A session that waits for a strong one blocks all that come after it, may be in a
 -- deadlock with them, and makes the workers of a parallel pg_dump fail.

@@ -1,4 +1,4 @@
--- 040 history: where a swarm has been busy, and how a node came to be what it is.
+-- History: where a swarm has been busy, and how a node came to be what it is.
 
 create or replace function kerai.swarm_hotspots(since interval default '1 hour')
 returns table (

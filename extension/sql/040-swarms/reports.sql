@@ -1,4 +1,4 @@
--- 040 reports: reading test results and attempts that were not pushed. Both are unlogged, so a standby has none: there
+-- Reports: reading test results and attempts that were not pushed. Both are unlogged, so a standby has none: there
 -- a query that names such a table fails before it begins. Hence only functions in PL/pgSQL name them, and look first.
 
 create or replace function kerai_private.has_reports() returns boolean

@@ -1,4 +1,4 @@
--- 040 results: what agents report, and the log of attempts that were not pushed. How both expire: ephemera.sql.
+-- Results: what agents report, and the log of attempts that were not pushed. How both expire: ephemera.sql.
 
 -- How many tests a failed run counted as failing, summed over all runs of test runners that the output shows; NULL when
 -- that is not known. What is recognised: kerai.runners, which agents read their own results by, too.

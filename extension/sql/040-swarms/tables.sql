@@ -1,4 +1,4 @@
--- 040 swarm: goals, the swarms that work on them, what the tests said, and what a payment rests on.
+-- Swarm: goals, the swarms that work on them, what the tests said, and what a payment rests on.
 
 create table kerai.tasks (
     id uuid primary key default gen_random_uuid(),
@@ -36,14 +36,6 @@ create index swarms_task on kerai.swarms (task_id, created_at);
 create index swarms_created on kerai.swarms (created_at);
 
 comment on column kerai.swarms.lanes is 'NULL: every member writes under its own author id. Else members write under the swarm''s, in so many sequences.';
-
--- The author ids of swarms that group their members. Their key is the instance's.
-create table kerai_private.lanes (
-    swarm_id uuid not null,
-    lane int not null check (lane > 0),
-    author text collate "C" not null unique,
-    primary key (swarm_id, lane)
-);
 
 comment on table kerai.swarms is 'The agents launched against one task. Names need not be unique; ids are.';
 
@@ -156,13 +148,8 @@ insert into kerai_private.default_settings (name, value, description) values
 ('max_failed_operations', 10000, 'most failed attempts kept; the oldest go first'),
 ('test_results_ttl_seconds', 7776000, 'how long a test result is kept');
 
--- Budgets and rewards count the operations of a task by author without reading the changesets themselves.
-create index changesets_task_author on kerai.changesets (task_id, coalesce(member, author))
-include (first_seq, last_seq, received_at) where task_id is not null;
-
 select pg_extension_config_dump('kerai.tasks', '');
 select pg_extension_config_dump('kerai.swarms', '');
-select pg_extension_config_dump('kerai_private.lanes', '');
 select pg_extension_config_dump('kerai.swarm_members', '');
 select pg_extension_config_dump('kerai.convergences', '');
 select pg_extension_config_dump(pg_get_serial_sequence('kerai.failed_operations', 'arrival')::regclass, '');

@@ -1,4 +1,4 @@
--- 040 tasks and swarms: goals, who works on them, and whether a push belongs to one. Locks are taken in one order
+-- Tasks and swarms: goals, who works on them, and whether a push belongs to one. Locks are taken in one order
 -- everywhere: the task's row, a swarm's row, wallets by id. Pushes take none of them.
 
 create or replace function kerai_private.require_task(task uuid) returns kerai.tasks

@@ -1,4 +1,4 @@
--- 040 views: what a swarm is doing and has done. All of it is computed from results, changesets and the ledger when
+-- Views: what a swarm is doing and has done. All of it is computed from results, changesets and the ledger when
 -- it is asked for, so that reporting and pushing keep no counters that many sessions would wait for. On a standby what
 -- comes from results is NULL, see reports.sql.
 

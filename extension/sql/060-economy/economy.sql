@@ -1,4 +1,4 @@
--- 060 economy: only these functions change a balance, never a trigger, which a restore would fire again.
+-- Economy: only these functions change a balance, never a trigger, which a restore would fire again.
 
 create or replace view kerai.reward_schedule as
 select d.work_type, coalesce(c.reward, d.reward) as reward, coalesce(c.enabled, d.enabled) as enabled, d.description

@@ -1,4 +1,4 @@
--- 060 economy: wallets, the events that make money, and the ledger. Amounts are nKoi; 1 Koi = 1,000,000,000 nKoi.
+-- Economy: wallets, the events that make money, and the ledger. Amounts are nKoi; 1 Koi = 1,000,000,000 nKoi.
 
 create table kerai.wallets (
     id uuid primary key default gen_random_uuid(),

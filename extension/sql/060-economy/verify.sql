@@ -1,4 +1,4 @@
--- 060 verify: do rows name rows that are here, does the ledger add up, and is everything else as 020 says?
+-- Verify: do rows name rows that are here, does the ledger add up, and is everything else as the changesets say?
 
 -- Which column names a row of which other table. Foreign keys would say it too, but a restore in another order than
 -- theirs would lose what they refuse. `subject` says which row it is.

@@ -1,4 +1,4 @@
--- 090 cognition: what the authors think of the code. A view is a perspective (a weight that an author gives a node) or
+-- Cognition: what the authors think of the code. A view is a perspective (a weight that an author gives a node) or
 -- an association (a weight that an author gives a relation between two nodes). Only views of visible nodes count.
 
 -- The one place where an argument becomes an author: an author id, else the name or the id of an agent known here.

@@ -1,0 +1,222 @@
+-- Merge: the state that folds from the log, and what is needed to keep it so.
+
+-- ltree lives in a schema of the installer's choice; under a pinned search_path this domain stands for it.
+do $$
+begin
+    execute format('create domain kerai_private.path as %I.ltree', (
+        select n.nspname from pg_extension as e inner join pg_namespace as n on n.oid = e.extnamespace
+        where e.extname = 'ltree'));
+end
+$$;
+
+-- A register's stamp is NULL while it still holds what the insert gave it: then created_stamp counts. Where the insert
+-- had put a node is kept in created_parent_id and created_position once it is moved.
+-- What moves and pushes look up comes first: a row is taken apart from the left.
+create table kerai.nodes (
+    id uuid primary key,
+    parent_id uuid,
+    created_parent_id uuid,
+    created_seq bigint not null,
+    deleted boolean not null default false,
+    created_stamp text collate "C" not null,
+    placed_stamp text collate "C",
+    path kerai_private.path not null,
+    name text,
+    position text collate "C" not null,
+    kind text not null,
+    language text,
+    content text,
+    metadata jsonb not null default '{}',
+    kind_stamp text collate "C",
+    name_stamp text collate "C",
+    language_stamp text collate "C",
+    content_stamp text collate "C",
+    metadata_stamps jsonb,
+    deleted_stamp text collate "C",
+    created_position text collate "C"
+) with (fillfactor = 90);
+
+-- The column is ltree itself: users need not know the domain.
+do $$
+begin
+    execute format('alter table kerai.nodes alter column path type %s', (
+        select format_type(t.typbasetype, null) from pg_type as t where t.oid = 'kerai_private.path'::regtype));
+end
+$$;
+
+create index nodes_parent on kerai.nodes (parent_id, position);
+-- What has no name has the path of what it is in.
+create index nodes_path on kerai.nodes using gist (path) where name is not null;
+create index nodes_deleted on kerai.nodes (id) where deleted;
+
+comment on table kerai.nodes is 'The merged tree: directories, files, classes, functions, statements. Tombstoned nodes stay; kerai.tree() shows what is visible.';
+comment on column kerai.nodes.path is 'Names of the named ancestors and the node itself, other characters replaced by _; an unnamed node has its nearest named ancestor''s.';
+comment on column kerai.nodes.deleted is 'Its own tombstone. A node below a tombstoned one is not visible either.';
+
+create table kerai.edges (
+    source uuid not null,
+    target uuid not null,
+    relation text not null,
+    metadata jsonb not null default '{}',
+    deleted boolean not null,
+    stamp text collate "C" not null,
+    primary key (source, target, relation)
+);
+
+create index edges_target on kerai.edges (target);
+
+comment on table kerai.edges is 'Relations between nodes (calls, imports, tests ...), tombstoned when deleted.';
+
+create table kerai.perspectives (
+    author text collate "C" not null,
+    node_id uuid not null,
+    context_id uuid,
+    weight double precision,
+    reasoning text,
+    deleted boolean not null,
+    stamp text collate "C" not null,
+    unique nulls not distinct (node_id, author, context_id)
+);
+
+create index perspectives_author on kerai.perspectives (author) where not deleted;
+
+comment on table kerai.perspectives is 'Each author''s weighted view (-1 ... 1) of a node, in a context or in none.';
+
+create table kerai.associations (
+    author text collate "C" not null,
+    source uuid not null,
+    target uuid not null,
+    relation text not null,
+    weight double precision,
+    reasoning text,
+    deleted boolean not null,
+    stamp text collate "C" not null,
+    primary key (source, target, relation, author)
+);
+
+create index associations_target on kerai.associations (target);
+create index associations_author on kerai.associations (author) where not deleted;
+
+comment on table kerai.associations is 'Each author''s weighted relation between two nodes.';
+
+-- Every move that was ever pushed, void ones too: a late one may change which of them count.
+create table kerai_private.moves (
+    stamp text collate "C" primary key,
+    node_id uuid not null,
+    parent_id uuid,
+    position text collate "C" not null,
+    void boolean not null default false
+);
+
+create index moves_node on kerai_private.moves (node_id, stamp);
+-- A few nodes may have most of the moves: all the same a node's moves are looked up by the node.
+alter table kerai_private.moves alter column node_id set (n_distinct = -0.5);
+create index moves_void on kerai_private.moves (stamp) where void;
+
+-- Empty: only its lock is used. Pushes that leave the shape of the tree alone share it, a push that
+-- moves, renames or is guarded has it alone. A table and not an advisory lock, since anyone can take those.
+create table kerai_private.merge_gate ();
+
+-- One row. Whoever makes nodes stand elsewhere gives the shape of the tree a new name, so that a session knows whether
+-- what it has looked up before still holds.
+create table kerai_private.shapes (shape uuid not null);
+insert into kerai_private.shapes values (gen_random_uuid());
+
+create table kerai.forks (
+    id bigint primary key generated always as identity,
+    author text collate "C" not null,
+    seq bigint not null,
+    public_key bytea not null,
+    first_id bytea not null,
+    first_changeset json not null,
+    first_signature bytea not null,
+    second_id bytea not null,
+    second_changeset json not null,
+    second_signature bytea not null,
+    detected_at timestamptz not null default now(),
+    merged_elsewhere boolean not null default false,
+    unique (first_id, second_id)
+);
+
+create index forks_author on kerai.forks (author);
+
+comment on table kerai.forks is 'Evidence: two changesets of one author that cannot both be in one history, each with its signature.';
+comment on column kerai.forks.merged_elsewhere is 'Another instance has merged the second one: the author is frozen, nothing new of it is merged. False: it was refused here.';
+
+-- A frozen author's branch may still be followed up to here: as far as a peer with the same branch had merged it.
+create table kerai_private.followed_branches (
+    author text collate "C" primary key,
+    last_seq bigint not null
+);
+
+-- One row where this instance is partial. served: the peer's own list of the scope's nodes, numbered as they came into
+-- it; named: up to where it has been told here; whole: up to where all that the peer has of these nodes is here.
+create table kerai_private.partial_scope (
+    singleton boolean primary key default true check (singleton),
+    scope uuid not null,
+    peer text collate "C",
+    served uuid,
+    named bigint not null default 0,
+    whole bigint not null default 0,
+    -- Where the next page of what is late begins, in the peer's order of arrival.
+    late_after bigint not null default 0
+);
+
+-- The nodes whose operations are merged here. inside: it was once placed below the scope. here: it was made here, and
+-- the peer has not named it yet; late: the peer has named it, and what older changesets say of it is on its way.
+create table kerai_private.scope_nodes (
+    node_id uuid primary key,
+    inside boolean not null,
+    state text not null check (state in ('here', 'late', 'whole'))
+);
+
+create index scope_nodes_state on kerai_private.scope_nodes (state) where state <> 'whole';
+
+-- Nodes that a changeset names and no later move has placed, and the parents below which they stand, their own for
+-- roots: ids of 16 bytes, one after the other. What was looked up to check the changeset need not be again to merge it.
+-- And whether all nodes that it names have one path: then those without a name keep it below whichever of them it moves
+-- them.
+create type kerai_private.standing as (
+    nodes bytea,
+    parents bytea,
+    is_one_path boolean
+);
+
+create type kerai.push_result as (
+    changeset_id bytea,
+    status text,
+    applied int,
+    first_seq bigint,
+    last_seq bigint
+);
+
+-- A changeset as it comes from elsewhere, and what became of it: a push_result, or the refusal.
+create type kerai_private.incoming as (
+    document json,
+    signature bytea,
+    public_key bytea
+);
+
+create type kerai_private.outcome as (
+    n int,
+    changeset_id bytea,
+    status text,
+    applied int,
+    first_seq bigint,
+    last_seq bigint,
+    code text,
+    message text,
+    detail text,
+    hint text
+);
+
+select pg_extension_config_dump('kerai.nodes', '');
+select pg_extension_config_dump('kerai.edges', '');
+select pg_extension_config_dump('kerai.perspectives', '');
+select pg_extension_config_dump('kerai.associations', '');
+select pg_extension_config_dump('kerai_private.moves', '');
+select pg_extension_config_dump('kerai.forks', '');
+select pg_extension_config_dump(pg_get_serial_sequence('kerai.forks', 'id')::regclass, '');
+select pg_extension_config_dump('kerai_private.followed_branches', '');
+select pg_extension_config_dump('kerai_private.partial_scope', '');
+select pg_extension_config_dump('kerai_private.scope_nodes', '');
