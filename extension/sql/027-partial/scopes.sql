@@ -437,7 +437,7 @@ begin
             continue when place > cardinality(run) or exists (select from kerai.changesets as c where c.id = item.id);
             select a.* into head from kerai_private.authors as a where a.author = item.author;
             begin
-                perform kerai_private.require_succession(item, head, apart => true);
+                perform kerai_private.require_succession(item, head, judge => false, apart => true);
                 perform kerai_private.require_covered(item.base);
                 perform kerai_private.require_lamport(item.first_lamport, item.base, head.lamport);
             exception when others then
