@@ -63,7 +63,7 @@ lint: $(DEV) build ## the linters alone
 format: $(DEV) ## lay the sources out as lint wants them
 	@.venv/bin/python -m ruff check --fix --quiet
 	@.venv/bin/python -m ruff format --quiet
-	@.venv/bin/python -m sqlfluff fix --quiet --rules capitalisation,layout extension/sql client/kerai_client/queries
+	@.venv/bin/python -m sqlfluff fix --quiet --rules capitalisation,layout extension/sql client/kerai_client/db/queries
 
 release: ## a release commit and its tag, on main: VERSION=1.2.3
 	@'$(PYTHON)' scripts/release '$(VERSION)'

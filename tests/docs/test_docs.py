@@ -1,9 +1,9 @@
 """README.md and docs/ say what is true: their commands and programs run, in order, page by page.
 
-See :mod:`pages` for what becomes of which block. Each page has a temporary directory, a home of its own,
-and either the private server that it starts itself (`kerai up`) or a fresh database of the tests' server
-in KERAI_DSN. `make …`, `sudo …` and the like are left out: `make test` runs this, and would run itself.
-Programs in languages that this machine does not have are no tests here.
+See :mod:`pages` for what becomes of which block. Each page has a temporary directory and a home of its own.
+It has the private server that it starts itself (`kerai up`), or a fresh database of the tests' server in
+KERAI_DSN. `make …`, `sudo …` and the like are left out: `make test` runs this, and would run itself. Programs
+in languages that this machine does not have are no tests here.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from kerai_client.server.private import PrivateServer
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 RUNNING = [page for page in PAGES if any(block.is_run for block in pages.blocks(page, ROOT))]
+OTHERS = [ROOT / f"{name}.md" for name in ("AGENTS", "CHANGELOG", "CONTRIBUTING", "SECURITY")]
+DECISIONS = sorted((ROOT / "docs/decisions").glob("*.md"))
 LINK = re.compile(r"\]\((?!\w+:)([^)#\s]*)(?:#([^)\s]*))?\)")
 # What the developer has set for himself: ways to databases, languages, how wide the terminal is.
 OWN = re.compile(r"KERAI_|PG(?!_CONFIG$)|XDG_|LC_|LANG|COLUMNS$")
@@ -127,7 +129,7 @@ def test_program_of_the_readme_pushes(language: str, database: Any, connect: Any
 
 
 def test_links_lead_somewhere() -> None:
-    for page in [*PAGES, *(ROOT / f"{name}.md" for name in ("CHANGELOG", "CONTRIBUTING", "SECURITY"))]:
+    for page in [*PAGES, *OTHERS, *DECISIONS]:
         for target, anchor in LINK.findall(page.read_text("utf-8")):
             file = (page.parent / target).resolve() if target else page
             assert file.exists(), f"{page.name} links to {target}"
@@ -135,6 +137,27 @@ def test_links_lead_somewhere() -> None:
                 titles = re.findall(r"^#+ (.*)$", file.read_text("utf-8"), re.MULTILINE)
                 anchors = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
                 assert anchor in anchors, f"{page.name} links to {target}#{anchor}"
+
+
+def test_the_index_lists_every_decision_once() -> None:
+    index = ROOT / "docs/decisions/README.md"
+    listed = re.findall(
+        r"^\| \[(\d{3})\]\((\d{3}-[a-z0-9-]+\.md)\) \|", index.read_text("utf-8"), re.MULTILINE
+    )
+    assert [name for _, name in listed] == [page.name for page in DECISIONS if page != index]
+    assert all(name.startswith(number) for number, name in listed)
+
+
+def test_commands_and_paths_for_developers_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    for page in [ROOT / "README.md", *OTHERS]:
+        text = page.read_text("utf-8")
+        for target in re.findall(r"^make ([a-z-]+)|`make ([a-z-]+)", text, re.MULTILINE):
+            assert "".join(target) in targets, f"{page.name} says make {''.join(target)}"
+        rooms = r"(?:\.venv|client|docs|examples|extension|requirements|scripts|tests)/[\w./-]*"
+        for path in re.findall(rf"`({rooms})`|^({rooms}) ", text, re.MULTILINE):
+            name = "".join(path)
+            assert "NNN" in name or (ROOT / name).exists(), f"{page.name} names {name}"
 
 
 @pytest.mark.parametrize(
