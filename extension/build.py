@@ -6,15 +6,14 @@
     extension/build.py --freeze                               at a release: freeze the table files
 
 A folder NNN-domain holds tables.sql (more of them are tables-*.sql), a file of functions a subject and
-grants.sql. An install script is head.sql, all table files, all function files, revoke.sql, all
-grants.sql and last.sql, each kind in the order of the folders. Only the table files that a release has
-frozen come before all others, in the order in which they were frozen: a new one may need any of them,
-whatever their numbers.
+grants.sql. An install script is head.sql, all table files, all function files, revoke.sql, all grants.sql and
+last.sql, each kind in the order of the folders. Only the table files that a release has frozen come before
+all others, in the order in which they were frozen. A new one may need any of them, whatever their numbers.
 
 Table files run once in the life of a database, so they are frozen at a release: ``frozen.txt`` keeps
-``<version> <sha256> <file>`` for each, and a changed one stops the build. An upgrade script from a
-released version holds the table files that the version did not have, and all that follows again, so
-that both ways lead to the same database. (The same order of things as in timescale/pgai.)
+``<version> <sha256> <file>`` for each, and a changed one stops the build. An upgrade script from a released
+version holds the table files that the version did not have, and all that follows again. So both ways lead to
+the same database. (The same order of things as in timescale/pgai.)
 
 It needs nothing but Python's standard library: it runs before anything is installed.
 """

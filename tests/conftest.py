@@ -1,7 +1,7 @@
 """What the tests share: a throwaway server, databases with kerai in them, roles, a pooler, the command.
 
-The server runs as an unprivileged user, also when root runs pytest, listens on a socket in a folder of
-its own, and is gone at the end, also after Ctrl-C or a SIGTERM.
+The server runs as an unprivileged user, also when root runs pytest, and listens on a socket in a folder of
+its own. It is gone at the end, also after Ctrl-C or a SIGTERM.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The command ``kerai``, also as ``python -m kerai_client``.
 
-Ctrl-C may come at any time. While modules are imported, and when the work is done, there is nothing to
-clean up, and an exception would be told as a traceback: then it just ends the process. In between, see
+Ctrl-C may come at any time. While modules are imported, and when the work is done, there is nothing to clean
+up. An exception would be shown as a traceback, so Ctrl-C just ends the process then. In between, see
 :func:`kerai_client.cli.main.main`.
 """
 

@@ -29,7 +29,7 @@ begin
         execute format('revoke all on type %s %s', member.name, nobody);
     end loop;
 
-    -- What was granted on single columns goes with it.
+    -- Grants on single columns go with it.
     for member in
         select c.oid::regclass as relation
         from pg_class as c

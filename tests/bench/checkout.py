@@ -1,7 +1,7 @@
 """Checkout of 100,000 nodes, some 400 files of text, against COPY of the same rows, complete, to the same
-client over the same socket; and the checkout as of a vector 1,000 operations back (one half edits, the other
-inserts, deletes and moves) against the current one. The sides take turns, and medians are compared. A ratio
-is of rates: 0.33 is three times the time of COPY.
+client over the same socket. Also the checkout as of a vector 1,000 operations back against the current one;
+half of these are edits, the others inserts, deletes and moves. The sides take turns, and medians are
+compared. A ratio is of rates: 0.33 is three times the time of COPY.
 """
 
 from __future__ import annotations

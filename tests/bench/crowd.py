@@ -1,15 +1,15 @@
 """64 agents of one swarm, a session each, push changesets of 10 operations (75 % insert, 25 % update, each in
-a directory of its own) at the same time. Against one session that pushes changesets of 1,000, and against one
-of the agents alone: half the rate of the one, and five times that of the other where that is less. Once in a
-swarm whose members write under their own names, once in one that groups them, and once in two lanes.
+a directory of its own) at the same time. The outside is one session that pushes changesets of 1,000, and one
+of the agents alone. The aim is half the rate of the first, or five times that of the second where that is
+less. Once in a swarm whose members write under their own names, once in one that groups them, and once in two
+lanes.
 
 pgbench is the client: next to nothing beside the server on the same processors. The documents, signed, wait
 in a table, as text, from which every push takes its own: all that this adds for the server is one look-up by
 index. An agent pushes with kerai.push_together; alone and in large changesets with kerai.push_ops, which is
 faster for one. New sessions first push a few changesets, so that plans and interpreter are warm, and wait for
-each other; what is counted is merged between their common start and the moment when the first of them has
-nothing left to push, since after that there are fewer than 64. Each agent has 80 changesets. All take turns;
-medians.
+each other. Merges count from their common start until the first of them has nothing left to push, since after
+that there are fewer than 64. Each agent has 80 changesets. All take turns; medians.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""A push of 10,000 operations into a history of 2,000,000, against one of 100,000: the same kind of work
-(75 % insert, 25 % update of any earlier statement of the author) on a tree that has grown with its history.
-Ten authors have pushed it in changesets of 1,000; what is measured is the next one of one of them.
+"""A push of 10,000 operations into a history of 2,000,000, against one of 100,000. Both do the same kind of
+work on a tree that has grown with its history: 75 % insert, 25 % update of any earlier statement of the
+author. Ten authors have pushed it in changesets of 1,000; what is measured is the next one of one of them.
 
 Both histories are databases of one server. VACUUM and ANALYZE have run; two rounds come before the first that
 counts. Each round pushes a changeset of its own into either, in turns, and rolls it back when the clock has

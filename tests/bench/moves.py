@@ -3,17 +3,17 @@ pushed into the other. Against Loro (https://loro.dev), which keeps the tree in 
 moves. W1: any of 100,000 nodes to below any other; W3: the same within files of 200 nodes; W2: any of 1,000.
 
 Every move was valid where it was made; after the merge 2 of the 20,000 are void in W1, 677 in W2 and 96 in
-W3. Both sides order them alike (one operation is one tick of the Lamport clock, and the authors' names break
-ties as the peers' numbers do) and must come to the same parents, else the run fails. The nodes have no names,
-contents or metadata, as Loro's have none; Loro keeps no positions: its fractional index is off, which is not
-slower.
+W3. Both sides order them alike: one operation is one tick of the Lamport clock, and the authors' names break
+ties as the peers' numbers do. Both must come to the same parents, else the run fails. The nodes have no
+names, contents or metadata, as Loro's have none; Loro keeps no positions: its fractional index is off, which
+is not slower.
 
 kerai: psycopg, one session, one push a transaction, signed before the clock starts. A copy of replica B's
 database for each run, read into the cache first, and one push that is rolled back, so that plans and
-interpreter are warm. Loro: replica B's document, in which its own moves were made, so that it is warm too,
-and all 10,000 moves as one update, which is its fastest way: as ten updates of 1,000 it takes four times as
-long. The sides take turns, one right after the other: a rate is 10,000 over the median of the seconds, and
-the ratio the median of the rounds' ratios, since the machine's speed changes from round to round.
+interpreter are warm. Loro: replica B's document, in which its own moves were made, so that it is warm too.
+All 10,000 moves come as one update, which is its fastest way: as ten updates of 1,000 it takes four times as
+long. The sides take turns, one right after the other. A rate is 10,000 over the median of the seconds. The
+ratio is the median of the rounds' ratios, since the machine's speed changes from round to round.
 
 KERAI_BENCH_ONLY=W2 runs one workload, "W1 W3" two.
 """

@@ -1,14 +1,15 @@
 """Signed push and merge of changesets of 1,000 operations (75 % insert, 25 % update).
 
-One session, 40 changesets, against plain SQL of the same rows: INSERT into an equally indexed and partitioned
-log, INSERT and UPDATE of an equally indexed tree, one multi-row statement each with array parameters, one
-transaction for 1,000 operations. The sides take turns, client time for building and signing is not counted,
-and the medians of the rates are compared.
+One session, 40 changesets, against plain SQL of the same rows. That is INSERT into an equally indexed and
+partitioned log, and INSERT and UPDATE of an equally indexed tree. Each is one multi-row statement with array
+parameters, in one transaction for 1,000 operations. The sides take turns, client time for building and
+signing is not counted, and the medians of the rates are compared.
 
-Two sessions against one: two authors, a thread and a session each, push 10 changesets each at the same time,
-from a common start to the end of the later one; in turns with one of them pushing 10 alone. The client only
-waits: documents are signed and encoded beforehand, and the row says how much of one processor it used. It
-also says what the machine had to give meanwhile: how two sessions that only count compare with one.
+Two sessions against one: two authors, a thread and a session each, push 10 changesets each at the same time.
+The time is from a common start to the end of the later one. They take turns with one of them pushing 10
+alone. The client only waits: documents are signed and encoded beforehand, and the row says how much of one
+processor it used. It also says what the machine had to give meanwhile: how two sessions that only count
+compare with one.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class Row:
     """One line of the table.
 
-    :param what: what was measured.
+    :param what: the thing that is measured.
     :param kerai: kerai's figure, with its unit.
     :param outside: the figure of what it is compared with.
     :param ratio: how they compare; 1 is as fast as the outside, more is faster.

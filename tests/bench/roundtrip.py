@@ -1,6 +1,7 @@
-"""The .py files of the running Python's standard library through kerai and back: import (read, parse, diff,
-sign, push, merge) into an empty database, checkout into an empty directory, and a comparison byte for byte.
-Against git add, commit and checkout of the same files, which stores text and not a tree of statements.
+"""The .py files of the running Python's standard library through kerai and back. That is import (read, parse,
+diff, sign, push, merge) into an empty database, checkout into an empty directory, and a comparison byte for
+byte. The outside is git add, commit and checkout of the same files, which stores text and not a tree of
+statements.
 """
 
 from __future__ import annotations

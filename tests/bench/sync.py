@@ -1,6 +1,6 @@
 """Sync of 1,000,000 operations (75 % insert, 25 % update, changesets of 1,000 by eight authors in turn) into
-an empty instance: kerai.pull by transactions of 100,000 operations, against pg_dump piped into psql of the
-same database into an empty one, on the same server. Bytes are those of the changesets, and of the text that
+an empty instance. The pull goes by transactions of 100,000 operations, against pg_dump of the same database,
+piped into psql of an empty one on the same server. Bytes are those of the changesets, and of the text that
 pg_dump writes. A page at the end of that history is compared with one at its beginning, too: paging must not
 get slower on the way. KERAI_BENCH_SCALE makes the history smaller, 0.1 for 100,000 operations.
 """

@@ -1,8 +1,8 @@
-"""Version vectors of a million entries: compare, merge, and what is missing. Beside an equal one, one in
-which half of the entries are further, one in which a third is further and a third less far, one of other
-authors, and one of a single entry. Against Python: json.loads of both, the same over dicts, json.dumps of
-a merged one; the texts are in memory, no transfer is counted. The sides take turns, medians are compared,
-and the ratio is the worst of the five.
+"""Version vectors of a million entries: compare, merge, and what is missing. The other vector is an equal
+one, one in which half of the entries are further, or one in which a third is further and a third less far. It
+is also one of other authors, and one of a single entry. Against Python: json.loads of both, the same over
+dicts, json.dumps of a merged one; the texts are in memory, no transfer is counted. The sides take turns,
+medians are compared, and the ratio is the worst of the five.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ def test_a_file_of_control_characters_travels(ok: Run, rows: Callable[..., Any])
     assert [row["name"] for row in rows("sql", encoded)] == ["ctl.txt", "quotes.txt"]
 
 
-# -- what was tested is what is merged -----------------------------------------------------------
+# -- the tested state is the merged one -----------------------------------------------------------
 
 
 def insert(parent: str | None, kind: str, name: str | None, position: str = "!") -> dict[str, Any]:
@@ -132,7 +132,7 @@ def test_a_push_that_is_sent_again_is_merged_and_not_stale(database: Any) -> Non
         assert second.push([insert(None, "directory", "beside")], base).status == "merged"
         # the answer to the first push was lost, so it is sent again
         assert first._send(way.connection(), pages) == merged
-        # what was made from a state without "beside" is stale, and leaves nothing behind
+        # an edit of a state without "beside" is stale, and leaves nothing behind
         late = {**base, first.author: 2}
         more = [insert(str(ROOT_ID), "file", "b")]
         stale = first.push(more, late, guard=WHOLE_STATE)

@@ -470,7 +470,8 @@ def test_kill_9_between_submit_and_settle(own_server: PrivateServer) -> None:
 
 
 def test_kill_9_while_many_settle(own_server: PrivateServer) -> None:
-    """What was answered is there; what was not is merged once, whether it was merged before or not."""
+    """Every answered changeset is there; every other one is merged once, whether it was merged before or
+    not."""
     with connect_to(own_server.dsn) as setup:
         _, swarm = launch(setup, 2)
         crew = [Member(connect_to(own_server.dsn), f"member-{n}") for n in range(6)]

@@ -254,9 +254,9 @@ def fold_any(operations: Iterable[Operation]) -> State:
 
     First all inserts, then everything else in its order; what names a node that is not there is left out. A
     move below such a node takes effect: what it moves is there, and not visible. So is what hangs from a ring
-    of inserts: of a node inserted twice only the later insert may be among these operations, and put it below
-    what had meanwhile been inserted below it. (Of operations that hold what they rest on this makes the same
-    as :func:`fold`.)
+    of inserts. Of a node inserted twice only the later insert may be among these operations, and may put it
+    below a node that had been inserted below it. (Of operations that hold what they rest on this makes the
+    same as :func:`fold`.)
     """
     state = State()
     for operation in sorted(operations, key=lambda each: (each.body["op"] != "node_insert", each.stamp)):

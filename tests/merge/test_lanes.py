@@ -311,7 +311,7 @@ def test_what_was_changed_on_the_way_does_not_verify(second_database: Any) -> No
 
 
 def test_a_stolen_draft_does_not_cut_its_lane_off(crew: Any, second_database: Any) -> None:
-    """Whoever wraps a draft in a changeset of his own must not keep the lane's from being merged."""
+    """A thief wraps a member's draft in a changeset of its own; the lane's is merged all the same."""
     connection, swarm, (ann, _) = crew()
     node = str(uuid4())
     ann.send(ann.draft(swarm, insert(node)))

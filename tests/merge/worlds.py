@@ -1,7 +1,7 @@
 """Random worlds: authors who each see a part of what the others did, and sign what they do themselves.
 
-A world is made from a list of small numbers that hypothesis chooses and can shrink; what they mean depends
-only on what came before, so the same numbers are always the same world, byte for byte.
+A world is made from a list of small numbers that hypothesis chooses and can shrink. Their meaning depends
+only on the numbers before, so the same numbers are always the same world, byte for byte.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ select vector as next_vector from kerai.serve_scope(pg_temp.node(2)) \gset
 select is(pg_temp.listed(:'served', 6), '4^ 5', 'with what it lay below');
 select results_eq(format('select pg_temp.short(o.node_id), l.document is not null from kerai.scope_late(%L, %L, 6, 0, 1000) as l
     inner join kerai.operations as o on o.changeset_id = l.changeset_id', :'served', :'vector'), 'values (4, true), (5, true)',
-    'what was seen of it before is late');
+    'its operations that were seen before are late');
 select array_agg(arrival) as late_arrivals, array_agg(document) as late_documents, array_agg(signature) as late_signatures,
     array_agg(public_key) as late_keys, array_agg(changeset_id) as late_ids
 from kerai.scope_late(:'served', :'vector', 6, 0, 1000) \gset

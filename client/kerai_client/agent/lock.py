@@ -1,5 +1,5 @@
-"""What keeps an agent's history in one line: a lock against two processes that sign for it, and a note of
-where the history ended, against a database that does not know all of it."""
+"""A lock and a note keep an agent's history in one line. The lock keeps a second process from signing for it.
+The note says where the history ended, against a database that does not know all of it."""
 
 from __future__ import annotations
 
@@ -100,5 +100,5 @@ def require_end(name: str, instance: str, author: str, seq: int, prev: str | Non
             detail=f"pushed from here: {author} up to {end.seq} (changeset {end.changeset}); "
             f"in this database: up to {seq - 1}" + (f" (changeset {prev})" if prev else ""),
             hint="it is a copy or an older state: `kerai sync` it with the one that has it, or sign as "
-            f"another agent: --agent NAME; when no database has it any more, remove {file}",
+            f"another agent (--agent NAME). When no database has it any more, remove {file}",
         )

@@ -388,7 +388,7 @@ class Session:
         try:
             connection.execute(queries()["withdraw"], {"agent": self.agent_id})
         except psycopg.Error as error:
-            # Whoever has the key may push, but only the role that the agent belongs to may withdraw.
+            # Any role may push with the key, but only the role that the agent belongs to may withdraw.
             if error.sqlstate != NOT_PERMITTED:
                 raise
             self._may_submit = False

@@ -117,8 +117,8 @@ def work(
 ) -> None:
     """Work for a swarm until its task has succeeded.
 
-    Each attempt: the tree is written into a temporary directory, CMD runs there and may edit files, the
-    task's success command judges, and what made more tests pass is signed and pushed. CMD finds in its
+    In each attempt the tree is written into a temporary directory, CMD runs there and may edit files, and the
+    task's success command judges. An edit that makes more tests pass is signed and pushed. CMD finds in its
     environment KERAI_TASK, KERAI_SWARM, KERAI_AGENT, KERAI_ATTEMPT (a number), KERAI_SCOPE (a path),
     KERAI_SUCCESS_COMMAND, and the files KERAI_TASK_FILE and KERAI_TEST_OUTPUT.
 

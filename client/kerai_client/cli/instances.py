@@ -118,7 +118,7 @@ def list_(client: Client) -> None:
 @click.argument("name")
 @click.pass_obj
 def remove(client: Client, name: str) -> None:
-    """Remove a peer. What was merged from it stays.
+    """Remove a peer. Its merged changesets stay.
 
     \b
     Example:
@@ -195,7 +195,7 @@ def _exchange(client: Client, direction: str, peer: str | None) -> None:
         raise KeraiError(
             f"the {direction} is not complete: {', '.join(row['peer'] for row in failed)}",
             detail=failed[0]["problem"] or "nothing more was moved, and not everything is there",
-            hint="what was refused is in kerai.refusals; run it again, it goes on where it has ended",
+            hint="kerai.refusals lists what was refused; run it again, it goes on where it has ended",
         )
 
 

@@ -34,8 +34,8 @@ def import_(
 ) -> None:
     """Bring a directory into the database, all of it or nothing.
 
-    What is new in DIR is added, what has changed becomes operations, what is gone is deleted, against the
-    state that DIR was checked out or imported at: what others have done since stays. What git would
+    DIR is compared with the state that it was checked out or imported at. New files are added, changes
+    become operations, and missing files are deleted. The work of others since then stays. What git would
     not add is left out. A second import of the same files does nothing.
 
     A DIR that is neither, where the tree has files already, is compared with the present state when
@@ -91,8 +91,8 @@ def import_(
 def checkout(client: Client, target: Path, at: str | None, scope: str, force: bool) -> None:
     """Write the database's files into a directory: a complete working tree.
 
-    DIR is made, or is empty, or an earlier checkout; in that one, files that are gone from the tree
-    are removed, and files that you have changed are not overwritten unless --force is given.
+    DIR is made, or is empty, or an earlier checkout. In an earlier checkout, files that are gone from the
+    tree are removed. Files that you have changed are not overwritten unless --force is given.
 
     \b
     Example:

@@ -94,9 +94,9 @@ def launch(
     the swarm stays open for others. Agents elsewhere join with `kerai agent work`.
 
     Each agent's changes make an entry in every version vector. In a --grouped swarm they enter under the
-    swarm's own author id instead, one entry for all its agents, or one a lane; each change still names its
-    agent and carries his signature, and rewards are his. More lanes than one only help agents that push so
-    much that they wait for each other.
+    swarm's own author id instead: one entry for all its agents, or one a lane. Each change still names its
+    agent and carries that agent's signature. Rewards are the agent's. More lanes than one only help agents
+    that push so much that they wait for each other.
 
     \b
     Example:

@@ -108,8 +108,8 @@ def retry(
 
     Exponential backoff with full jitter (M. Brooker, "Exponential Backoff And Jitter", AWS, 2015).
 
-    :param operation: what to call; it may be repeated after it has taken effect (a connection can be
-        lost after the commit), so it must be one that can be repeated, as a push of a changeset is.
+    :param operation: what to call. A connection can be lost after the commit, so the call may be repeated
+        after it has taken effect. It must allow that, as a push of a changeset does.
     :param seconds: no new try starts later than this after the first one.
     :param on_retry: told about each error and the seconds until the next try.
     :raises psycopg.Error: the last error, when the time is up or it is not transient.

@@ -74,8 +74,8 @@ def create_task(
 
 
 def task_to_launch(connection: Connection, text: str, **options: Any) -> tuple[UUID, str | None]:
-    """Return the task that a swarm is to work on: the one with this id or, while it is open, with this
-    description; else a new one, and then its success command.
+    """Return the task that a swarm is to work on. That is the task with this id, or an open one with this
+    description. Otherwise it is a new one, and then its success command is returned too.
 
     To be called in a transaction, in which the swarm is launched too.
 

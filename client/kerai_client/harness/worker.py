@@ -1,9 +1,9 @@
 """An agent at work: read the state, let the solver change it, test, push what got better, again.
 
-Whatever is pushed has been tested exactly as it is merged: the tests run on a fresh working tree that
-holds the state and the operations, nothing else, and the push is guarded by the scope; without a scope,
-by the whole state: nothing else at all may have been merged meanwhile. When somebody else was faster,
-the push is stale; then the agent's operations are put onto the new state and tested there again.
+Whatever is pushed has been tested exactly as it is merged. The tests run on a fresh working tree that holds
+the state and the operations, nothing else. The push is guarded by the scope, or without one by the whole
+state: nothing else at all may have been merged meanwhile. When somebody else was faster, the push is stale;
+then the agent's operations are put onto the new state and tested there again.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ WATCH_SECONDS = 1.0  # how often a running solver is asked whether its swarm sti
 MERGE_TRIES = 25
 TEST_TURN, MERGE_TURN = 0, 1
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.2, 10.0
-SHARED_RESULT_SECONDS = 1.5  # whoever made a state reports its result at once; waiting beats testing it again
+SHARED_RESULT_SECONDS = 1.5  # a state's author reports its result at once; waiting beats testing it again
 # What tools leave in a working tree; nobody means to keep it.
 LEFTOVERS = ("__pycache__/", ".pytest_cache/", ".mypy_cache/", ".coverage", "*.py[cod]", ".kerai/")
 NOT_STARTED = (126, 127)  # how a shell says that there is no such program

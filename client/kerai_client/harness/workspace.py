@@ -23,8 +23,8 @@ class Workspace:
     """A temporary folder: ``tree`` is the working tree, what the solver is told lies beside it, and
     ``temporary`` is for what solver and tests make themselves.
 
-    An agent that is killed with -9 cannot remove its folder; it holds a lock in it that dies with it,
-    and the next workspace that is made removes every folder without one.
+    An agent that is killed with -9 cannot remove its folder. Its lock in the folder dies with it, and the
+    next workspace that is made removes every folder without a lock.
     """
 
     def __init__(self, name: str, parent: Path | None = None) -> None:

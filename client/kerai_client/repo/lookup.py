@@ -69,8 +69,8 @@ LISTS = {"task": "list", "swarm": "status", "agent": "list"}
 
 
 def node_at(connection: Connection, path: str) -> UUID:
-    """Return the id of the directory or file at a path of the tree, or of the node with this id, or of the
-    node with this path as the database has it (``src.auth.token_py.validate_token``).
+    """Return the id of a node. It is named by the path of a directory or file in the tree, by its id, or by
+    its path as the database has it (``src.auth.token_py.validate_token``).
 
     :raises KeraiError: when there is none, or there are several.
     """

@@ -14,9 +14,9 @@ Operation = Mapping[str, Any]
 def rebase(old: Tree, new: Tree, ops: Sequence[Operation]) -> list[Operation]:
     """Return those of the operations, made from ``old``, that still make sense on ``new``.
 
-    What somebody else has changed meanwhile was tested and is merged, so it stands: an update of the
-    same field, a move of the same node, a deletion of something in which others worked are dropped. So
-    is everything whose node or parent is gone.
+    Changes that others have merged meanwhile were tested, so they stand. An update of the same field, a move
+    of the same node, and a deletion of something in which others worked are dropped. So is everything whose
+    node or parent is gone.
     """
     there = {node.id for top in new.tops() for node in new.subtree(top.id)}
     kept: list[Operation] = []

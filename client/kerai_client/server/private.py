@@ -1,8 +1,8 @@
 """The private server: a PostgreSQL of one's own in a directory, started when wanted, that touches no other.
 
-It listens on a Unix socket in a folder that only its owner (and root) can enter, which is what guards
-it: whoever reaches the socket could read the data files as well, so connections there are trusted. On
-TCP it listens only when asked, on localhost, for roles that have a password.
+It listens on a Unix socket in a folder that only its owner (and root) can enter, which is what guards it. A
+process that reaches the socket could read the data files as well, so connections there are trusted. On TCP it
+listens only when asked, on localhost, for roles that have a password.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """What an edit is, the place it is made at, and the list of all operators that propose edits.
 
 The operators are those of mutation testing (Offutt et al., "An experimental determination of sufficient
-mutant operators", TOSEM 1996; Derezinska and Halas on Python's own, 2014), used for repair as in PraPR
-(Ghanbari, Benton and Zhang, ISSTA 2019), and the statement edits of GenProg (Le Goues et al., TSE 2012).
-A weight says how likely an edit of that kind is the repair, from 0 to 1; a one-token edit is tried before
-a rewritten statement, as small patches are what developers write (Martinez and Monperrus, 2015).
+mutant operators", TOSEM 1996). Python's own are those of Derezinska and Halas, 2014. They are used for repair
+as in PraPR (Ghanbari, Benton and Zhang, ISSTA 2019), with the statement edits of GenProg (Le Goues et al.,
+TSE 2012). A weight says how likely an edit of that kind is the repair, from 0 to 1. A one-token edit is tried
+before a rewritten statement, as small patches are what developers write (Martinez and Monperrus, 2015).
 """
 
 from __future__ import annotations

@@ -218,7 +218,7 @@ class TestRunner:
                 break
             if reply.get("running") not in waiting:
                 raise CannotTest(f"the tests end early ({reply['end']})")
-            # what was measured is lost with the process: once more without the test that ended it
+            # measurements are lost with the process: once more without the test that ended it
             crashed.append(reply["running"])
             waiting.remove(reply["running"])
         else:

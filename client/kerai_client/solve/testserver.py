@@ -8,9 +8,9 @@ pytest and coverage. Three kinds of process, each the leader of its own group:
     run       forked from a session; runs some tests and ends     one a candidate, a few milliseconds
 
 Every process watches the pipe from the one above it and ends when that one is gone: killing the solver with
-SIGKILL leaves nothing behind. A candidate that changes the inside of a function needs no new session:
-the run process replaces the code object of the live function, as PraPR does with JVM byte code
-(Ghanbari, Benton and Zhang, "Practical Program Repair via Bytecode Mutation", ISSTA 2019).
+SIGKILL leaves nothing behind. A candidate that changes the inside of a function needs no new session: the run
+process replaces the code object of the live function. PraPR does so with JVM byte code (Ghanbari, Benton and
+Zhang, "Practical Program Repair via Bytecode Mutation", ISSTA 2019).
 """
 
 from __future__ import annotations

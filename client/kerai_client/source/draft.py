@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 MAX_JSON_BYTES = 6 << 20
-"""A text that is larger as JSON, where a control character takes six bytes, is stored as base64: it may be
+"""A text that is larger as JSON, where a control character takes six bytes, is stored as base64. It may be
 one leaf, a leaf travels in one changeset, and a server takes 8 MiB. A file of 4 MiB is small enough so."""
 
 

@@ -17,8 +17,8 @@ Operation = dict[str, Any]
 class Emitter:
     """Collects the operations that turn one tree into another.
 
-    Parents come before what is inserted or moved below them, and deletions last: so no move is refused for
-    a cycle, and what leaves a deleted container is gone from it before.
+    Parents come before the nodes that are inserted or moved below them, and deletions come last. So no move
+    is refused for a cycle, and a node that leaves a deleted container is gone from it before.
     """
 
     def __init__(self, tree: Tree, block: str, new_id: Callable[[], UUID]) -> None:

@@ -1,7 +1,7 @@
 """The .gitignore files of a directory, nested ones included, outside of a git work tree.
 
-The rules are those of gitignore(5) as git itself applies them (its ``dir.c`` and ``wildmatch.c``): paths and
-patterns are bytes, the last pattern that matches decides, and so does the nearest file that has one.
+The rules are those of gitignore(5) as git itself applies them (its ``dir.c`` and ``wildmatch.c``). Paths and
+patterns are bytes. The last pattern that matches decides, and so does the nearest file that has one.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
 """Where a tree's files stand in a directory: which path belongs to which node.
 
-A tree may hold any names: whoever may push can send what no directory can hold. So each file and
-directory of the tree gets a path that can be written, and what can be written keeps its own. The rule
-(``kerai.checkout()`` repeats it in SQL, so a change here is a change there; a directory here is any node
-that is no file and not below one, such as a package):
+A tree may hold any names: an author can push names that no directory can hold. So each file and directory of
+the tree gets a path that can be written, and a name that can be written stays. ``kerai.checkout()`` repeats
+the rule in SQL, so a change here is a change there. A directory here is any node that is no file and not
+below one, such as a package. The rule:
 
 1. *Entry.* The entry of a node is its name, but
 
-   - a directory without a name (NULL or empty), such as the root, adds nothing to paths: what is in it
-     stands where it stands itself; a file without a name is ``unnamed-<id>``;
+   - a directory without a name (NULL or empty), such as the root, adds nothing to paths: its files stand
+     where it stands itself. A file without a name is ``unnamed-<id>``;
    - ``.``, ``..``, ``.git`` and ``.kerai`` are ``%2E``, ``%2E%2E``, ``%2Egit`` and ``%2Ekerai`` (the last two
      would tell programs in the directory what to run);
    - ``/`` is ``%2F``, and NUL, which PostgreSQL cannot hold, is ``%00``. No other character is replaced, also
@@ -16,10 +16,11 @@ that is no file and not below one, such as a package):
    - when it has more than 255 bytes of UTF-8 then, it is its first 50 characters, ``~``, and the node's id.
 
 2. *Clashes.* Directories of one path are one directory. Of the files in it that have the same entry, the
-   first in pre-order keeps it, unless a directory has it. For each of the others, in pre-order: its stem is
-   the entry, or, when that has more than 240 bytes, its first 50 characters, ``~`` and the id; it gets
-   ``<stem>~<number>`` with the smallest number from 2 that makes it no entry of a file or directory there
-   (of step 1) and no name given before. So the n-th file of a stem gets the n-th number that is free.
+   first in pre-order keeps it, unless a directory has it. The others follow in pre-order. The stem is the
+   entry or, when that has more than 240 bytes, its first 50 characters, ``~`` and the id. The file gets
+   ``<stem>~<number>`` with the smallest number from 2 that is free. A number is free when no file or
+   directory there (of step 1) has that entry, and no name was given before. So the n-th file of a stem gets
+   the n-th number that is free.
 
 3. *Too long.* What would have a path of more than 2000 bytes is left out, with all below it.
 
@@ -71,8 +72,8 @@ def _size(text: str) -> int:
 
 
 def path_problem(path: str) -> str | None:
-    """Return why no file of a tree can have this path, None when one can: it is clean, relative, not too
-    long, and its parts are entries that stand for themselves."""
+    """Return why no file of a tree can have this path, None when one can. Such a path is clean, relative and
+    not too long, and its parts are entries that stand for themselves."""
     if _size(path) > MAX_PATH_BYTES:
         return f"its path has more than {MAX_PATH_BYTES} bytes"
     for part in path.split("/"):

@@ -1,9 +1,9 @@
 """Which new part of a file is which old one.
 
-Top-down as in GumTree (Falleri et al., "Fine-grained and accurate source code differencing", 2014),
-with texts in place of tree hashes: equal texts first, then containers of one kind and name, then equal
-texts anywhere (moves), then what is alike at the same place. Text that did not change keeps its nodes
-even where a fresh parse would cut it otherwise, see :mod:`.splice`.
+Top-down as in GumTree (Falleri et al., "Fine-grained and accurate source code differencing", 2014), with
+texts in place of tree hashes. Equal texts come first, then containers of one kind and name, then equal texts
+anywhere (moves), then similar texts at the same place. Text that did not change keeps its nodes even where a
+fresh parse would cut it otherwise, see :mod:`.splice`.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ from typing import Any
 from uuid import UUID
 
 ROOT_ID = UUID("00000000-0000-7000-8000-000000000000")
-"""The root directory's id when a client makes it: the same everywhere, so that two first imports at the
-same time make one root (the second insert of a known node is ignored) and not two trees."""
+"""The root directory's id when a client makes it. It is the same everywhere, so that two first imports at the
+same time make one root and not two trees: the second insert of a known node is ignored."""
 
 
 @dataclass(slots=True)
@@ -31,8 +31,8 @@ _RANDOM_BITS = 74  # what version and variant leave beside the time
 
 
 class Ids:
-    """Makes ids in the layout of UUID version 7 (RFC 9562), ascending within one process: the time in
-    milliseconds, then a counter that starts anywhere, so that B-tree inserts stay local."""
+    """Makes ids in the layout of UUID version 7 (RFC 9562), ascending within one process. The time in
+    milliseconds comes first, then a counter that starts anywhere, so that B-tree inserts stay local."""
 
     def __init__(self) -> None:
         self._last = 0

@@ -19,8 +19,8 @@ from .tree import Tree
 
 @dataclass(slots=True)
 class Plan:
-    """``old`` and ``want`` by full path; ``outside`` lists the paths whose edits are left out; ``inner`` is
-    the node within a file that edits are confined to, with its old and new parts."""
+    """``old`` and ``want`` are by full path, and ``outside`` lists the paths whose edits are left out.
+    ``inner`` is the node within a file that edits are confined to, with its old and new parts."""
 
     old: dict[str, Node]
     want: Snapshot

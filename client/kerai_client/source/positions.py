@@ -6,10 +6,10 @@ A key is a list of levels, each ``<gap>`` or ``<gap>-<author and run><offset>``:
   (``a0`` … ``az``, ``b00`` …, and downwards ``Zz`` …, ``Yzz`` …), so that they order as text: the scheme of
   "Implementing Fractional Indexing" (D. Greenspan, 2020). Inserting again and again at the end, or at
   the beginning, counts a gap up or down: keys grow with the logarithm of the number of insertions.
-- *author and run* are eight digits of hashes. Two blocks that two authors insert at one place at the
-  same time get the same gap and different tags; all keys of a block share the prefix up to the tag, so
-  no key of the other block falls between them (the "non-interleaving" of Weidner and Kleppmann, "The Art
-  of the Fugue", 2023, which the plain schemes Logoot and LSEQ lack).
+- *author and run* are eight digits of hashes. Two blocks that two authors insert at one place at the same
+  time get the same gap and different tags. All keys of a block share the prefix up to the tag, so no key of
+  the other block falls between them. That is the "non-interleaving" of Weidner and Kleppmann ("The Art of the
+  Fugue", 2023), which the plain schemes Logoot and LSEQ lack.
 - Between two keys of one gap a further level is appended to the left one.
 
 A run below a parent that was itself just made needs no tag, as nobody else can insert there yet.
@@ -152,9 +152,9 @@ def keys(left: str | None, right: str | None, count: int, block: str | None) -> 
     :param left: the position of the sibling before, None at the beginning.
     :param right: the position of the sibling after, None at the end.
     :param block: a :func:`tag`; None when the parent is new, so that no tag is needed.
-    :return: keys strictly between the neighbours when :func:`room` says that there is room. Otherwise
-        they are the nearest ones after ``left``, and the right neighbour does not follow them: siblings
-        with equal positions order by stamp and id, so the caller has to move that neighbour as well.
+    :return: keys strictly between the neighbours when :func:`room` says that there is room. Otherwise they
+        are the nearest ones after ``left``, and the right neighbour does not follow them. Siblings with equal
+        positions order by stamp and id, so the caller has to move that neighbour as well.
     """
     if block is None and left is None and right is None:
         return [integer(number) for number in range(count)]

@@ -28,8 +28,8 @@ def likeness(a: Counter[str], b: Counter[str]) -> float:
 def pair_up(olds: Sequence[Part], news: Sequence[Part]) -> list[tuple[Part, Part]]:
     """Pair parts of one place in order: leaves with leaves, containers with containers of their kind.
 
-    The pairs are those of the alignment with the greatest sum of likenesses; a lone leaf on each side
-    belongs together however little is alike, for that is an edited statement.
+    The pairs are those of the alignment with the greatest sum of likenesses. A lone leaf on each side makes a
+    pair however little is alike, for that is an edited statement.
     """
     if len(olds) == len(news) == 1 and olds[0].is_leaf and news[0].is_leaf:
         return [(olds[0], news[0])]

@@ -39,7 +39,7 @@ class _Malformed(Exception):
 def expression(pattern: bytes) -> bytes | None:
     """Translate a pattern, without its "!".
 
-    No expression backtracks through more than one star: a star takes as little as it can and keeps to it,
+    No expression backtracks through more than one star. A star takes as little as it can and keeps to it,
     since less for one star never leaves less for the next. So a hostile pattern costs no more than another.
 
     :return: the source of an expression for the whole of a path whose ``DIRECTORY`` is marked; None when
@@ -50,8 +50,8 @@ def expression(pattern: bytes) -> bytes | None:
     anchored = b"/" in pattern
     pattern = pattern.removeprefix(b"/")
     special = _SPECIAL.search(pattern)
-    # git compares what stands before the first special character as it is, also where that ends within a
-    # name: so "a**/b" is "a", and then a "**/" that stands at the start.
+    # git compares the text before the first special character as it is, also where that ends within a name.
+    # So "a**/b" is "a", and then a "**/" that stands at the start.
     start = special.start() if special else len(pattern)
     try:
         names = _names(pattern[start:])

@@ -20,7 +20,7 @@ class Run:
     :param ran: how many tests came to a verdict, errors outside of tests and subtests left out; None like
         ``passed``.
     :param failing: the names of failing tests, as far as they are told.
-    :param label: what was tested (a package, a test binary), when the runner says.
+    :param label: the package or test binary that was tested, when the runner says.
     :param broken: the tests could not be run as a whole, so the counts compare with nothing.
     :param summary: the closing line.
     """
@@ -49,7 +49,7 @@ class Closing:
 
     @property
     def line(self) -> str:
-        """What was matched, in one line."""
+        """The matched text, in one line."""
         return " ".join(self.match[0].split())
 
 

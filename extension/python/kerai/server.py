@@ -3,8 +3,8 @@
 Nothing here imports ``plpy``: every value comes in as an argument, so that all of it can be tested
 without a server. No secret outlives the call that needs it.
 
-PostgreSQL cannot interrupt Python. What may take longer than a few milliseconds gets a ``pause``, and calls
-it every few thousand steps: a function that lets a cancel or a timeout come in, by raising.
+PostgreSQL cannot interrupt Python. A function that may take longer than a few milliseconds gets a ``pause``,
+and calls it every few thousand steps. ``pause`` lets a cancel or a timeout come in, by raising.
 """
 
 from __future__ import annotations
@@ -63,10 +63,10 @@ def _key_file(data_directory: str, public_key: bytes) -> Path:
 def create_instance_key(data_directory: str, instance: str) -> bytes:
     """Make an Ed25519 key for a new instance and keep it in a 0600 file in the data directory.
 
-    The file is named after the key's fingerprint, so that a database restored on the same server
-    finds its key again and two databases on one server never share one by accident. Its second line says
-    which instance it was made for: a transaction that makes it may be rolled back, and the file stays.
-    The next one finds it there.
+    The file is named after the key's fingerprint. So a database restored on the same server finds its key
+    again, and two databases on one server never share one by accident. Its second line says which instance it
+    was made for: a transaction that makes it may be rolled back, and the file stays. The next one finds it
+    there.
 
     :param data_directory: the server's data directory.
     :param instance: tells the instance from all others of this server, in one line. The caller lets
@@ -145,7 +145,7 @@ def seal_drafts(
     :param public_key: the instance's public key, 32 bytes; the lanes are its own.
     :param data_directory: the server's data directory.
     :param drafts: of each draft: its place in the batch, the author that it is merged under, the highest
-        Lamport timestamp that its base names, how many operations it has, its exact text, the member's
+        Lamport timestamp that its base names. Then how many operations it has, its exact text, the member's
         public key and signature.
     :param pause: see the module.
     :returns: of each draft: place, document, id, sequence number and Lamport timestamp of its first
@@ -201,8 +201,8 @@ def verify_all(
 class Standing:
     """What a session has looked up of where nodes stand, for its next moves.
 
-    It holds as long as the tree has the shape that it had then, and for moves that are not older than
-    those it was looked up for: where a node stands that was placed before the tail. Nodes have small
+    It says where a node stands that was placed before the tail. It holds as long as the tree has the shape
+    that it had then, and for moves that are not older than those it was looked up for. Nodes have small
     numbers here, since a list is faster than a dictionary of ids.
     """
 
@@ -287,21 +287,21 @@ def judge_moves(
 ) -> list[str]:
     """Say which moves of the tail become void, or are void no longer, now that some of them are new.
 
-    The tail is all moves from the earliest new one on. In the graph of the edges before the tail and of all
-    its moves, a move can be void only when it lies on a cycle: so only strongly connected components are
-    replayed, in order. What was decided before stays, except in components that a new edge makes, and in
-    those with a void move that lose a node's edge to a new one. So the search goes upwards from the new moves
-    and from the void ones, and of the rest of the tail it looks at no more than it meets.
+    The tail is all moves from the earliest new one on. Take the graph of the edges before the tail and of all
+    its moves: a move can be void only when it lies on a cycle there. So only strongly connected components
+    are replayed, in order. Earlier decisions stay, except in components that a new edge makes, and in those
+    with a void move that lose a node's edge to a new one. So the search goes upwards from the new moves and
+    from the void ones, and of the rest of the tail it looks at no more than it meets.
 
     Nodes come as the 16 bytes of each one's id, one after the other, and are asked for in hex, with commas
-    between them; moves come as nodes, the parents that they ask for, and a flag each: ``r`` when it makes a
-    root, whose parent is then its own id, and ``v`` when it was judged to be void before.
+    between them. Moves come as nodes, the parents that they ask for, and a flag each. The flag is ``r`` when
+    the move makes a root, whose parent is then its own id, and ``v`` when it was judged to be void before.
 
     :param nodes: of the new moves, and of the tail's void ones, each with its parent and flag.
     :param known: nodes that need not be looked up. Those that are looked up come in.
-    :param look_up: gives of nodes those that there are, or these and some of those above them, and the parent
-        of each likewise; those that now stand where the tail has put them, and the parent of each before the
-        tail; and, when asked for, all moves of the tail of these.
+    :param look_up: gives the existing ones of these nodes, perhaps some above them, and the parent of each.
+        Then those that stand where the tail has put them, and the parent of each before the tail. When asked
+        for, it gives all moves of the tail of these too.
     :param moves_of: gives the tail's moves of these nodes in the order of their stamps: the stamps, one a
         line, and the moves.
     :param tail: gives all moves of the tail like that, or None when they are more than this.
@@ -330,8 +330,8 @@ def judge_moves(
         targets += aims
         kinds += rows[6]
 
-    # A node that the tail leaves alone has one edge, to its parent: it is no more than a part of the way to
-    # the next one that is moved, which stands for it. One that nothing leads to is on no cycle.
+    # A node that the tail leaves alone has one edge, to its parent. It is only a part of the way to the next
+    # node that is moved, which stands for it. A node that nothing leads to is on no cycle.
     on_way = list(map(met.__getitem__, moved))
     if "r" in kinds:
         on_way = [flag and kind != "r" for flag, kind in zip(on_way, kinds, strict=True)]
@@ -476,15 +476,15 @@ def void_moves(
 ) -> list[bool]:
     """Say which moves of a sequence are void: those that would put a node below itself.
 
-    This is the ``do`` of Kleppmann, Mulligan, Gomes and Beresford, "A highly-available move
-    operation for replicated trees" (IEEE TPDS 2022), over the part of the tree in which cycles are
-    possible. A void move leaves the tree as it is, so later ones are judged without it.
+    This is the ``do`` of Kleppmann, Mulligan, Gomes and Beresford, "A highly-available move operation for
+    replicated trees" (IEEE TPDS 2022). It runs over the part of the tree in which cycles are possible. A void
+    move leaves the tree as it is, so later ones are judged without it.
 
-    As of a vector that is not causally closed the base need be no forest: a node may be inserted more than
-    once, and the vector may name the later insert alone, below what others have meanwhile inserted below
-    the node. Nothing in such a ring hangs from the top. A move is void all the same when it would put a
-    node below itself, once round the ring; the first of its nodes that is moved out of it opens it. No move
-    makes a ring.
+    As of a vector that is not causally closed the base need be no forest. A node may be inserted more than
+    once, and the vector may name the later insert alone. That insert may lie below a node that others have
+    meanwhile inserted below it. Nothing in such a ring hangs from the top. A move is void all the same when
+    it would put a node below itself, once round the ring. The first node that is moved out of the ring opens
+    it. No move makes a ring.
 
     :param base_children: nodes of the tree before the first move: at least all that can lie on a
         cycle of its edges and those of the moves.
@@ -515,8 +515,8 @@ def _replay(
 
     A way up is as long as the tree is deep. So moves are taken in blocks: in a block only its own moved nodes
     change their parents, and what lies between them is skipped. A block costs a step a node at most, and a
-    move in it a step a move of the block at most: with blocks of about the square root of the number of
-    nodes, m moves among n nodes take some m times the square root of n steps, however deep the tree.
+    move in it a step a move of the block at most. Blocks have about the square root of the number of nodes.
+    So m moves among n nodes take some m times the square root of n steps, however deep the tree.
     """
     flags: list[bool] = []
     size = int(3 * len(above) ** 0.5) + 100

@@ -281,4 +281,4 @@ end
 $$;
 
 comment on function kerai.register_agent(text, text, bytea, text, text[], jsonb) is
-'Registers a worker identity (kind: human, llm, tool, swarm) with a wallet and returns it; the same name and key again return the same row, another key is refused with KR002. Without public_key the agent is hosted: bound to your login role, and the instance signs for it. A private key never comes here.';
+'Registers a worker identity (kind: human, llm, tool, swarm) with a wallet and returns it. The same name and key again return the same row; another key is refused with KR002. Without public_key the agent is hosted: bound to your login role, and the instance signs for it. A private key never comes here.';

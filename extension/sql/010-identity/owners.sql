@@ -71,9 +71,9 @@ begin
 end
 $$;
 
--- Brings what is noted of owners up to the roles that there are: new names of renamed roles, which the next dump takes;
--- no owner for what a dropped role has left, since its oid may be given to another role; and the roles of owners that
--- were restored before them. Not while somebody registers: there is a next time.
+-- Brings the notes on owners up to the roles that exist. Renamed roles get their new names, which the next dump takes.
+-- Agents of a dropped role get no owner, since its oid may be given to another role. Owners that were restored before
+-- their roles get them. Not while somebody registers: there is a next time.
 create or replace function kerai_private.refresh_owners() returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp

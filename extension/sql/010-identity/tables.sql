@@ -1,7 +1,7 @@
 -- Identity: what may be refused and why, limits, the instance's key, authors, agents.
 --
--- No table has a foreign key: a restore may fill the tables in any order, and pg_dump does not write the constraints of
--- an extension's tables, so it could not add them afterwards. The functions that write look up what they name, and
+-- No table has a foreign key: a restore may fill the tables in any order. The constraints of an extension's tables are
+-- not in a dump, so pg_restore could not add them afterwards. The functions that write look up what they name, and
 -- kerai.verify() checks each of kerai_private.named_rows().
 
 create table kerai.errors (
@@ -117,7 +117,7 @@ comment on table kerai.agents is 'Worker identities. A hosted agent is bound to 
 comment on column kerai.agents.owner_role is 'What the owner''s role was called when it got the agent. kerai.give_agent changes who owns it.';
 
 -- The roles that own agents. A dump cannot name a role by its oid, and a regrole would fail to restore where the role
--- is missing: so the names are dumped, only the true ones, and the oids are not.
+-- is missing. So true names are dumped, and oids are not.
 create table kerai_private.owners (
     id uuid primary key default gen_random_uuid(),
     name text not null

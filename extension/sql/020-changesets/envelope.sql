@@ -97,7 +97,7 @@ begin
 end
 $$;
 
--- What was signed by whoever did the work: in a changeset that was made of a draft, the draft.
+-- The text that the worker has signed: in a changeset that was made of a draft, the draft.
 create or replace function kerai_private.body_of(document jsonb) returns jsonb
 language sql immutable parallel safe
 return coalesce(document -> 'draft', document);
@@ -145,9 +145,9 @@ return case when changeset ? 'swarm' then changeset ?& '{v,author,swarm,base,gua
     and jsonb_typeof(changeset -> 'message') = 'string' and octet_length(changeset ->> 'message') <= 65536
     and jsonb_typeof(changeset -> 'ops') = 'array';
 
--- Refuses KR005 unless the envelope has one of the three shapes: a changeset; a draft, which a member of a grouped
--- swarm signs and which names the swarm instead of a place in a sequence; or the changeset that a swarm's instance has
--- made of a draft, which holds the draft's exact text.
+-- Refuses KR005 unless the envelope has one of three shapes. The first is a changeset. The second is a draft, which a
+-- member of a grouped swarm signs, and which names the swarm instead of a place in a sequence. The third is the
+-- changeset that a swarm's instance has made of a draft, with the draft's exact text.
 create or replace function kerai_private.require_envelope(changeset jsonb) returns void
 language plpgsql stable
 set search_path = pg_catalog, pg_temp

@@ -26,9 +26,9 @@ create table kerai.changesets (
     unique (author, first_seq)
 );
 
--- A changeset whose document was dropped is a stub: its place in the author's chain, its base and its signature stay,
--- so that the chain can still be checked, and the document too by whoever has it.
--- Source text compresses well and lz4 costs a tenth of pglz.
+-- A changeset whose document was dropped is a stub. Its place in the author's chain, its base and its signature stay.
+-- So the chain can still be checked, and a holder of the document can check that too. Source text compresses well and
+-- lz4 costs a tenth of pglz.
 alter table kerai.changesets alter column document set compression lz4;
 create index changesets_received on kerai.changesets using brin (received_at);
 create index changesets_draft on kerai.changesets (draft_id) where draft_id is not null;

@@ -91,8 +91,8 @@ comment on function kerai.version_vector() is
 'What this instance has merged: {author: highest sequence seen}. It never names an operation that the same snapshot does not show.';
 
 -- Two vectors are laid side by side, entry by entry. jsonb keeps its keys in one order, so that those of the same
--- authors meet; whose neighbour is somebody else is looked up, by binary search. A join would cost more than both.
--- Generic plans: a custom one would copy the vectors into itself, and compute x || y at every planning.
+-- authors meet. An author whose neighbour is another one is looked up by binary search. A join would cost more than
+-- both. Generic plans: a custom one would copy the vectors into itself, and compute x || y at every planning.
 create or replace function kerai.vector_compare(a jsonb, b jsonb) returns text
 language plpgsql stable parallel safe security definer
 set search_path = pg_catalog, pg_temp

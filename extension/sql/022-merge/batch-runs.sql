@@ -42,7 +42,8 @@ end
 $$;
 
 -- Gives drafts the author that they are merged under, and takes the locks: the rows of authors who are known, in their
--- order, the gate, then those of new authors. Whoever waits for the gate has nothing that one who is in it still needs.
+-- order, the gate, then those of new authors. A session that waits for the gate holds nothing that a session in it
+-- still needs.
 create or replace function kerai_private.enter(items kerai_private.checked[], alone boolean)
 returns kerai_private.checked[]
 language plpgsql volatile

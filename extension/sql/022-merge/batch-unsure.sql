@@ -45,9 +45,9 @@ begin
 end
 $$;
 
--- wrong: each but these follows on its author's last one, its base is covered here or by changesets of the run that
--- come before it, and its clock is right. leaning: its base names another author's changeset of the run. OFFSET 0: each
--- is looked up by index, whatever the planner believes about the size of a table.
+-- wrong: each but these follows on its author's last one, and its clock is right. Its base is covered here or by
+-- changesets of the run that come before it. leaning: its base names another author's changeset of the run. OFFSET 0:
+-- each is looked up by index, whatever the planner believes about the size of a table.
 create or replace function kerai_private.find_unchained(
     run kerai_private.checked[], drafts int[], out wrong int[], out leaning int[]
 )
@@ -110,7 +110,7 @@ begin
 end
 $$;
 
--- wrong: each but these names only nodes that its author has seen: they are here, or, which is rare, the run itself
+-- wrong: each but these names only nodes that its author has seen. They are here, or, which is rare, the run itself
 -- brings them. leaning: a changeset brings one that is not sure to be merged when the author's own before it are.
 create or replace function kerai_private.find_unseen(
     run kerai_private.checked[], drafts int[], ops kerai_private.operation[], out wrong int[], out leaning int[]
@@ -160,10 +160,10 @@ begin
 end
 $$;
 
--- Which of a run a task does not take, or of which that cannot be said yet: whether something lies in a scope is not
--- known of what the run itself brings, nor after moves in it (node_move, and inserts of what is here already, since the
--- earlier of two inserts counts). Budgets are counted from what is merged: an agent's second changeset of a task waits
--- for the first. Where nothing can be exceeded nothing is counted.
+-- The changesets of a run that a task does not take, or of which that cannot be said yet. Whether a node lies in a
+-- scope is not known of nodes that the run itself brings, nor after moves in it. Moves are node_move, and inserts of
+-- what is here already, since the earlier of two inserts counts. Budgets are counted from what is merged: an agent's
+-- second changeset of a task waits for the first. Where nothing can be exceeded nothing is counted.
 create or replace function kerai_private.find_outside_task(run kerai_private.checked[], ops kerai_private.operation[])
 returns int[]
 language plpgsql stable

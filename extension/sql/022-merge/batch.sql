@@ -16,7 +16,7 @@ return left(code, 2) in ('40', '53', '57') or code = '55P03';
 
 -- Takes changesets as they come, in a causal order. judge: see kerai_private.receive. verified: the signatures verify
 -- with the keys that are given. decisive: when this one fails, nothing after it is looked at. enough: after so long,
--- and after the decisive one, nothing more is looked at by itself; what is left has no outcome. The code of an outcome
+-- and after the decisive one, nothing more is looked at by itself, and the rest has no outcome. The code of an outcome
 -- is a refusal's, or the SQLSTATE of the error that a changeset has raised when it was alone.
 create or replace function kerai_private.receive_all(
     given kerai_private.incoming[], judge boolean, verified boolean default false, decisive int default null,

@@ -196,10 +196,10 @@ end
 $$;
 
 comment on function kerai.report_fork(bytea, json, bytea, json, bytea, bigint) is
-'Takes the proof that an author has signed two histories: two different changesets with the same seq or prev, and both signatures. Kept in kerai.forks, and the author is frozen: its new changesets are refused with KR003. True when the proof is new. followed: the highest seq of the author that the peer has merged; up to there kerai.accept takes the branch that is here. kerai.sync tells peers with it.';
+'Takes the proof that an author has signed two histories: two different changesets with the same seq or prev, and both signatures. Kept in kerai.forks, and the author is frozen: its new changesets are refused with KR003. True when the proof is new. The parameter followed is the highest seq of the author that the peer has merged: up to there kerai.accept takes the branch that is here. kerai.sync tells peers with it.';
 
--- Of a changeset that was refused as a fork: keeps it with the one that is here, unless the author is frozen already.
--- What was compacted, or is a stub, proves nothing without its text.
+-- Of a changeset that was refused as a fork: keeps it with the one that is here, unless the author is frozen already. A
+-- compacted changeset, or a stub, proves nothing without its text.
 create or replace function kerai_private.keep_evidence(document json, signature bytea) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp

@@ -25,8 +25,8 @@ $$;
 
 -- Has something been merged that this transaction does not see? The caller has the gate for itself. Who merges has an
 -- id and takes a number in the order of arrival, in the gate. So a merge that is not seen either ran when the snapshot
--- was taken, or its number is higher than all that are seen. A number may be that of a push that was rolled back: a
--- row with it goes in and is taken out again, and fails where there is one that this transaction does not see. Changes
+-- was taken, or its number is higher than all that are seen. A number may be that of a push that was rolled back. A row
+-- with it goes in and is taken out again, which fails where there is a row that this transaction does not see. Changes
 -- without a changeset write the one row of the shapes.
 create or replace function kerai_private.is_overtaken() returns boolean
 language plpgsql volatile

@@ -29,7 +29,7 @@ end
 $$;
 
 -- A node's metadata and its stamps after some keys were written: (metadata, stamps) of each key whose stamp is later.
--- || '{}' fetches what is stored once, not at every look at it.
+-- The || '{}' fetches a stored value once, not at every look at it.
 create or replace function kerai_private.merge_metadata(
     current jsonb, stamps jsonb, created text, written jsonb, written_stamps jsonb,
     out metadata jsonb, out metadata_stamps jsonb

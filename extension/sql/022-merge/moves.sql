@@ -1,8 +1,9 @@
 -- Moves: the one kind of operation whose effect depends on others. A move that would put a node below itself, at
 -- its place in the order of stamps, is void. Kleppmann, Mulligan, Gomes, Beresford: "A highly-available move operation
 -- for replicated trees" (2022): undo the later moves, apply, redo them. Here for a batch at once, and only where it
--- matters: in the graph of the edges before the batch's first stamp and of all moves since, a move can be void only
--- when it lies on a cycle. So only strongly connected components are replayed; every other node takes its last move.
+-- matters. Take the graph of the edges before the batch's first stamp, and of all moves since: a move can be void only
+-- when it lies on a cycle there. So only strongly connected components are replayed; every other node takes its last
+-- move.
 
 create or replace function kerai_private.void_moves(
     base_children uuid[], base_parents uuid[], nodes uuid[], parents uuid[], rings boolean default false
@@ -20,10 +21,10 @@ $$;
 -- were void.
 --
 -- A node is looked up by its id, and where it stood only when it was moved since: the setting and OFFSET 0 leave no
--- other plan. Ids come as their 16 bytes, one after the other, and go in hex with commas between them, since a list of
--- texts would cost more than all the rest; flags is a character a move: r, to be a root; v, void; -, neither. A root
--- has its own id for its parent's. Nodes that are known to stand below others are not looked up, see the type; nor what
--- this session has looked up for its last moves, while the tree has the shape that they have given to it.
+-- other plan. Ids come as their 16 bytes, one after the other. They go in hex with commas between them, since a list of
+-- texts would cost more than all the rest. Flags is a character a move: r, to be a root; v, void; -, neither. A root
+-- has its own id for its parent's. Nodes that are known to stand below others are not looked up, see the type. Nor are
+-- nodes that this session has looked up for its last moves, while the tree has the shape that they have given to it.
 create or replace function kerai_private.judge_moves(
     since text, nodes bytea, parents bytea, flags text, standing bytea, below bytea,
     shape uuid, next_shape uuid
@@ -240,7 +241,7 @@ end
 $$;
 
 -- Rewrites the paths of these nodes, which were placed or named anew, and of everything below them, where they changed.
--- A level of the tree is small beside the whole: the settings and OFFSET 0 leave no plan but to look it up by index,
+-- A level of the tree is small beside the whole. The settings and OFFSET 0 leave no plan but to look it up by index,
 -- and IS TRUE keeps IN from becoming a join.
 create or replace function kerai_private.refresh_paths(changed uuid[]) returns void
 language plpgsql volatile
@@ -349,4 +350,4 @@ end
 $$;
 
 comment on function kerai.void_moves(uuid, int) is
-'The latest moves (of one node, or of all) that count for nothing, because they would have put a node below itself: where the node was to go, where it stayed, and the move that was merged before it in the order and won. lost_to_... are NULL when no move is to blame: the node was asked to go below what had been inserted below it.';
+'The latest moves (of one node, or of all) that count for nothing, because they would have put a node below itself. A row says where the node was to go, where it stayed, and the earlier move in the order that won. The columns lost_to_... are NULL when no move is to blame: the node was asked to go below a node that had been inserted below it.';

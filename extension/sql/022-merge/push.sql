@@ -1,8 +1,8 @@
 -- Push: who says it, whether it follows on what is here, and then the merge.
 
--- Refuses KR003, and keeps both changesets in kerai.forks when the refusal rolls this transaction back: apart, by a
--- session of its own; when the server does not let itself in, the refusal says so. Of a batch kerai_private.keep_forks
--- keeps them.
+-- Refuses KR003, and keeps both changesets in kerai.forks. apart: the refusal rolls this transaction back, so a session
+-- of its own keeps them. When the server does not let itself in, the refusal says so. Of a batch
+-- kerai_private.keep_forks keeps them.
 create or replace function kerai_private.refuse_fork(
     author text, seq bigint, kept_id bytea, document json, signature bytea, apart boolean
 ) returns void
@@ -149,9 +149,9 @@ end
 $$;
 
 -- Has an operation of another author, not covered by base, touched the subtree? Another member's counts, when the
--- author is a swarm that groups its members. Counted as touching: a node that is below the guard now or was placed
--- below it by an earlier insert or move, and the deletion, restoration or move of the guard's ancestors. Too much
--- rather than too little: the price is one more test run.
+-- author is a swarm that groups its members. An operation touches it on a node that is below the guard now, or was
+-- placed below it by an earlier insert or move. So does the deletion, restoration or move of an ancestor of the guard.
+-- Too much rather than too little: the price is one more test run.
 create or replace function kerai_private.touched_since(guard uuid, author text, member text, base jsonb) returns boolean
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -242,9 +242,9 @@ begin atomic
     where not starts_with((u.o).op, 'node_') and x.node is not null;
 end;
 
--- Refuses KR006 or KR004 unless every node that an operation names was inserted by an operation that its author had
--- seen: earlier in this changeset, earlier by the same author, or covered by base. Only so do all instances, in
--- whatever order they receive the changesets, take and refuse the same ones.
+-- Refuses KR006 or KR004 unless the author had seen the insert of every node that an operation names. It is earlier in
+-- this changeset, earlier by the same author, or covered by base. Only so do all instances, in whatever order they
+-- receive the changesets, take and refuse the same ones.
 create or replace function kerai_private.require_known_nodes(
     ops kerai_private.operation[], author text, base jsonb
 ) returns kerai_private.standing
@@ -616,7 +616,7 @@ end
 $$;
 
 comment on function kerai.push_ops(json, bytea, bytea) is
-'Merges one signed changeset, all or nothing, and says what became of it: merged, duplicate (it was here already) or stale (its guard was touched; nothing was merged). signature: Ed25519 over kerai-changeset-v1, a newline and the exact text; public_key introduces an author. A JSON array of operations without a signature acts for your hosted agent: SELECT kerai.push_ops(''[{"op": "node_update", ...}]''). So does an object of ops and, as wanted, base, guard, task and message. A guard is a node''s id, or ffffffff-ffff-ffff-ffff-ffffffffffff for the whole state.';
+'Merges one signed changeset, all or nothing, and says what became of it: merged, duplicate (it was here already) or stale (its guard was touched; nothing was merged). The signature is Ed25519 over kerai-changeset-v1, a newline and the exact text; public_key introduces an author. A JSON array of operations without a signature acts for your hosted agent: SELECT kerai.push_ops(''[{"op": "node_update", ...}]''). So does an object of ops and, as wanted, base, guard, task and message. A guard is a node''s id, or ffffffff-ffff-ffff-ffff-ffffffffffff for the whole state.';
 
 comment on type kerai.push_result is
 'What kerai.push_ops answers. status: merged, duplicate or stale; applied: how many operations were merged now; first_seq and last_seq: the author''s sequence numbers of the changeset.';

@@ -1,8 +1,8 @@
 -- Merge: applies the operations of a batch of changesets to the tree, set by set.
 --
 -- Every register is last-writer-wins by stamp, so a set can be applied whenever it arrives; only moves need order
--- (moves.sql). Locks are taken in one order everywhere: the authors' rows by author, the gate, new rows by id,
--- existing rows by id; so pushes wait for each other but never deadlock.
+-- (moves.sql). Locks are taken in one order everywhere: the authors' rows by author, the gate, new rows by id, existing
+-- rows by id. So pushes wait for each other but never deadlock.
 
 -- A session keeps its plans, and one that was made while a table was empty reads all of it when it no longer is. So
 -- plans are made anew when a table gets its first page, its 16th, its 256th and so on. Who merges has sequential scans
@@ -41,8 +41,8 @@ end
 $$;
 
 -- A path's text below another's: the name with what ltree does not take replaced. A path of more than 400 bytes, or of
--- 32 levels, goes no deeper: an inner page of the GiST index has to hold several pairs of paths, and ltree stores up to
--- 9 bytes a level more than its text. docs/decisions/003-paths-have-a-bound.md has the arithmetic.
+-- 32 levels, goes no deeper. An inner page of the GiST index has to hold several pairs of paths, and ltree stores up to
+-- 9 bytes a level more than its text. The arithmetic is in docs/decisions/003-paths-have-a-bound.md.
 create or replace function kerai_private.path_below(parent text, name text) returns text
 language sql immutable parallel safe
 return case when name = '' or name is null or length(parent) > 400

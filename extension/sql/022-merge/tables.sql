@@ -117,8 +117,8 @@ create index moves_void on kerai_private.moves (stamp) where void;
 -- moves, renames or is guarded has it alone. A table and not an advisory lock, since anyone can take those.
 create table kerai_private.merge_gate ();
 
--- One row. Whoever makes nodes stand elsewhere gives the shape of the tree a new name, so that a session knows whether
--- what it has looked up before still holds.
+-- One row. A session that changes where nodes stand gives the shape of the tree a new name. So another session knows
+-- whether the places that it has looked up still hold.
 create table kerai_private.shapes (shape uuid not null);
 insert into kerai_private.shapes values (gen_random_uuid());
 
@@ -150,7 +150,7 @@ create table kerai_private.followed_branches (
 );
 
 -- One row where this instance is partial. served: the peer's own list of the scope's nodes, numbered as they came into
--- it; named: up to where it has been told here; whole: up to where all that the peer has of these nodes is here.
+-- it. named: up to where it has been told here. whole: up to where all that the peer has of these nodes is here.
 create table kerai_private.partial_scope (
     singleton boolean primary key default true check (singleton),
     scope uuid not null,
@@ -163,7 +163,7 @@ create table kerai_private.partial_scope (
 );
 
 -- The nodes whose operations are merged here. inside: it was once placed below the scope. here: it was made here, and
--- the peer has not named it yet; late: the peer has named it, and what older changesets say of it is on its way.
+-- the peer has not named it yet. late: the peer has named it, and older changesets about it are on their way.
 create table kerai_private.scope_nodes (
     node_id uuid primary key,
     inside boolean not null,
@@ -173,9 +173,9 @@ create table kerai_private.scope_nodes (
 create index scope_nodes_state on kerai_private.scope_nodes (state) where state <> 'whole';
 
 -- Nodes that a changeset names and no later move has placed, and the parents below which they stand, their own for
--- roots: ids of 16 bytes, one after the other. What was looked up to check the changeset need not be again to merge it.
--- And whether all nodes that it names have one path: then those without a name keep it below whichever of them it moves
--- them.
+-- roots: ids of 16 bytes, one after the other. Places that were looked up to check the changeset need no second look-up
+-- to merge it. And whether all nodes that it names have one path: then those without a name keep it below whichever of
+-- them it moves them.
 create type kerai_private.standing as (
     nodes bytea,
     parents bytea,

@@ -1,4 +1,4 @@
--- Settling: many small pushes combine. Whoever settles first looks at all submissions that wait, and merges them.
+-- Settling: many small pushes combine. The first session to settle looks at all submissions that wait, and merges them.
 
 -- The sequence that counts a side's turns.
 create or replace function kerai_private.turns_of(side int) returns regclass
@@ -11,8 +11,8 @@ language sql volatile
 return (1 + coalesce(pg_sequence_last_value(turns), 0) % 2000000000)::int;
 
 -- Has anybody said that he has, or is about to take, a turn? He has an advisory lock of the sequence's oid and the
--- turn's number. No turn uses it again. Anyone can take such a lock, so nothing rests on it: who has a turn does
--- without it when he must, and nobody waits long for what may be a stranger's. Inlined.
+-- turn's number. No turn uses it again. Anyone can take such a lock, so nothing rests on it. The session that has a
+-- turn does without it when it must, and nobody waits long for a lock that may be a stranger's. Inlined.
 create or replace function kerai_private.is_announced(turns regclass, turn int) returns boolean
 language sql volatile
 return not (pg_try_advisory_lock_shared(turns::oid::int, turn) and pg_advisory_unlock_shared(turns::oid::int, turn));
@@ -173,7 +173,7 @@ begin
             end if;
         end if;
 
-        -- Whoever comes here again may ask after what is not there.
+        -- A session that comes here again may ask for a ticket that is gone.
         if started_at is not null and gone is null then
             gone := nullif(not exists (select from kerai_private.submissions as s where s.ticket = ticket), false);
         end if;
@@ -219,7 +219,7 @@ end
 $$;
 
 comment on function kerai.settle(uuid, timestamptz) is
-'What became of a submitted changeset, or its refusal. The first to ask merges all that wait, each with its own result, which is kept for ten minutes. Submit and settle are two transactions: what is not committed nobody else can merge. until: who has merged announces that he takes the next turn too, and has to call kerai.settle_more after the commit, as kerai.push_together does.';
+'What became of a submitted changeset, or its refusal. The first to ask merges all that wait, each with its own result, which is kept for ten minutes. Submit and settle are two transactions: nobody else can merge an uncommitted submission. With until, a session that has merged announces that it takes the next turn too. It has to call kerai.settle_more after the commit, as kerai.push_together does.';
 
 create or replace function kerai.settle_more(until timestamptz) returns boolean
 language plpgsql volatile security definer
@@ -297,13 +297,13 @@ end
 $$;
 
 comment on procedure kerai.push_together (json, bytea, bytea, text, bytea, text, int, bigint, bigint) is
-'Pushes one signed changeset together with those that others push at the same time: kerai.submit and kerai.settle in one call, CALL kerai.push_together(changeset, signature). Who merges for the others goes on for 200 ms, and until what it has begun by then is merged: an error in that time does not say that the own changeset is not merged. application_name: what pg_stat_activity shows until the own changeset is settled. It commits, so it cannot be called in a transaction block.';
+'Pushes one signed changeset together with those that others push at the same time: kerai.submit and kerai.settle in one call, CALL kerai.push_together(changeset, signature). A session that merges for the others goes on for 200 ms, and until the batch that it has begun by then is merged. An error in that time does not say that the own changeset is not merged. The text of application_name stands in pg_stat_activity until the own changeset is settled. It commits, so it cannot be called in a transaction block.';
 
--- Merges what waits, when the turn of this side before this one is over; what waits on the other side too, when
--- nobody settles there. When the ticket's own is refused nothing else may be merged, since raising that undoes
--- everything: so it comes first, after what it may depend on. Returns how many it has settled when this session is to
--- take the next turn too, for which those wait who come meanwhile; 0 when it is not. served: how many the turn before
--- has settled, where this session had it.
+-- Merges what waits, when the turn of this side before this one is over; what waits on the other side too, when nobody
+-- settles there. When the ticket's own is refused nothing else may be merged, since raising that undoes everything. So
+-- it comes first, after the ones that it may depend on. Returns how many it has settled when this session is to take
+-- the next turn too, for which newcomers wait; 0 when it is not. served: how many the turn before has settled, where
+-- this session had it.
 create or replace function kerai_private.settle_in_turn(
     ticket uuid, side int, turn int, until timestamptz, served int default null
 ) returns int
@@ -327,7 +327,7 @@ declare
     outcomes kerai_private.outcome[];
     own kerai_private.outcome;
 begin
-    -- Whoever is told the number of a turn that is over before he takes it may get it still.
+    -- A session may still get a turn that is over before it has taken it.
     if turn <> kerai_private.next_turn(turns) then
         raise exception using errcode = 'KR999', message = 'the turn is over';
     end if;

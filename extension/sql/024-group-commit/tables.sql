@@ -1,7 +1,7 @@
 -- Group commit: what was submitted, and what became of it.
 
--- What was submitted and waits to be settled, and what became of it. A crash empties both: whoever holds a ticket
--- submits again, and what had been merged is a duplicate.
+-- The submissions that wait to be settled, and their outcomes. A crash empties both: the holder of a ticket submits
+-- again, and a merged changeset is then a duplicate.
 create unlogged sequence kerai_private.arrivals;
 
 create unlogged table kerai_private.submissions (
@@ -36,8 +36,8 @@ create index settled_at on kerai_private.settled (settled_at);
 
 -- What waits is settled in turns, on each of two sides between which the authors are divided, so that two may merge at
 -- the same time. A sequence has the number of the turn that runs, or ran last, and the lock of one of three rows, by
--- that number, is the right to a turn. Whoever has one takes the next too for a while, or whoever comes first; all others
--- wait for it, since it will merge what is theirs.
+-- that number, is the right to a turn. The session that has one takes the next too for a while, else the first to come
+-- does. All others wait for it, since it will merge what is theirs.
 create unlogged sequence kerai_private.turns_0 maxvalue 2000000000 cycle;
 create unlogged sequence kerai_private.turns_1 maxvalue 2000000000 cycle;
 create table kerai_private.turn_locks (side int not null, place int not null, primary key (side, place));

@@ -1,16 +1,16 @@
 -- Peers: two instances bring each other up to date.
 --
--- What talks to a peer runs with the caller's own rights: dblink lets anybody but a superuser connect only with a
--- password of his own, and not as the server's account or with its files. So these functions are not SECURITY
--- DEFINER; what they need of kerai's tables they ask of functions that are. All that comes from a peer is typed and
--- bounded here and then verified like a push.
+-- A function that talks to a peer runs with the caller's own rights. Through dblink a role that is no superuser
+-- connects only with a password of its own, and not as the server's account or with its files. So these functions are
+-- not SECURITY DEFINER; what they need of kerai's tables they ask of functions that are. All that comes from a peer is
+-- typed and bounded here and then verified like a push.
 
 create or replace view kerai.peers as
 select p.name, p.last_contact, p.last_problem, p.problem_at, p.acknowledged, p.schedule, p.added_by, p.added_at, s.scope
 from kerai.peer_connections as p
 left join kerai_private.partial_scope as s on s.peer = p.name;
 
-comment on view kerai.peers is 'The other instances that this one syncs with: when they were last reached and what was wrong, the vector that they acknowledged, the schedule, if pg_cron runs the sync, and the scope, if this instance holds only that of the peer''s tree.';
+comment on view kerai.peers is 'The other instances that this one syncs with: when they were last reached, what was wrong, and the vector that they acknowledged. The schedule is set if pg_cron runs the sync. The scope is set if this instance holds only that of the peer''s tree.';
 
 create or replace function kerai_private.check_peer() returns trigger
 language plpgsql security definer
@@ -59,7 +59,7 @@ end
 $$;
 
 comment on function kerai.add_peer(text, text, uuid) is
-'Notes another instance to sync with. connection is a libpq connection string (''host=... dbname=... user=... password=...''; the role there is a member of kerai_peer) or the name of a foreign server of dblink_fdw, which keeps the password in a user mapping. Operators can read connection strings. A peer that was added by anybody but a superuser is not used by superusers. scope: a node of the peer''s tree; this instance, which must be empty, then holds that subtree only and has no other peer.';
+'Notes another instance to sync with. The connection is a libpq connection string (''host=... dbname=... user=... password=...''), whose role there is a member of kerai_peer. Or it is the name of a foreign server of dblink_fdw, which keeps the password in a user mapping. Operators can read connection strings. A peer that was added by anybody but a superuser is not used by superusers. A scope is a node of the peer''s tree. This instance, which must be empty, then holds that subtree only and has no other peer.';
 
 create or replace function kerai.remove_peer(name text) returns void
 language plpgsql volatile security definer
@@ -92,7 +92,7 @@ end
 $$;
 
 comment on function kerai.remove_peer(text) is
-'Forgets a peer. What was merged from it stays, and kerai.stable_vector() no longer waits for it.';
+'Forgets a peer. Its merged changesets stay, and kerai.stable_vector() no longer waits for it.';
 
 create or replace function kerai.stable_vector() returns jsonb
 language sql stable security definer
@@ -138,9 +138,9 @@ begin
 end
 $$;
 
--- A page of what a vector has not seen, in the order of arrival, which is a causal order: nothing is merged before
--- what it is based on. A page costs what is in it, wherever in the history it lies: the scan begins at the first
--- changeset that is missing, and takes no more rows than operations are wanted.
+-- A page of what a vector has not seen, in the order of arrival, which is a causal order: nothing is merged before what
+-- it is based on. A page costs what is in it, wherever in the history it lies. The scan begins at the first changeset
+-- that is missing, and takes no more rows than operations are wanted.
 create or replace function kerai_private.page_since(vector jsonb, max_ops int)
 returns table (arrival bigint, author text, last_seq bigint, operations bigint, document json, signature bytea)
 language plpgsql stable
@@ -279,9 +279,9 @@ $$;
 comment on function kerai.accept(json[], bytea[], bytea[]) is
 'Merges a page of changesets that another instance has merged, each by itself, and says of each what became of it: merged, duplicate or refused with the reason. Each is verified as by kerai.push_ops, but guard and task are not judged again: they were where it was pushed first. So only members of kerai_peer call this: an agent could get past its guard and its budget with it.';
 
--- What a contact begins with: may this role use this connection, and is nobody else at it. A superuser does not
--- follow a connection that another has written: with his rights it could read the server's own password files and
--- keys, or log in as the server's account.
+-- What a contact begins with: may this role use this connection, and is nobody else at it. A superuser does not follow
+-- a connection that another role has written. With a superuser's rights it could read the server's own password files
+-- and keys, or log in as the server's account.
 create or replace function kerai.begin_contact(peer text, acting name, max_ops int default null)
 returns kerai.peer_connections
 language plpgsql volatile security definer
@@ -373,4 +373,4 @@ end
 $$;
 
 comment on function kerai.end_contact(text, jsonb, jsonb, jsonb, text, jsonb) is
-'A part of kerai.sync: notes what a contact with a peer has shown: the vector that it acknowledged, up to where both hold the same, what was refused, and the problem that ended it.';
+'A part of kerai.sync: notes what a contact with a peer has shown. That is the vector that the peer acknowledged, up to where both hold the same, what was refused, and the problem that ended the contact.';

@@ -1,11 +1,11 @@
 -- Sync: the conversation with a peer. See peers.sql for whose rights it has.
 --
--- What one side refuses is noted, and nothing more of its author is asked for until the conversation has come to its
--- end: all that follows in his sequence would be refused too.
+-- A changeset that one side refuses is noted. Nothing more of its author is asked for until the conversation has come
+-- to its end, since all that follows in the author's sequence would be refused too.
 --
 -- It goes by steps, each in a subtransaction: what fails ends the conversation and undoes its own step only. Pushing
--- comes before pulling: the peer's locks are then waited for while nothing here is locked but the row of the peer,
--- so two instances that sync with each other at once do not wait in a ring that no server can see.
+-- comes before pulling: while it waits for the peer's locks, nothing here is locked but the row of the peer. So two
+-- instances that sync with each other at once do not wait in a ring that no server can see.
 
 -- A question to the peer. dblink() waits for its answer whatever the session is told; dblink_exec and dblink_fetch end
 -- when they are cancelled. At the peer's own isolation level a push would fail whenever others push there.
@@ -557,7 +557,7 @@ as $$
 $$;
 
 comment on function kerai.pull(text, int) is
-'Brings over what a peer has and this instance has not, byte for byte, each changeset verified. What goes wrong on the way is in problem, not raised: what was merged before it stays, and the next call goes on from there. max_ops: end after about so many operations; complete says whether everything is here. Pushes wait until the transaction ends: on a busy instance pull in steps of 100,000 operations, as the command kerai pull does.';
+'Brings over what a peer has and this instance has not, byte for byte, each changeset verified. An error on the way is in problem, not raised: everything merged before it stays, and the next call goes on from there. It ends after about max_ops operations, and complete says whether everything is here. Pushes wait until the transaction ends: on a busy instance pull in steps of 100,000 operations, as the command kerai pull does.';
 
 create or replace function kerai.push(peer text, max_ops int default null) returns kerai.sync_result
 language sql volatile
@@ -580,4 +580,4 @@ comment on function kerai.sync(text, int) is
 'Makes this instance and a peer equal: compares the heads of all authors (a fork shows there, and is kept in kerai.forks on both sides), pushes, then pulls. Otherwise like kerai.pull; max_ops counts in each direction.';
 
 comment on type kerai.sync_result is
-'What kerai.pull, push and sync answer: changesets and operations merged here (pulled) and at the peer (pushed), bytes of changesets carried, changesets refused (see kerai.refusals), forks found; complete: nothing is left to bring; problem: what ended it early.';
+'What kerai.pull, push and sync answer: changesets and operations merged here (pulled) and at the peer (pushed), and bytes of changesets carried. Then changesets refused (see kerai.refusals) and forks found. If complete, nothing is left to bring; problem says what ended it early.';

@@ -22,7 +22,7 @@ comment on table kerai.peer_connections is 'How the other instances are reached.
 comment on column kerai.peer_connections.connection is 'A libpq connection string, or the name of a foreign server of dblink_fdw with a user mapping.';
 comment on column kerai.peer_connections.acknowledged is 'The version vector that the peer reported at the last contact.';
 comment on column kerai.peer_connections.agreed is 'Up to where the two instances were found to hold the same changesets of each author.';
-comment on column kerai.peer_connections.skipped is 'What was refused since the last pull that came to its end: not asked for again before the next one.';
+comment on column kerai.peer_connections.skipped is 'The changesets refused since the last pull that came to its end: not asked for again before the next one.';
 
 -- What one side has and the other does not take. It comes again with every sync, until it is merged.
 create table kerai.refusals (

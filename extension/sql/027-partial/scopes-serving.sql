@@ -362,4 +362,4 @@ end
 $$;
 
 comment on function kerai.scope_page(uuid, jsonb, jsonb, int) is
-'A part of kerai.sync with a partial instance: changesets that a vector has not seen, up to another; without the document when no operation is on a node of the scope.';
+'A part of kerai.sync with a partial instance: changesets that a vector has not seen, up to another. The document is left out when no operation is on a node of the scope.';

@@ -2,8 +2,8 @@
 --
 -- Inside is the scope and, again and again, whatever was ever placed directly below something inside. The nodes of the
 -- scope are these and, again and again, whatever any of them was ever placed below. So every move of one of these, and
--- all that decides whether it is void, concerns these nodes only: their operations by themselves fold to the state
--- that they have in the whole.
+-- all that decides whether it is void, concerns these nodes only. Their operations by themselves fold to the state that
+-- they have in the whole.
 --
 -- A changeset with an operation on a node of the scope comes whole, byte for byte, and only these operations are
 -- merged. Of every other one comes a stub: its place in its author's chain, base and signature. When a node comes into
@@ -57,9 +57,9 @@ begin
 end
 $$;
 
--- Of what comes from the peer the operations that are merged here. A node that was made here may have been placed
--- elsewhere before, below what is not here: it waits until the peer has counted it in, and all that concerns it is
--- late.
+-- Of the peer's changesets the operations that are merged here. A node that was made here may have been placed
+-- elsewhere before, below a node that is not here. It waits until the peer has counted it in, and all that concerns it
+-- is late.
 create or replace function kerai_private.of_scope(ops kerai_private.operation[]) returns kerai_private.operation[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp

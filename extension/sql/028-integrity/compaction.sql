@@ -1,7 +1,7 @@
 -- Compaction: drops what nobody can need any more.
 --
 -- The horizon is everything that arrived before the first changeset that has to stay, so it is closed causally. Its
--- changesets lose their documents. The floor is the lowest Lamport timestamp beyond the horizon: whatever vector is
+-- changesets lose their documents. The floor is the lowest Lamport timestamp beyond the horizon. Whatever vector is
 -- read from now on, the operations below the floor are the first in its fold, and always the same ones. Their fold is
 -- decided for good, moves included; of them only those stay that still determine a register.
 

@@ -285,9 +285,9 @@ as $$
     group by o.author, o.changeset_id, o.problem
 $$;
 
--- The log as it should be: operations of these kinds, from the documents of the changesets in `wrong`, for the others
--- as the log has them; only those with a stamp below `before`, when that is given. The writer is the author, or the
--- member for whom a swarm's author stands.
+-- The log as it should be: operations of these kinds. They are from the documents of the changesets in `wrong`, and for
+-- the others as the log has them. Only those with a stamp below `before`, when that is given. The writer is the author,
+-- or the member for whom a swarm's author stands.
 create or replace function kerai_private.true_log(kinds text[], wrong bytea[], before text)
 returns table (
     stamp text, author text, author_seq bigint, op_type text, node_id uuid, payload jsonb, writer text

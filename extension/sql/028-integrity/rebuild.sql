@@ -190,7 +190,7 @@ begin
     if last_floor is null then
         delete from kerai.operations;
     else
-        -- What was kept of a stub is nowhere else.
+        -- The kept part of a stub is nowhere else.
         delete from kerai.operations as o
         where not exists (
             select from kerai.changesets as c

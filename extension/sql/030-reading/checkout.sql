@@ -148,7 +148,7 @@ begin
 end
 $$;
 
--- The texts of these files, of which none lies in another: the contents of each and of all below it, in order. depths:
+-- The texts of these files, of which none lies in another: the contents of each and of all below it, in order. Depths:
 -- how deep each of them lies. members: the nodes that this needs, NULL when it is best to read the whole tree.
 --
 -- Most nodes of a tree are leaves among leaves. They are put together parent by parent, so that only what is left goes

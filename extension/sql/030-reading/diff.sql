@@ -1,8 +1,8 @@
 -- Diff: what differs between two states, and the operations that undo a changeset.
 
--- Whether these nodes are visible as of a vector (NULL: now), in which file they lie (of a file in a file, the outer
--- one), the path of that file, or of the node where it lies in none, and whether they lie in the scope. A path is made
--- of entries as kerai.checkout() has them; equal ones are not numbered.
+-- Whether these nodes are visible as of a vector (NULL: now), and whether they lie in the scope. Then in which file
+-- they lie: of a file in a file, the outer one. The path is that of the file, or of the node where it lies in none. A
+-- path is made of entries as kerai.checkout() has them; equal ones are not numbered.
 create or replace function kerai_private.standing(nodes uuid[], at jsonb, scope uuid)
 returns table (id uuid, is_visible boolean, file uuid, path text, is_inside boolean)
 language plpgsql stable
@@ -32,8 +32,8 @@ begin
 end
 $$;
 
--- The nodes that operations may have made differ between two vectors (NULL: now): those that one of the two names and
--- the other does not, and the moves that may have become void or valid by them.
+-- The nodes that operations may have made differ between two vectors (NULL: now). These are operations that one of the
+-- two names and the other does not, and moves that may have become void or valid by them.
 create or replace function kerai_private.touched_between(a jsonb, b jsonb) returns uuid[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -172,7 +172,7 @@ end
 $$;
 
 comment on function kerai.diff(jsonb, jsonb, uuid) is
-'The nodes that differ between the states as of two version vectors (b NULL: now), or in a scope of them. changes: added or removed (from what is visible), else what differs: moved, kind, name, language, content, metadata. before and after hold those fields, of an added or removed node all. file_id, path: the file that the node lies in, or the path of the node itself.';
+'The nodes that differ between the states as of two version vectors (b NULL: now), or in a scope of them. In changes: added or removed (from what is visible), else what differs: moved, kind, name, language, content, metadata. In before and after: those fields, of an added or removed node all. In file_id and path: the file that the node lies in, or the path of the node itself.';
 
 create or replace function kerai.diff_files(a jsonb, b jsonb default null, scope uuid default null)
 returns table (
@@ -243,4 +243,4 @@ end
 $$;
 
 comment on function kerai.diff_files(jsonb, jsonb, uuid) is
-'The files that differ between the states as of two version vectors (b NULL: now), each with path, text and metadata before and after (NULL where it is not there); paths as in kerai.checkout(). What a text diff needs, in one call.';
+'The files that differ between the states as of two version vectors (b NULL: now). Each has path, text and metadata before and after, NULL where the file is not there. Paths are as in kerai.checkout(). What a text diff needs, in one call.';

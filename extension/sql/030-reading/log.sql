@@ -145,7 +145,7 @@ end
 $$;
 
 comment on function kerai.log(uuid, text, int, bigint) is
-'The changesets, latest first: of all nodes or of those that lie in a scope now, of all authors or of one (by name or author id). files: how many files it touched; paths: up to twenty of them, as they are called now. The next page: before = the lowest arrival so far.';
+'The changesets, latest first: of all nodes or of those that lie in a scope now, of all authors or of one (by name or author id). The column files counts the files that it touched; paths has up to twenty of them, as they are called now. The next page: before = the lowest arrival so far.';
 
 -- Whether one of an author's operations is on a node that lies in the scope now.
 create or replace function kerai_private.touches(author text, first_seq bigint, last_seq bigint, scope uuid)

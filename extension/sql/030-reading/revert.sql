@@ -1,7 +1,7 @@
 -- Revert: the operations that undo a changeset, as far as nobody has written over it since.
 --
 -- Every register that still holds what the changeset wrote goes back to what it would hold without it: the last of the
--- other writes, or what the insert gave it. What was inserted is deleted, with all that has come to lie below it.
+-- other writes, or what the insert gave it. An inserted node is deleted, with all that has come to lie below it.
 
 create or replace function kerai.revert_ops(changeset bytea, author text default null) returns json
 language plpgsql stable security definer
@@ -181,7 +181,7 @@ end
 $$;
 
 comment on function kerai.revert_ops(bytea, text) is
-'The operations that undo a changeset: every register that still holds what it wrote goes back to the last other write; what it inserted is deleted, what it deleted is restored; what others have written since stays. Push them: SELECT kerai.push_ops(kerai.revert_ops(id)). Perspectives and associations are their author''s own and are undone for him alone: for author, by default your hosted agent.';
+'The operations that undo a changeset. Every register that still holds what it wrote goes back to the last other write. Its inserted nodes are deleted, its deleted nodes are restored, and what others have written since stays. Push them: SELECT kerai.push_ops(kerai.revert_ops(id)). Perspectives and associations are their author''s own and are undone for him alone: for author, by default your hosted agent.';
 
 -- Whether a stamp is one of an author's run of stamps.
 create or replace function kerai_private.is_between(stamp text, first_stamp text, last_stamp text) returns boolean

@@ -7,12 +7,13 @@
 -- The functions here get by with plans that are made once: they go by index from what is given, however much that is.
 --
 -- A vector need not be causally closed. Its state is then that of all inserts that it names, followed by all else that
--- it names, in the order of the stamps; what names a node that none of these inserts is left out. Of a node that was
--- inserted more than once such a vector may name only the insert that puts it below what had come to lie below it: what
--- hangs from such a ring of inserts does not hang from the top, and is not visible until a move opens the ring.
+-- it names, in the order of the stamps. An operation on a node that none of these inserts is left out. A node may be
+-- inserted more than once, and such a vector may name only the insert below a node that had come to lie below it. A
+-- node that hangs from such a ring of inserts does not hang from the top, and is not visible until a move opens the
+-- ring.
 
--- The authors of whom a vector (NULL: now) has not seen everything: the last operation that is seen and its stamp
--- (0 and '' when there is none), and the stamp of the first that is not.
+-- The authors of whom a vector (NULL: now) has not seen everything. The last operation that is seen and its stamp (0
+-- and '' when there is none), and the stamp of the first that is not.
 create or replace function kerai_private.unseen_authors(at jsonb)
 returns table (author text, seq bigint, stamp text, next_stamp text)
 language plpgsql stable
@@ -145,7 +146,7 @@ begin
             select u.* from kerai_private.unseen_authors(at) as u
         ),
 
-        -- What was moved since then does not stand where it stood, whether the vector has seen that or not.
+        -- A node that was moved since then does not stand where it stood, whether the vector has seen that or not.
         moved as materialized (
             select distinct m.node_id as node from kerai_private.moves as m where m.stamp >= since
         ),
@@ -189,7 +190,7 @@ begin
 end
 $$;
 
--- The nodes that a vector (NULL: now) names as the fold of its operations makes them, in the form of kerai.nodes: a
+-- The nodes that a vector (NULL: now) names as the fold of its operations makes them, in the form of kerai.nodes. A
 -- register's stamp is NULL while it holds what the insert gave it. among: these nodes, from their own operations.
 -- without: leaves out this changeset and all moves.
 create or replace function kerai_private.fold_nodes(at jsonb, among uuid[] default null, without bytea default null)
@@ -273,7 +274,7 @@ end
 $$;
 
 -- These nodes as of a vector (NULL: now). A node is what it is now when the last write of each of its registers is
--- seen and nothing was moved that could have come in between; only the others are folded from their operations.
+-- seen, and no move could have come in between. Only the others are folded from their operations.
 create or replace function kerai_private.nodes_at(at jsonb, among uuid[])
 returns table (
     id uuid, parent_id uuid, "position" text, kind text, name text, language text, content text, metadata jsonb,
@@ -388,8 +389,8 @@ begin
 end
 $$;
 
--- What differs from the current state as of a vector: nodes that may be other than they are now, some with exists
--- false: they are not there yet. path: NULL unless the node itself has kept its name and parent. folded: all of them.
+-- The nodes that may be other than they are now as of a vector, some with exists false: they are not there yet. Path:
+-- NULL unless the node itself has kept its name and parent. folded: all of them.
 create or replace function kerai_private.past_nodes(at jsonb, folded boolean)
 returns table (
     id uuid, parent_id uuid, "position" text, kind text, name text, language text, content text, metadata jsonb,
@@ -436,7 +437,7 @@ begin
 end
 $$;
 
--- The nodes that are not deleted themselves, now or as of a vector: of all, or of those named. path is NULL when it
+-- The nodes that are not deleted themselves, now or as of a vector: of all, or of those named. The path is NULL when it
 -- follows from the name and the parent's path, and may be another than it is now. (The body is SQL, and there is
 -- nothing to pin: so it becomes a part of the query that calls it, and no row is copied on the way.)
 create or replace function kerai_private.state(at jsonb, folded boolean, members uuid[])

@@ -24,8 +24,9 @@ as $$
 $$;
 
 -- How many operations of a task's changesets still show in the tree, by author. An insert shows while its node is
--- visible; an update while one of the fields or metadata keys that it wrote is as it left it; a move while the node
--- stands where it put it; a deletion while it is what hides the node; a relation while it is the last word on it.
+-- visible. An update shows while one of the fields or metadata keys that it wrote is as it left it. A move shows while
+-- the node stands where it put it. A deletion shows while it is what hides the node, and a relation while it is the
+-- last word on it.
 create or replace function kerai_private.surviving_operations(task uuid)
 returns table (author text, operations bigint)
 language sql stable
@@ -124,8 +125,8 @@ as $$
     select sha256(convert_to(to_jsonb(result)::text, 'UTF8'))
 $$;
 
--- How a reward is split: each agent's part of the surviving operations, rounded down; what is left over, and the part
--- of authors who are no agents here, goes to the reporter.
+-- How a reward is split: each agent's part of the surviving operations, rounded down. The rest, and the part of authors
+-- who are no agents here, goes to the reporter.
 create or replace function kerai_private.split_reward(task uuid, reward bigint, reporter kerai.agents)
 returns table (agent_id uuid, name text, wallet_id uuid, operations bigint, nkoi bigint)
 language sql stable

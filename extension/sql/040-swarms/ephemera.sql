@@ -15,9 +15,9 @@ as $$
         'created_at > now() - kerai_private.setting(''test_results_ttl_seconds'') * interval ''1 second''')
 $$;
 
--- Deletes what has expired of earlier rounds where the ring has come round, and says what; partitions that hold nothing
--- else than expired rows are left alone, and returned without an action. The present partition and the next one are
--- never among these: others are adding to them.
+-- Deletes expired rows of earlier rounds where the ring has come round, and says which. Partitions that hold only
+-- expired rows are left alone, and returned without an action. The present partition and the next one are never among
+-- these: others are adding to them.
 create or replace function kerai_private.delete_expired(relation text)
 returns table (action text, partition text, row_count bigint)
 language plpgsql volatile

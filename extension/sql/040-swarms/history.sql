@@ -106,8 +106,8 @@ begin
         select o.* from below as b inner join kerai.operations as o on o.node_id = b.id
     ),
 
-    -- A passing result includes an author's operations up to its vector's entry: each author's entries and operations
-    -- in falling order, and every operation has before it the results that include it.
+    -- A passing result includes an author's operations up to its vector's entry. With each author's entries and
+    -- operations in falling order, every operation has before it the results that include it.
     tested as (
         select d.author, (r.version_vector ->> d.author)::bigint as seq, r.number
         from (
@@ -144,4 +144,4 @@ end
 $$;
 
 comment on function kerai.lineage(uuid) is
-'The operations on a node and on all below it, in the order of the fold, each with the passing test results whose vector includes it: how many there are, and the first of them. agent is who wrote it, also where author is that of a swarm that groups its members. On a standby, where no results are, what says something of them is NULL.';
+'The operations on a node and on all below it, in the order of the fold. Each comes with the passing test results whose vector includes it: how many there are, and the first of them. The agent is the writer, also where author is that of a swarm that groups its members. On a standby, where no results are, what says something of them is NULL.';

@@ -56,8 +56,8 @@ begin
 end
 $$;
 
--- Failing tests in the shared state, as far as is known: of the newest reports, those about the largest vector; an
--- attempt that made it worse was not pushed, so the least of them.
+-- Failing tests in the shared state, as far as is known. Of the newest reports, those about the largest vector count.
+-- An attempt that made it worse was not pushed, so the least of them is taken.
 create or replace function kerai_private.failing_now(task uuid, since timestamptz) returns int
 language plpgsql stable
 set search_path = pg_catalog, pg_temp

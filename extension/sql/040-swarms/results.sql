@@ -86,7 +86,7 @@ end
 $$;
 
 comment on function kerai.record_test_result(uuid, uuid, jsonb, boolean, text, int, bigint) is
-'Reports one run of the task''s success command by your agent. version_vector: the merged state that was tested; for an attempt that was not pushed, the state that it started from. compute_cost: nKoi, counted against the task''s budget. When the command passed and nothing in the scope is newer than the vector, the task succeeds and swarm_convergence is minted, once a task.';
+'Reports one run of the task''s success command by your agent. In version_vector: the merged state that was tested; for an attempt that was not pushed, the state that it started from. In compute_cost: nKoi, counted against the task''s budget. When the command passed and nothing in the scope is newer than the vector, the task succeeds and swarm_convergence is minted, once a task.';
 
 -- The work was done and has cost what it has, whatever the budget says. `failing` stays NULL: the numbers in the output
 -- are those of a state that is not in the tree.
@@ -133,7 +133,7 @@ end
 $$;
 
 comment on function kerai.record_refused_attempt(uuid, uuid, jsonb, text, int, bigint) is
-'Reports an attempt of your agent that the server has refused (KR007, KR008, KR011 ...), so that it shows in status, trace and economics: version_vector is the state that it started from, output begins with the reason. Taken also when the budget is used up or the swarm is stopped; its cost is counted until the task succeeds.';
+'Reports an attempt of your agent that the server has refused (KR007, KR008, KR011 ...), so that it shows in status, trace and economics. The version_vector is the state that it started from, and output begins with the reason. Taken also when the budget is used up or the swarm is stopped; its cost is counted until the task succeeds.';
 
 create or replace function kerai_private.drop_oldest_attempts(newest bigint) returns void
 language sql volatile

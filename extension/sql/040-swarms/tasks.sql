@@ -135,7 +135,7 @@ end
 $$;
 
 comment on function kerai.create_task(text, text, uuid, int, int, bigint, uuid) is
-'Makes a task, pending until a swarm is launched. scope: the node below which agents may change things (NULL: everywhere). budget_ops: operations an agent may push; budget_seconds: wall clock since the first launch; budget_nkoi: sum of the compute costs that are reported. NULL: no limit.';
+'Makes a task, pending until a swarm is launched. The scope is the node below which agents may change things (NULL: everywhere). Budgets: budget_ops, operations an agent may push; budget_seconds, wall clock since the first launch; budget_nkoi, sum of the reported compute costs. NULL is no limit.';
 
 create or replace function kerai.launch_swarm(
     task uuid, name text default null, max_agents int default 100, grouped boolean default false, lanes int default 1
@@ -192,7 +192,7 @@ end
 $$;
 
 comment on function kerai.launch_swarm(uuid, text, int, boolean, int) is
-'Opens a swarm of at most max_agents for a task and sets the task running. Agents are outside processes: each joins with kerai.join_swarm. grouped: members push drafts that are merged under the swarm''s author id, in so many lanes, so that version vectors have an entry a lane and not one an agent.';
+'Opens a swarm of at most max_agents for a task and sets the task running. Agents are outside processes: each joins with kerai.join_swarm. If grouped, members push drafts that are merged under the swarm''s author id, in so many lanes. So version vectors have an entry a lane and not one an agent.';
 
 create or replace function kerai.join_swarm(swarm uuid, agent uuid) returns kerai.swarm_members
 language plpgsql volatile security definer
@@ -278,7 +278,7 @@ $$;
 comment on function kerai.stop_swarm(uuid) is
 'Stops a running swarm: its agents'' pushes and reports for the task are refused from now on. The task returns to pending when no other swarm of it runs, or to failed when its time or money is used up.';
 
--- Lets an agent into a task that counts its operations with one changeset at a time: its own changesets and those of a
+-- Lets an agent into a task that counts its operations with one changeset at a time. Its own changesets and those of a
 -- swarm's lane have different authors, whose locks do not keep them apart. After the authors' rows, before the gate.
 create or replace function kerai_private.lock_budgets(items kerai_private.checked[]) returns void
 language plpgsql volatile

@@ -2,8 +2,8 @@
 -- it is asked for, so that reporting and pushing keep no counters that many sessions would wait for. On a standby what
 -- comes from results is NULL, see reports.sql.
 
--- What each agent did for a task in a span of time: the agents that reported, pushed or were paid. What was reported is
--- NULL on a standby.
+-- What each agent did for a task in a span of time: the agents that reported, pushed or were paid. The reported values
+-- are NULL on a standby.
 create or replace function kerai_private.task_work(task uuid, since timestamptz, until timestamptz)
 returns table (
     agent_id uuid, attempts bigint, passes bigint, total_cost numeric, best_failing int, pushed bigint,
@@ -73,7 +73,7 @@ end
 $$;
 
 comment on function kerai.swarm_agents(uuid) is
-'The members of a swarm and what each has done: results reported (attempts, passes, failures), changesets pushed and their operations, failing tests in its last result, money earned. status: active (seen within member_idle_seconds), idle, or done when the swarm does not run. On a standby what comes from results is NULL.';
+'The members of a swarm and what each has done: results reported (attempts, passes, failures), changesets pushed and their operations, failing tests in its last result, money earned. The status is active (seen within member_idle_seconds), idle, or done when the swarm does not run. On a standby what comes from results is NULL.';
 
 create or replace function kerai.swarm_status(swarm uuid default null)
 returns table (
@@ -109,7 +109,7 @@ end
 $$;
 
 comment on function kerai.swarm_status(uuid) is
-'One swarm, or all of them, newest first: its task, members (active: seen within member_idle_seconds), what they reported and pushed, and failing_tests, the failing tests in the shared state as far as the newest reports know. On a standby what comes from results is NULL.';
+'One swarm, or all of them, newest first: its task, its members (active: seen within member_idle_seconds), what they reported and pushed. In failing_tests: the failing tests in the shared state as far as the newest reports know. On a standby what comes from results is NULL.';
 
 create or replace function kerai.swarm_leaderboard(task uuid)
 returns table (
@@ -220,7 +220,7 @@ end
 $$;
 
 comment on function kerai.swarm_economics(uuid) is
-'A task''s money, in nKoi: budget, what its agents reported as spent while it was open, what was minted for it, and what a passing result cost on average, late reports included. On a standby what comes from results is NULL.';
+'A task''s money, in nKoi: budget, what its agents reported as spent while it was open, and what was minted for it. Also what a passing result cost on average, late reports included. On a standby what comes from results is NULL.';
 
 create or replace function kerai.agent_trace(agent uuid)
 returns table (
@@ -263,4 +263,4 @@ end
 $$;
 
 comment on function kerai.agent_trace(uuid) is
-'All that an agent did, in order: joined (a swarm), pushed (a changeset), passed or failed (a test result; nkoi is its cost), discarded (an attempt that was not pushed), rewarded (nkoi is the amount). reference is the id of that row. On a standby without passed, failed and discarded.';
+'All that an agent did, in order. The event is joined (a swarm), pushed (a changeset), passed or failed (a test result), discarded (an attempt that was not pushed) or rewarded. The nkoi are a result''s cost or a reward''s amount. The reference is the id of that row. On a standby without passed, failed and discarded.';

@@ -166,7 +166,7 @@ end
 $$;
 
 comment on function kerai.list_perspectives(text, uuid, uuid) is
-'The weights that authors give to visible nodes, and why, the strongest first: of one author (an author id, or an agent''s name or id) or of all; at or below scope; in one context or in any. agent is the author''s name where it is known here.';
+'The weights that authors give to visible nodes, and why, the strongest first. Of one author (an author id, or an agent''s name or id) or of all; at or below scope; in one context or in any. The agent is the author''s name where it is known here.';
 
 create or replace function kerai.list_associations(
     author text default null, scope uuid default null, relation text default null
@@ -198,7 +198,7 @@ end
 $$;
 
 comment on function kerai.list_associations(text, uuid, text) is
-'The weights that authors give to relations between visible nodes, and why, the strongest first: of one author (an author id, or an agent''s name or id) or of all; that begin or end at or below scope; of one relation or of any.';
+'The weights that authors give to relations between visible nodes, and why, the strongest first. Of one author (an author id, or an agent''s name or id) or of all; that begin or end at or below scope; of one relation or of any.';
 
 create or replace function kerai.consensus(
     scope uuid default null, context uuid default null, min_count int default 2
@@ -231,7 +231,7 @@ end
 $$;
 
 comment on function kerai.consensus(uuid, uuid, int) is
-'What authors together think of each visible node at or below scope (NULL: the whole tree), for each context (NULL: of all) by itself: how many weigh it (count, at least min_count), the mean of their weights, its spread (population standard deviation: 0 when all say the same, at most 1), lowest and highest. The strongest agreement comes first: the least spread, then the most authors, then the mean that is farthest from 0.';
+'What authors together think of each visible node at or below scope (NULL: the whole tree), for each context (NULL: of all) by itself. How many weigh it (count, at least min_count), the mean of their weights, lowest and highest. The spread is the population standard deviation: 0 when all say the same, at most 1. The strongest agreement comes first: the least spread, then the most authors, then the mean that is farthest from 0.';
 
 create or replace function kerai.association_consensus(
     scope uuid default null, relation text default null, min_count int default 2
@@ -266,7 +266,7 @@ end
 $$;
 
 comment on function kerai.association_consensus(uuid, text, int) is
-'What authors together think of each relation between visible nodes that begins or ends at or below scope (NULL: anywhere): how many weigh it (count, at least min_count), mean, spread (population standard deviation), lowest and highest; the strongest agreement first, as in kerai.consensus.';
+'What authors together think of each relation between visible nodes that begins or ends at or below scope (NULL: anywhere). How many weigh it (count, at least min_count), mean, spread (population standard deviation), lowest and highest. The strongest agreement comes first, as in kerai.consensus.';
 
 create or replace function kerai.unique_insights(
     author text default null, scope uuid default null, context uuid default null

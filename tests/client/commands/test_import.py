@@ -334,7 +334,7 @@ def test_a_part_of_a_checkout_by_its_path(package: Path) -> None:
         "pkg/auth/new.py": "new = 1\n",
     }
     assert tree() == expected
-    # What was left out is still to come, and nothing comes twice.
+    # The edits that were left out are still to come, and nothing comes twice.
     ok("import", "work", "--agent", "ann")
     assert tree() == {**expected, "run.sh": "#!/bin/sh\necho ho\n"}
     ok("checkout", "work")

@@ -1,4 +1,4 @@
--- What was changed, and how to undo it.
+-- The changes, and how to undo them.
 
 -- name: log
 select

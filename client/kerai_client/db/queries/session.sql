@@ -1,9 +1,9 @@
 -- Reading states, and pushing changes.
 
 -- name: pin_settings
--- What the client relies on. A pooler gives another process id than the server's process has: there only what it
--- hands on itself may be set, since the rest would stay with a connection that others use next. The schema of ltree
--- comes last in the search path, where it hides nothing.
+-- What the client relies on. A pooler gives another process id than the server's process has. Behind it, only settings
+-- that it hands on itself may be set: others would stay with a connection that other clients use next. The schema of
+-- ltree comes last in the search path, where it hides nothing.
 select pg_catalog.set_config(s.name, s.value, false)
 from (
     values
