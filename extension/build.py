@@ -11,9 +11,10 @@ last.sql, each kind in the order of the folders. Only the table files that a rel
 all others, in the order in which they were frozen. A new one may need any of them, whatever their numbers.
 
 Table files run once in the life of a database, so they are frozen at a release: ``frozen.txt`` keeps
-``<version> <sha256> <file>`` for each, and a changed one stops the build. An upgrade script from a released
-version holds the table files that the version did not have, and all that follows again. So both ways lead to
-the same database. (The same order of things as in timescale/pgai.)
+``<version> <sha256> <file>`` for each, and a changed one stops the build. A release that brings no table
+file is a line with its version alone. An upgrade script from a released version holds the table files that
+the version did not have, and all that follows again. So both ways lead to the same database. (The same
+order of things as in timescale/pgai.)
 
 It needs nothing but Python's standard library: it runs before anything is installed.
 """
@@ -93,14 +94,21 @@ class Sources:
         grants = [file for file in files if file.name == GRANTS]
         return [*functions, self.sql / "revoke.sql", *grants, self.sql / "last.sql"]
 
+    def _frozen_lines(self) -> list[list[str]]:
+        """Return the words of each line of frozen.txt."""
+        if not self.frozen_file.exists():
+            return []
+        return [line.split() for line in self.frozen_file.read_text("utf-8").splitlines()]
+
+    def released(self) -> set[str]:
+        """Return the versions that are released: databases may have them."""
+        return {words[0] for words in self._frozen_lines()}
+
     def frozen(self) -> list[tuple[str, str, str]]:
         """Return (version, sha256, file) of each table file that a release has frozen, after checking
         that none has changed since."""
-        if not self.frozen_file.exists():
-            return []
         entries = []
-        for line in self.frozen_file.read_text("utf-8").splitlines():
-            version, digest, name = line.split()
+        for version, digest, name in (words for words in self._frozen_lines() if len(words) > 1):
             file = self.sql / name
             if not file.exists():
                 raise BuildError(f"{name} was released with {version} and is gone")
@@ -112,14 +120,13 @@ class Sources:
         return entries
 
     def freeze(self) -> None:
-        """Write frozen.txt anew: what is frozen stays, the other table files join under this version."""
-        entries = self.frozen()
-        known = {name for _, _, name in entries}
-        for file in self.tables():
-            name = file.relative_to(self.sql).as_posix()
-            if name not in known:
-                entries.append((self.version, sha256(file), name))
-        text = "".join(f"{version} {digest} {name}\n" for version, digest, name in entries)
+        """Add this version to frozen.txt, with the table files that are not frozen yet."""
+        known = {name for _, _, name in self.frozen()}
+        names = [file.relative_to(self.sql).as_posix() for file in self.tables()]
+        new = [[self.version, sha256(self.sql / name), name] for name in names if name not in known]
+        if not new and self.version not in self.released():
+            new = [[self.version]]
+        text = "".join(" ".join(words) + "\n" for words in [*self._frozen_lines(), *new])
         self.frozen_file.write_text(text, "utf-8")
 
     def scripts(self, python_path: str) -> dict[str, str]:
@@ -134,7 +141,7 @@ class Sources:
                 [self.sql / "head.sql", *tables, *again], python_path, f"CREATE EXTENSION {EXTENSION} CASCADE"
             )
         }
-        for old in {version for version, _, _ in frozen if version != self.version}:
+        for old in self.released() - {self.version}:
             had = {name for version, _, name in frozen if as_tuple(version) <= as_tuple(old)}
             new = [file for file in tables if file.relative_to(self.sql).as_posix() not in had]
             scripts[f"{EXTENSION}--{old}--{self.version}.sql"] = self._assemble(

@@ -110,6 +110,16 @@ def test_a_second_release(repository: Path, tmp_path: Path) -> None:
     assert (repository / "extension/sql/frozen.txt").read_text().startswith(frozen)
     assert build(repository, tmp_path / "build") == ["kerai--1.0.0--1.10.0.sql", "kerai--1.10.0.sql"]
 
+    # 1.10.0 has brought no table file, and upgrades all the same.
+    table = repository / "extension/sql/010-identity/tables-2.0.0.sql"
+    table.write_text("create table kerai.extra (id int);\n")
+    list_change(repository, "A table.")
+    done = release(repository, "2.0.0")
+    assert done.returncode == 0, done.stderr
+    names = ["kerai--1.0.0--2.0.0.sql", "kerai--1.10.0--2.0.0.sql", "kerai--2.0.0.sql"]
+    assert build(repository, tmp_path / "build") == names
+    assert all("kerai.extra" in (tmp_path / "build" / name).read_text() for name in names)
+
 
 def test_a_version_has_three_numbers_and_is_not_lower_than_the_stated_one(repository: Path) -> None:
     for version in ("", "1", "1.0", "v1.0.0", "1.0.0rc1", "01.0.0"):
