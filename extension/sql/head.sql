@@ -16,7 +16,7 @@ begin
     select string_agg(format('%I (owner %I)', n.nspname, pg_get_userbyid(n.nspowner)), ', ')
     into taken
     from pg_namespace as n
-    where n.nspname in ('kerai', 'kerai_private');
+    where n.nspname in ('kerai', 'kerai_sync', 'kerai_private');
 
     if taken is not null then
         raise exception using
@@ -29,9 +29,11 @@ end
 $$;
 
 create schema kerai;
+create schema kerai_sync;
 create schema kerai_private;
 
 comment on schema kerai is E'kerai: a codebase as a replicated tree, and the swarm that works on it. Start with \\df+ kerai.*';
+comment on schema kerai_sync is 'What the instances'' own conversation calls: No promises: kerai.pull, kerai.push and kerai.sync are the way in.';
 comment on schema kerai_private is 'kerai''s internals: no promises, no grants.';
 
 -- Roles belong to the cluster, so another database may have made them already.

@@ -3,6 +3,7 @@
 do $$
 declare
     roles constant regrole [] = '{kerai_reader, kerai_agent, kerai_peer, kerai_operator}';
+    ours constant regnamespace [] = '{kerai, kerai_sync, kerai_private}';
     partition record;
     forgotten text;
 begin
@@ -19,24 +20,23 @@ begin
     select string_agg(o.name, ', ' order by o.name)
     into forgotten
     from (
-        select p.oid::regprocedure::text as name, case p.pronamespace when 'kerai'::regnamespace then 1 else 0 end as wanted, (
+        select p.oid::regprocedure::text as name, (p.pronamespace <> 'kerai_private'::regnamespace)::int as wanted, (
             select count(distinct a.grantee) from aclexplode(p.proacl) as a where a.grantee = any(roles)) as given
         from pg_proc as p
-        where p.pronamespace in ('kerai'::regnamespace, 'kerai_private'::regnamespace)
+        where p.pronamespace = any(ours)
         union all
-        select c.oid::regclass::text, case c.relnamespace when 'kerai'::regnamespace then 1 else 0 end, (
+        select c.oid::regclass::text, (c.relnamespace <> 'kerai_private'::regnamespace)::int, (
             select count(distinct a.grantee) from aclexplode(c.relacl) as a
             where a.grantee = any(roles) and a.privilege_type = 'SELECT')
         from pg_class as c
-        where c.relnamespace in ('kerai'::regnamespace, 'kerai_private'::regnamespace)
-            and c.relkind in ('r', 'p', 'v', 'm')
+        where c.relnamespace = any(ours) and c.relkind in ('r', 'p', 'v', 'm')
     ) as o
     where o.given <> o.wanted;
 
     if forgotten is not null then
         raise exception using
             errcode = 'KR013',
-            message = 'exactly one role must be granted each object of schema kerai, and none those of kerai_private',
+            message = 'exactly one role must be granted each object of kerai and kerai_sync, and none those of kerai_private',
             detail = format('Granted to another number of roles: %s.', forgotten),
             hint = 'Name each in the grants.sql of its domain once: a higher role has what a lower one has.';
     end if;

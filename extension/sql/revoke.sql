@@ -5,15 +5,16 @@
 
 do $$
 declare
+    ours constant regnamespace [] = '{kerai, kerai_sync, kerai_private}';
     nobody constant text = 'from public, kerai_reader, kerai_agent, kerai_peer, kerai_operator';
     member record;
 begin
-    execute format('revoke all on schema kerai, kerai_private %s', nobody);
+    execute format('revoke all on schema kerai, kerai_sync, kerai_private %s', nobody);
 
     for member in
         select p.oid::regprocedure as signature
         from pg_proc as p
-        where p.pronamespace in ('kerai'::regnamespace, 'kerai_private'::regnamespace)
+        where p.pronamespace = any(ours)
     loop
         execute format('revoke all on routine %s %s', member.signature, nobody);
     end loop;
@@ -23,8 +24,7 @@ begin
         select t.oid::regtype as name
         from pg_type as t
         left join pg_class as c on c.oid = t.typrelid
-        where t.typnamespace in ('kerai'::regnamespace, 'kerai_private'::regnamespace)
-            and t.typelem = 0 and coalesce(c.relkind, 'c') = 'c'
+        where t.typnamespace = any(ours) and t.typelem = 0 and coalesce(c.relkind, 'c') = 'c'
     loop
         execute format('revoke all on type %s %s', member.name, nobody);
     end loop;
@@ -33,8 +33,7 @@ begin
     for member in
         select c.oid::regclass as relation
         from pg_class as c
-        where c.relnamespace in ('kerai'::regnamespace, 'kerai_private'::regnamespace)
-            and c.relkind in ('r', 'p', 'v', 'm')
+        where c.relnamespace = any(ours) and c.relkind in ('r', 'p', 'v', 'm')
     loop
         execute format('revoke all on table %s %s', member.relation, nobody);
     end loop;

@@ -22,7 +22,7 @@ from kerai_client.server.private import PrivateServer
 
 ROOT = Path(__file__).resolve().parents[2]
 OLD, NEW = "0.1.0", "0.99.0"
-SCHEMAS = ("kerai", "kerai_private")
+SCHEMAS = ("kerai", "kerai_sync", "kerai_private")
 
 # What the next release changes, of everything that an upgrade must bring along: a file -> what it says, or
 # what is

@@ -75,7 +75,7 @@ def test_passwords_are_for_operators_and_nobody_signs_for_another(role_connectio
             "select kerai.add_peer('b', 'dbname=x')",
             "select kerai.remove_peer('a')",
             "select kerai.sync('a')",
-            "select kerai.begin_contact('a', 'postgres')",
+            "select kerai_sync.begin_contact('a', 'postgres')",
         ):
             assert refusal(reader, statement) == "42501"
     for statement in (
@@ -107,14 +107,16 @@ WRONG_PAGES = [
 def test_a_pull_begins_with_a_vector(connect: Any, vector: str | None) -> None:
     here = connect()
     here.execute("set statement_timeout = '20s'")
-    assert refusal(here, "select kerai.begin_pull(%s)", [vector]) == "KR005"
+    assert refusal(here, "select kerai_sync.begin_pull(%s)", [vector]) == "KR005"
 
 
 def test_a_page_is_three_lists_of_one_length(connect: Any) -> None:
     here = connect()
     for arguments in WRONG_PAGES:
         assert refusal(here, f"select * from kerai.accept({arguments})") == "KR005", arguments
-        assert refusal(here, f"select * from kerai.take_late(array[1], {arguments})") == "KR005", arguments
+        assert refusal(here, f"select * from kerai_sync.take_late(array[1], {arguments})") == "KR005", (
+            arguments
+        )
 
 
 def test_a_page_has_a_largest_size(connect: Any) -> None:

@@ -365,13 +365,13 @@ def test_what_a_partial_instance_refuses(pair: Any, call: Call) -> None:
         ("select * from kerai.changesets_since('{}')", []),
         ("select * from kerai.accept('{}', '{}', '{}')", []),
         ("select kerai.revert_ops(%s)", [part]),
-        ("select kerai.serve_scope(%s)", [SCOPE]),
+        ("select kerai_sync.serve_scope(%s)", [SCOPE]),
     ):
         assert refused(here, query, parameters) == "KR011", query
     # Everything but what was made here is known.
     known = scalar(there, "select kerai.version_vector()")
     assert here.execute("select from kerai.changesets_since(%s)", [json.dumps(known)]).rowcount == 1
-    assert refused(there, "select kerai.serve_scope(%s)", [node(99)]) == "KR006"
+    assert refused(there, "select kerai_sync.serve_scope(%s)", [node(99)]) == "KR006"
     assert refused(there, "select kerai.add_peer('small', 'dbname=x', %s)", [SCOPE]) == "KR011"
 
     there.execute("select kerai.add_peer('small', %s)", [dsn])
@@ -401,7 +401,7 @@ def test_a_peer_remembers_so_many_scopes_and_no_more(pair: Any, call: Call) -> N
     here, there, _ = pair
     call(here, "pull", "big")
     there.execute("update kerai.settings set value = 1 where name = 'max_served_scopes'")
-    there.execute("select kerai.serve_scope(%s)", [OTHER])
+    there.execute("select kerai_sync.serve_scope(%s)", [OTHER])
     scopes = "select distinct scope::text from kerai_private.{}"
     for table in ("served_scopes", "served_nodes"):
         assert [row["scope"] for row in there.execute(scopes.format(table))] == [OTHER]
@@ -410,12 +410,12 @@ def test_a_peer_remembers_so_many_scopes_and_no_more(pair: Any, call: Call) -> N
     assert_exact(here, there, SCOPE)
     # A list that is gone is not an empty one.
     gone = scalar(here, "select served::text from kerai_private.partial_scope")
-    assert scalar(there, "select count(*) from kerai.scope_members(%s, 0, 10)", [gone]) > 0
-    there.execute("select kerai.serve_scope(%s)", [OTHER])
+    assert scalar(there, "select count(*) from kerai_sync.scope_members(%s, 0, 10)", [gone]) > 0
+    there.execute("select kerai_sync.serve_scope(%s)", [OTHER])
     for query in (
-        "select * from kerai.scope_members(%s, 0, 10)",
-        "select * from kerai.scope_late(%s, '{}', 0, 0, 10)",
-        "select * from kerai.scope_page(%s, '{}', '{}', 10)",
+        "select * from kerai_sync.scope_members(%s, 0, 10)",
+        "select * from kerai_sync.scope_late(%s, '{}', 0, 0, 10)",
+        "select * from kerai_sync.scope_page(%s, '{}', '{}', 10)",
     ):
         assert refused(there, query, [gone]) == "KR011"
 
@@ -484,7 +484,7 @@ def test_what_a_peer_leaves_out_is_noticed(pair: Any, call: Call) -> None:
     here, there, _ = pair
     call(here, "pull", "big")
     LiveAuthor(there, "eve").push(insert(node(71), SCOPE), insert(node(72), node(71)))
-    there.execute("select kerai.serve_scope(%s)", [SCOPE])
+    there.execute("select kerai_sync.serve_scope(%s)", [SCOPE])
     there.execute(
         "update kerai_private.served_nodes set node_id = %s where node_id = %s", [node(99), node(71)]
     )

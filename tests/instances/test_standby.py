@@ -30,7 +30,7 @@ select p.proname as name, p.oid::regprocedure::text as signature, p.proretset as
     coalesce(p.proargnames[1:p.pronargs], '{}') as arguments,
     array(select format_type(t, null) from unnest(p.proargtypes::oid[]) as t) as types
 from pg_proc as p
-where p.pronamespace = 'kerai'::regnamespace and p.prokind = 'f'
+where p.pronamespace in ('kerai'::regnamespace, 'kerai_sync'::regnamespace) and p.prokind = 'f'
     and (has_function_privilege('kerai_reader', p.oid, 'execute')
         or has_function_privilege('kerai_peer', p.oid, 'execute') or p.proname in ('verify', 'instance_key'))
 order by 1, 2"""
@@ -111,7 +111,7 @@ def fill(connection: Connection[Any]) -> dict[str, Any]:
             "select kerai.record_test_result(%s, %s, %s, %s, '2 failed in 1s', 5, 3)",
             [task, member.id, json.dumps(vector), passed],
         )
-    connection.execute("select kerai.serve_scope(%s)", [root])
+    connection.execute("select kerai_sync.serve_scope(%s)", [root])
     changeset = scalar(connection, "select id from kerai.changesets order by arrival limit 1")
     first = {ann.author: 2}
     node = dict.fromkeys(("root", "scope", "node", "file", "source", "context", "node_id"), root)

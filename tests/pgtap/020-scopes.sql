@@ -9,7 +9,7 @@ language sql as $$ select right(node::text, 12)::int $$;
 create function pg_temp.listed(served uuid, after bigint default 0, max_rows int default 100) returns text
 language sql as $$
     select string_agg(concat(pg_temp.short(m.node_id), case when m.inside then '' else '^' end), ' ' order by pg_temp.short(m.node_id))
-    from kerai.scope_members(served, after, max_rows) as m
+    from kerai_sync.scope_members(served, after, max_rows) as m
 $$;
 create function pg_temp.taken() returns text
 language sql as $$
@@ -32,114 +32,114 @@ select results_eq($$select pg_temp.short(n.id), pg_temp.short(n.parent_id) from 
     order by 1$$, 'values (6, 1), (7, 3)', 'of two inserts the earlier one counts');
 
 -- serve_scope, scope_members
-select pg_temp.refuses(format('select kerai.serve_scope(%L)', scope), 'KR006', 'no such node', 'node: ', 'kerai.nodes', 'a scope that is not here')
+select pg_temp.refuses(format('select kerai_sync.serve_scope(%L)', scope), 'KR006', 'no such node', 'node: ', 'kerai.nodes', 'a scope that is not here')
 from (values (null), (pg_temp.node(99))) as v (scope);
-select served, vector from kerai.serve_scope(pg_temp.node(2)) \gset
+select served, vector from kerai_sync.serve_scope(pg_temp.node(2)) \gset
 select is(:'vector'::jsonb, kerai.version_vector(), 'what is listed is up to the vector that is told');
 select is(pg_temp.listed(:'served'), '1^ 2 3 6 7 8^', 'everything ever placed below the scope, and (^) everything that this was ever placed below');
-select results_eq(format('select number from kerai.scope_members(%L, 0, 100)', :'served'), 'select generate_series(1::bigint, 6)',
+select results_eq(format('select number from kerai_sync.scope_members(%L, 0, 100)', :'served'), 'select generate_series(1::bigint, 6)',
     'numbered without gaps, in that order');
-select is(pg_temp.short(node_id), 2, 'the scope is the first') from kerai.scope_members(:'served', 0, 1);
-select results_eq(format('select number from kerai.scope_members(%L, 2, 3)', :'served'), 'values (3::bigint), (4), (5)', 'after a number, so many');
-select is_empty(format('select kerai.scope_members(%L, 6, 100)', :'served'), 'after the last one none');
-select is((s.served, s.vector)::text, (:'served'::uuid, :'vector'::jsonb)::text, 'asked again it is the same list') from kerai.serve_scope(pg_temp.node(2)) as s;
+select is(pg_temp.short(node_id), 2, 'the scope is the first') from kerai_sync.scope_members(:'served', 0, 1);
+select results_eq(format('select number from kerai_sync.scope_members(%L, 2, 3)', :'served'), 'values (3::bigint), (4), (5)', 'after a number, so many');
+select is_empty(format('select kerai_sync.scope_members(%L, 6, 100)', :'served'), 'after the last one none');
+select is((s.served, s.vector)::text, (:'served'::uuid, :'vector'::jsonb)::text, 'asked again it is the same list') from kerai_sync.serve_scope(pg_temp.node(2)) as s;
 select is(pg_temp.listed(:'served', 6), null, 'with nothing new');
 select results_eq($$select pg_temp.short(p) from kerai_private.parents_ever(pg_temp.node(6)) as p where p is not null group by p order by 1$$,
     'values (1), (3)', 'parents by whatever insert');
 select is_empty('select kerai_private.placements_since(null)', 'where nothing was listed nothing has changed since');
 
 -- scope_page
-select results_eq(format('select pg_temp.short(o.node_id), p.document is null from kerai.scope_page(%L, %L, %L, 1000) as p
+select results_eq(format('select pg_temp.short(o.node_id), p.document is null from kerai_sync.scope_page(%L, %L, %L, 1000) as p
     inner join kerai.operations as o on o.author = p.author and o.author_seq = p.first_seq', :'served', '{}', :'vector'),
     'values (1, false), (4, true), (8, false), (6, false)', 'whole where an operation is on a listed node, else without the document');
 select is(count(*), rows, format('at most %s operations a page, and one changeset', max_ops))
 from (values (1, 1::bigint), (3, 1), (4, 2), (6, 2), (7, 3)) as v (max_ops, rows)
-cross join lateral kerai.scope_page(:'served', '{}', :'vector', v.max_ops) group by max_ops, rows;
-select is(count(*), 2::bigint, 'beyond the one vector, up to the other') from kerai.scope_page(:'served', :'seen_ann',
+cross join lateral kerai_sync.scope_page(:'served', '{}', :'vector', v.max_ops) group by max_ops, rows;
+select is(count(*), 2::bigint, 'beyond the one vector, up to the other') from kerai_sync.scope_page(:'served', :'seen_ann',
     :'seen_ann'::jsonb || jsonb_build_object(pg_temp.author('bob'), 5), 1000);
-select is_empty(format('select kerai.scope_page(%L, %L, %L, 1000)', :'served', :'vector', :'vector'), 'nothing beyond what it has');
-select pg_temp.refuses(format('select * from kerai.scope_page(%L, %L, %L, 10)', :'served', one, other), 'KR005', 'a version vector is a JSON object',
+select is_empty(format('select kerai_sync.scope_page(%L, %L, %L, 1000)', :'served', :'vector', :'vector'), 'nothing beyond what it has');
+select pg_temp.refuses(format('select * from kerai_sync.scope_page(%L, %L, %L, 10)', :'served', one, other), 'KR005', 'a version vector is a JSON object',
     'given: ', 'Use', format('vectors %s and %s', one, other)) from (values (null, '{}'), ('[]', '{}'), ('{}', '7')) as v (one, other);
 select array_agg(changeset_id) as ids, array_agg(author) as authors, array_agg(first_seq) as first_seqs, array_agg(last_seq) as last_seqs,
     array_agg(first_lamport) as first_lamports, array_agg(prev) as prevs, array_agg(base) as bases, array_agg(document) as documents,
     array_agg(signature) as signatures, array_agg(public_key) as public_keys
-from kerai.scope_page(:'served', '{}', :'vector', 1000) \gset
-select array_agg(node_id) as nodes, array_agg(inside) as inside, max(number) as named from kerai.scope_members(:'served', 0, 100) \gset
+from kerai_sync.scope_page(:'served', '{}', :'vector', 1000) \gset
+select array_agg(node_id) as nodes, array_agg(inside) as inside, max(number) as named from kerai_sync.scope_members(:'served', 0, 100) \gset
 select array_agg(id) as part_ids from kerai.changesets where author = pg_temp.author('bob') \gset
 
 -- scope_late
-select is_empty(format('select kerai.scope_late(%L, %L, 0, 0, 1000)', :'served', '{}'), 'nothing is late for who has nothing');
-select is_empty(format('select kerai.scope_late(%L, %L, 6, 0, 1000)', :'served', :'vector'), 'nor for who knows all nodes');
+select is_empty(format('select kerai_sync.scope_late(%L, %L, 0, 0, 1000)', :'served', '{}'), 'nothing is late for who has nothing');
+select is_empty(format('select kerai_sync.scope_late(%L, %L, 6, 0, 1000)', :'served', :'vector'), 'nor for who knows all nodes');
 select is(pg_temp.push('cid', pg_temp.mov(5, 3)), 'merged', 'a node comes into the scope');
-select vector as next_vector from kerai.serve_scope(pg_temp.node(2)) \gset
+select vector as next_vector from kerai_sync.serve_scope(pg_temp.node(2)) \gset
 select is(pg_temp.listed(:'served', 6), '4^ 5', 'with what it lay below');
-select results_eq(format('select pg_temp.short(o.node_id), l.document is not null from kerai.scope_late(%L, %L, 6, 0, 1000) as l
+select results_eq(format('select pg_temp.short(o.node_id), l.document is not null from kerai_sync.scope_late(%L, %L, 6, 0, 1000) as l
     inner join kerai.operations as o on o.changeset_id = l.changeset_id', :'served', :'vector'), 'values (4, true), (5, true)',
     'its operations that were seen before are late');
 select array_agg(arrival) as late_arrivals, array_agg(document) as late_documents, array_agg(signature) as late_signatures,
     array_agg(public_key) as late_keys, array_agg(changeset_id) as late_ids
-from kerai.scope_late(:'served', :'vector', 6, 0, 1000) \gset
-select is_empty(format('select kerai.scope_late(%L, %L, 6, %s, 1000)', :'served', :'vector', (:'late_arrivals'::bigint[])[1]),
+from kerai_sync.scope_late(:'served', :'vector', 6, 0, 1000) \gset
+select is_empty(format('select kerai_sync.scope_late(%L, %L, 6, %s, 1000)', :'served', :'vector', (:'late_arrivals'::bigint[])[1]),
     'after its arrival nothing more');
 select array_agg(node_id) as late_nodes, array_agg(inside) as late_inside, max(number) as late_named
-from kerai.scope_members(:'served', 6, 100) \gset
+from kerai_sync.scope_members(:'served', 6, 100) \gset
 select is(pg_temp.push('cid', pg_temp.mov(4, 2), pg_temp.mov(3, 5)), 'merged', 'one that was only above, and one that cannot go there');
-select served as again from kerai.serve_scope(pg_temp.node(2)) \gset
+select served as again from kerai_sync.serve_scope(pg_temp.node(2)) \gset
 select is(pg_temp.listed(:'served', 8), '4', 'what comes to lie inside has another number; a void move of what is listed changes nothing');
 
 -- scope_of_list, forget_scopes
-select pg_temp.refuses(format('select * from kerai.%s', call), 'KR011', 'the list of this scope is no longer here',
+select pg_temp.refuses(format('select * from kerai_sync.%s', call), 'KR011', 'the list of this scope is no longer here',
     'list: 00000000-0000-4000-8000-000000000099', 'Pull again', call)
 from (values ('scope_members(%L, 0, 10)'), ('scope_late(%L, ''{}'', 0, 0, 10)'), ('scope_page(%L, ''{}'', ''{}'', 10)')) as v (template)
 cross join lateral format(v.template, pg_temp.node(99)) as call;
 update kerai.settings set value = 1 where name = 'max_served_scopes';
-select served as other from kerai.serve_scope(pg_temp.node(4)) \gset
+select served as other from kerai_sync.serve_scope(pg_temp.node(4)) \gset
 select results_eq('select pg_temp.short(scope) from kerai_private.served_scopes', 'values (4)', 'so many scopes are remembered and no more');
 select is_empty(format('select from kerai_private.served_nodes where scope = %L', pg_temp.node(2)), 'nor their nodes');
 select is(pg_temp.push('fay', pg_temp.ins(20), pg_temp.ins(21), pg_temp.ins(22, 20)), 'merged', 'a node is inserted');
-select served as again from kerai.serve_scope(pg_temp.node(4)) \gset
+select served as again from kerai_sync.serve_scope(pg_temp.node(4)) \gset
 select is(pg_temp.push('fay', pg_temp.ins(22, 21)), 'merged', 'and again after the log was looked through for such');
-select is(pg_temp.listed(served), '20^ 21 22', 'that is noticed too') from kerai.serve_scope(pg_temp.node(21));
-select isnt(served, :'served'::uuid, 'another list has another id') from kerai.serve_scope(pg_temp.node(2));
+select is(pg_temp.listed(served), '20^ 21 22', 'that is noticed too') from kerai_sync.serve_scope(pg_temp.node(21));
+select isnt(served, :'served'::uuid, 'another list has another id') from kerai_sync.serve_scope(pg_temp.node(2));
 
 -- An instance that holds everything.
 select is(kerai_private.is_partial(), false, 'this instance holds everything');
-select is(s::text, '(,,,,,f)', 'and no scope') from kerai.scope_state() as s;
-select lives_ok('select kerai_private.refuse_partial(''x'', ''y''), kerai.begin_scope(''big'', null),
+select is(s::text, '(,,,,,f)', 'and no scope') from kerai_sync.scope_state() as s;
+select lives_ok('select kerai_private.refuse_partial(''x'', ''y''), kerai_sync.begin_scope(''big'', null),
     kerai_private.require_documents_beyond(''{}'')', 'which is in nobody''s way');
 select is(kerai_private.is_partial(), false, 'nor makes it partial');
-select pg_temp.refuses(format('select kerai.begin_scope(''big'', %L)', pg_temp.node(2)), 'KR011', 'only an empty instance can become partial',
+select pg_temp.refuses(format('select kerai_sync.begin_scope(''big'', %L)', pg_temp.node(2)), 'KR011', 'only an empty instance can become partial',
     '^changesets: 8, other peers: 0$', 'new database', 'it has changesets');
 
 rollback to savepoint empty;
 select kerai.add_peer('other', 'dbname=x') \g /dev/null
-select pg_temp.refuses(format('select kerai.begin_scope(''big'', %L)', pg_temp.node(2)), 'KR011', 'only an empty instance can become partial',
+select pg_temp.refuses(format('select kerai_sync.begin_scope(''big'', %L)', pg_temp.node(2)), 'KR011', 'only an empty instance can become partial',
     '^changesets: 0, other peers: 1$', 'new database', 'it has another peer');
 select kerai.remove_peer('other') \g /dev/null
 
 -- begin_scope
 insert into kerai.peer_connections (name, connection) values ('big', 'dbname=x');
-select lives_ok(format('select kerai.begin_scope(''big'', %L)', pg_temp.node(2)), 'an empty one becomes partial');
-select is(s::text, format('(%s,big,0,0,0,f)', pg_temp.node(2)), 'and has its scope') from kerai.scope_state() as s;
-select pg_temp.refuses('select kerai.begin_scope(''other'', null)', 'KR011', 'a partial instance has no other peers',
+select lives_ok(format('select kerai_sync.begin_scope(''big'', %L)', pg_temp.node(2)), 'an empty one becomes partial');
+select is(s::text, format('(%s,big,0,0,0,f)', pg_temp.node(2)), 'and has its scope') from kerai_sync.scope_state() as s;
+select pg_temp.refuses('select kerai_sync.begin_scope(''other'', null)', 'KR011', 'a partial instance has no other peers',
     format('this instance holds the scope %s only', pg_temp.node(2)), 'whole tree', 'a peer without a scope');
-select pg_temp.refuses(format('select kerai.begin_scope(''big'', %L)', pg_temp.node(n)), 'KR011', 'this instance has a scope',
+select pg_temp.refuses(format('select kerai_sync.begin_scope(''big'', %L)', pg_temp.node(n)), 'KR011', 'this instance has a scope',
     format('scope: %s, of peer: big', pg_temp.node(2)), 'another database', format('scope %s', n)) from (values (2), (3)) as v (n);
 select pg_temp.refuses(pg_temp.pushing('eve', to_jsonb(array[pg_temp.ins(9)])), 'KR007', 'outside the scope of this instance',
     format('node: %s, scope: %s', pg_temp.node(9), pg_temp.node(2)), 'below the scope', 'before the first pull there is nothing to lie below');
 
 -- take_members, with_stubs, require_sent, accept_scoped
-select format('select * from kerai.accept_scoped(%L::bytea[], %L::text[], %L::bigint[], %L::bigint[], %L::bigint[], %L::bytea[], %L::jsonb[],
+select format('select * from kerai_sync.accept_scoped(%L::bytea[], %L::text[], %L::bigint[], %L::bigint[], %L::bigint[], %L::bytea[], %L::jsonb[],
     %L::json[], %L::bytea[], %L::bytea[])', :'ids', :'authors', :'first_seqs', :'last_seqs', :'first_lamports', :'prevs', :'bases',
     :'documents', :'signatures', :'public_keys') as accepting \gset
 savepoint blank;
-select kerai.take_members(:'served', (:'nodes'::uuid[])[:1], (:'inside'::boolean[])[:1], 1) \g /dev/null
+select kerai_sync.take_members(:'served', (:'nodes'::uuid[])[:1], (:'inside'::boolean[])[:1], 1) \g /dev/null
 select pg_temp.refuses(:'accepting', 'KR006', 'the peer sends what is said of a node, and not the node',
     format('node: %s', pg_temp.node(1)), 'kerai.verify', 'a scope without what it lies below');
 rollback to savepoint blank;
-select kerai.take_members(:'served', :'nodes', :'inside', :named) \g /dev/null
+select kerai_sync.take_members(:'served', :'nodes', :'inside', :named) \g /dev/null
 select is(pg_temp.taken(), '1^ whole, 2 whole, 3 whole, 6 whole, 7 whole, 8^ whole', 'in an empty instance nothing is late');
-select pg_temp.refuses(format('select kerai.accept_scoped(%L, %L, %L, %L, %L, %L, %L, %L, %L, %L)', array[id], array[author], array[first_seq],
+select pg_temp.refuses(format('select kerai_sync.accept_scoped(%L, %L, %L, %L, %L, %L, %L, %L, %L, %L)', array[id], array[author], array[first_seq],
     array[last_seq], array[lamport], array[null::bytea], array[base]::jsonb[], array[null]::json[], array[signature], array[key]),
     'KR005', 'the peer sends a stub that is none', '^author: ', 'kerai.verify', about)
 from (select) as one
@@ -160,21 +160,21 @@ cross join lateral (values
     ('a clock that stands', g.good_id, g.bob, 1, 2, 0, '{}', g.sealed, g.bobs)
 ) as v (about, id, author, first_seq, last_seq, lamport, base, signature, key);
 select is((merged, applied)::text, '(4,8)', 'a page is merged, of it what concerns the scope')
-from kerai.accept_scoped(:'ids', :'authors', :'first_seqs', :'last_seqs', :'first_lamports', :'prevs', :'bases', :'documents',
+from kerai_sync.accept_scoped(:'ids', :'authors', :'first_seqs', :'last_seqs', :'first_lamports', :'prevs', :'bases', :'documents',
     :'signatures', :'public_keys');
 select is(pg_temp.here(), '1 2 3 6 7 8', 'its nodes are here');
 select is(kerai.version_vector(), :'vector'::jsonb, 'the vector names the others'' changesets too');
 select results_eq('select first_seq, last_seq from kerai.changesets where document is null', 'values (1::bigint, 2::bigint)',
     'which are here without their document');
 select is((merged, applied)::text, '(0,0)', 'the same page again says nothing new')
-from kerai.accept_scoped(:'ids', :'authors', :'first_seqs', :'last_seqs', :'first_lamports', :'prevs', :'bases', :'documents',
+from kerai_sync.accept_scoped(:'ids', :'authors', :'first_seqs', :'last_seqs', :'first_lamports', :'prevs', :'bases', :'documents',
     :'signatures', :'public_keys');
 select is_empty('select * from kerai.verify()', 'all is sound');
 
 -- What a partial instance refuses.
 select pg_temp.refuses(statement, 'KR011', message, format('this instance holds the scope %s only', pg_temp.node(2)), hint, statement)
 from (values
-    (format('select kerai.serve_scope(%L)', pg_temp.node(2)), 'a partial instance serves no scopes', 'Ask the instance'),
+    (format('select kerai_sync.serve_scope(%L)', pg_temp.node(2)), 'a partial instance serves no scopes', 'Ask the instance'),
     ('select kerai.compact(now())', 'a partial instance is not compacted', 'as small as its scope'),
     ('select * from kerai.changesets_since(''{}'')', format('not everything after 0 of %s is here', pg_temp.author('bob')), 'Sync with'),
     ('select kerai_private.refuse_partial(''what'', ''how'')', 'what', 'how')) as v (statement, message, hint);
@@ -203,40 +203,40 @@ from unnest(kerai_private.of_scope(array(
     from unnest('{3,5,8,9}'::int[]) as n))) as o;
 
 -- take_members, take_late, merge_late
-select kerai.take_members(:'served', :'late_nodes'::uuid[] || pg_temp.node(9), :'late_inside'::boolean[] || true, :late_named) \g /dev/null
+select kerai_sync.take_members(:'served', :'late_nodes'::uuid[] || pg_temp.node(9), :'late_inside'::boolean[] || true, :late_named) \g /dev/null
 select is(pg_temp.taken(), '1 whole, 2 whole, 3 whole, 4^ late, 5 late, 6 whole, 7 whole, 8^ whole, 9 late, 10 here, 11 here',
     'what the peer names later is late');
-select is((s.named, s.whole, s.is_late)::text, '(8,0,t)', 'and not all of it is here') from kerai.scope_state() as s;
+select is((s.named, s.whole, s.is_late)::text, '(8,0,t)', 'and not all of it is here') from kerai_sync.scope_state() as s;
 select pg_temp.refuses('select kerai.rebuild()', 'KR011', 'nodes have come into the scope, and not all of what is said of them is here',
     'this instance holds', '(Sync|Pull)', 'nothing is rebuilt meanwhile');
-select kerai.take_members(:'served', array[pg_temp.node(4), null], '{true,true}', 3) \g /dev/null
-select is((select named from kerai.scope_state()), 8::bigint, 'a number that was told before changes nothing');
+select kerai_sync.take_members(:'served', array[pg_temp.node(4), null], '{true,true}', 3) \g /dev/null
+select is((select named from kerai_sync.scope_state()), 8::bigint, 'a number that was told before changes nothing');
 select ok(inside, 'but a node may come to lie inside') from kerai_private.scope_nodes where node_id = pg_temp.node(4);
-select format('select kerai.take_late(%L, %L, %L, %L)', :'late_arrivals', :'late_documents', :'late_signatures', :'late_keys') as taking \gset
+select format('select kerai_sync.take_late(%L, %L, %L, %L)', :'late_arrivals', :'late_documents', :'late_signatures', :'late_keys') as taking \gset
 savepoint honest;
 update kerai.changesets set base = '{"x": 1}' where document is null;
 select pg_temp.refuses(:'taking', 'KR005', 'the peer has said otherwise of a changeset before',
     format('changeset: %s', encode((:'late_ids'::bytea[])[1], 'hex')), 'can be trusted', 'a stub that was none of this document');
 rollback to savepoint honest;
-select pg_temp.refuses(format('select kerai.take_late(%L, %L, %L, %L)', :'late_arrivals', :'late_documents', array[repeat('s', 64)::bytea], :'late_keys'),
+select pg_temp.refuses(format('select kerai_sync.take_late(%L, %L, %L, %L)', :'late_arrivals', :'late_documents', array[repeat('s', 64)::bytea], :'late_keys'),
     'KR001', 'the signature does not verify', '', '', 'a document that nobody has signed');
 select is((taken, applied)::text, '(1,2)', 'a document comes late')
-from kerai.take_late(:'late_arrivals', :'late_documents', :'late_signatures', :'late_keys');
+from kerai_sync.take_late(:'late_arrivals', :'late_documents', :'late_signatures', :'late_keys');
 select is((taken, applied)::text, '(0,0)', 'and once')
-from kerai.take_late(:'late_arrivals', :'late_documents', :'late_signatures', :'late_keys');
-select is((select late_after from kerai.scope_state()), (:'late_arrivals'::bigint[])[1], 'the next page begins after it');
+from kerai_sync.take_late(:'late_arrivals', :'late_documents', :'late_signatures', :'late_keys');
+select is((select late_after from kerai_sync.scope_state()), (:'late_arrivals'::bigint[])[1], 'the next page begins after it');
 select is(pg_temp.here(), '1 2 3 6 7 8 9 10 11', 'nothing is merged before all is here');
-select kerai.merge_late() \g /dev/null
+select kerai_sync.merge_late() \g /dev/null
 select is(pg_temp.here(), '1 2 3 4 5 6 7 8 9 10 11', 'then all is');
 select is(pg_temp.taken(), '1 whole, 2 whole, 3 whole, 4 whole, 5 whole, 6 whole, 7 whole, 8^ whole, 9 whole, 10 here, 11 here',
     'nothing is late any more');
-select is((s.named, s.whole, s.late_after, s.is_late)::text, '(8,8,0,f)', 'up to where the list was told') from kerai.scope_state() as s;
+select is((s.named, s.whole, s.late_after, s.is_late)::text, '(8,8,0,f)', 'up to where the list was told') from kerai_sync.scope_state() as s;
 select is_empty('select from kerai_private.late_changesets', 'no changeset waits');
 select is_empty('select * from kerai.verify()', 'all is sound');
-select kerai.take_members(pg_temp.node(77), '{}', '{}', 0) \g /dev/null
+select kerai_sync.take_members(pg_temp.node(77), '{}', '{}', 0) \g /dev/null
 select is(pg_temp.taken(), '1 here, 2 here, 3 here, 4 here, 5 here, 6 here, 7 here, 8^ here, 9 here, 10 here, 11 here',
     'another list is told from the beginning');
-select is((s.named, s.whole, s.late_after)::text, '(0,0,0)', 'and followed from there') from kerai.scope_state() as s;
+select is((s.named, s.whole, s.late_after)::text, '(0,0,0)', 'and followed from there') from kerai_sync.scope_state() as s;
 
 select * from finish();
 rollback;

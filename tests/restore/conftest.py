@@ -89,7 +89,9 @@ def populate(connection: Connection[Any]) -> None:
     connection.execute("select kerai.record_test_result(%s, %s, '{}', false, 'no')", [task, agent])
     connection.execute("select kerai.add_peer('p', 'dbname=x')")
     refused = [{"direction": "pull", "changeset_id": "00", "code": "KR004"}]
-    connection.execute("select kerai.end_contact('p', '{}', '{}', '{}', 'lost', %s)", [json.dumps(refused)])
+    connection.execute(
+        "select kerai_sync.end_contact('p', '{}', '{}', '{}', 'lost', %s)", [json.dumps(refused)]
+    )
     connection.execute("insert into kerai_private.followed_branches values (%s, 1)", [author.author])
     connection.execute("select kerai.record_failed_attempt(%s, %s, '{}', '[]', 'r')", [task, agent])
     connection.execute("update kerai.settings set value = 123456 where name = 'max_changeset_ops'")

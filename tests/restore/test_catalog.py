@@ -62,7 +62,9 @@ NOT_VERIFIED = {
     "kerai_private.followed_branches.author",
 }
 
-OURS = "('kerai'::regnamespace, 'kerai_private'::regnamespace)"
+OURS = "('kerai'::regnamespace, 'kerai_sync'::regnamespace, 'kerai_private'::regnamespace)"
+# What some role may use.
+PUBLISHED = "('kerai'::regnamespace, 'kerai_sync'::regnamespace)"
 OWN_TYPES = f"""
     select t.* from pg_type as t left join pg_class as c on c.oid = t.typrelid
     where t.typnamespace in {OURS} and t.typelem = 0 and coalesce(c.relkind, 'c') = 'c'"""
@@ -111,28 +113,29 @@ select c.oid::regclass::text from pg_class as c
 where c.relnamespace = 'kerai_private'::regnamespace and c.relkind in ('r', 'p', 'v', 'm')
     and has_any_column_privilege(%(role)s, c.oid, 'select, insert, update, references')"""
 
-PRIVILEGES = """
+PRIVILEGES = f"""
 select o.what, string_agg(replace(r.role, 'kerai_', ''), ', ' order by r.n) filter (where o.may) as who
 from unnest(%(roles)s::text[]) with ordinality as r (role, n)
 cross join lateral (
-    select 'schema kerai ' || v.verb as what, has_schema_privilege(r.role, 'kerai', v.verb) as may
-    from unnest('{usage,create}'::text[]) as v (verb)
+    select 'schema ' || n.nspname || ' ' || v.verb as what, has_schema_privilege(r.role, n.oid, v.verb) as may
+    from pg_namespace as n cross join unnest('{{usage,create}}'::text[]) as v (verb)
+    where n.oid in {PUBLISHED}
     union all
     select 'function ' || p.oid::regprocedure || ' execute', has_function_privilege(r.role, p.oid, 'execute')
-    from pg_proc as p where p.pronamespace = 'kerai'::regnamespace
+    from pg_proc as p where p.pronamespace in {PUBLISHED}
     union all
     select 'relation ' || c.oid::regclass || ' ' || v.verb, has_table_privilege(r.role, c.oid, v.verb)
     from pg_class as c
-    cross join unnest('{select,insert,update,delete,truncate,references,trigger}'::text[]) as v (verb)
-    where c.relnamespace = 'kerai'::regnamespace and c.relkind in ('r', 'p', 'v', 'm')
+    cross join unnest('{{select,insert,update,delete,truncate,references,trigger}}'::text[]) as v (verb)
+    where c.relnamespace in {PUBLISHED} and c.relkind in ('r', 'p', 'v', 'm')
     union all
     select 'column ' || c.oid::regclass || '.' || a.attname || ' ' || v.verb,
         has_column_privilege(r.role, c.oid, a.attnum, v.verb)
             and not has_table_privilege(r.role, c.oid, v.verb)
     from pg_class as c
     inner join pg_attribute as a on a.attrelid = c.oid and a.attnum > 0
-    cross join unnest('{select,insert,update,references}'::text[]) as v (verb)
-    where c.relnamespace = 'kerai'::regnamespace and c.relkind in ('r', 'p', 'v', 'm')
+    cross join unnest('{{select,insert,update,references}}'::text[]) as v (verb)
+    where c.relnamespace in {PUBLISHED} and c.relkind in ('r', 'p', 'v', 'm')
 ) as o
 group by o.what
 having bool_or(o.may) or o.what like 'function%%'
@@ -153,14 +156,14 @@ where pronamespace in {OURS} and prosqlbody is null
 
 UNCOMMENTED = f"""
 select oid::regprocedure::text as what from pg_proc
-where pronamespace = 'kerai'::regnamespace and obj_description(oid, 'pg_proc') is null
+where pronamespace in {PUBLISHED} and obj_description(oid, 'pg_proc') is null
 union all
 select oid::regclass::text from pg_class
-where relnamespace = 'kerai'::regnamespace and relkind in ('r', 'p', 'v', 'm') and not relispartition
+where relnamespace in {PUBLISHED} and relkind in ('r', 'p', 'v', 'm') and not relispartition
     and obj_description(oid, 'pg_class') is null
 union all
 select t.oid::regtype::text from ({OWN_TYPES}) as t
-where t.typnamespace = 'kerai'::regnamespace and obj_description(t.oid, 'pg_type') is null
+where t.typnamespace in {PUBLISHED} and obj_description(t.oid, 'pg_type') is null
 order by what"""
 
 
@@ -292,12 +295,13 @@ def test_drop_extension_leaves_nothing_but_the_roles(connect: Any) -> None:
     assert scalar(connection, "select kerai.version_vector()") == {}
 
 
-def test_a_schema_of_that_name_is_not_taken_over(connect: Any) -> None:
+@pytest.mark.parametrize("schema", ["kerai", "kerai_sync", "kerai_private"])
+def test_a_schema_of_that_name_is_not_taken_over(connect: Any, schema: str) -> None:
     connection = connect()
     connection.execute("drop extension kerai cascade")
-    connection.execute("create schema kerai_private")
+    connection.execute(f"create schema {schema}")
     with pytest.raises(psycopg.Error) as refused:
         connection.execute("create extension kerai")
     assert refused.value.sqlstate == "KR011"
-    assert str(refused.value.diag.message_detail).startswith("Already here: kerai_private")
+    assert str(refused.value.diag.message_detail).startswith(f"Already here: {schema} (")
     assert "DROP or rename" in str(refused.value.diag.message_hint)

@@ -123,7 +123,7 @@ def test_who_writes_looks_up_what_it_names(connect: Any) -> None:
         "select kerai.launch_swarm(gen_random_uuid())": "no such task",
         "select kerai.join_swarm(gen_random_uuid(), (kerai.register_agent('a', 'llm')).id)": "no such swarm",
         "select kerai.record_test_result(gen_random_uuid(), gen_random_uuid(), '{}', true)": "no such agent",
-        "select kerai.end_contact('nobody', '{}', '{}', '{}', 'x', '[]')": "no such peer",
+        "select kerai_sync.end_contact('nobody', '{}', '{}', '{}', 'x', '[]')": "no such peer",
     }
     for call, message in calls.items():
         with pytest.raises(psycopg.Error) as refused:
@@ -131,7 +131,7 @@ def test_who_writes_looks_up_what_it_names(connect: Any) -> None:
         assert (refused.value.sqlstate, refused.value.diag.message_primary) == ("KR006", message)
     connection.execute("select kerai.add_peer('p', 'dbname=x')")
     refusal = '[{"direction": "pull", "changeset_id": "00", "code": "KR004"}]'
-    connection.execute("select kerai.end_contact('p', '{}', '{}', '{}', 'lost', %s)", [refusal])
+    connection.execute("select kerai_sync.end_contact('p', '{}', '{}', '{}', 'lost', %s)", [refusal])
     connection.execute("select kerai.remove_peer('p')")
     assert scalar(connection, "select count(*) from kerai.refusals") == 0
     assert connection.execute("select * from kerai.verify()").fetchall() == []

@@ -62,25 +62,27 @@ TRAPPED = "set search_path = traps, pg_catalog, public"
 
 Raw = Callable[[str], Connection[Any]]
 
+OURS = "('kerai'::regnamespace, 'kerai_sync'::regnamespace, 'kerai_private'::regnamespace)"
+
 # All that is made once and stays: what CREATE EXTENSION has parsed under the settings of its session.
-MADE = """
+MADE = f"""
 select format('function %s', p.oid::regprocedure) as what, pg_get_functiondef(p.oid) as text
-from pg_proc as p where p.pronamespace in ('kerai'::regnamespace, 'kerai_private'::regnamespace)
+from pg_proc as p where p.pronamespace in {OURS}
 union all
 select format('constraint %s of %s %s', c.conname, c.conrelid::regclass, c.contypid::regtype),
     pg_get_constraintdef(c.oid)
-from pg_constraint as c where c.connamespace in ('kerai'::regnamespace, 'kerai_private'::regnamespace)
+from pg_constraint as c where c.connamespace in {OURS}
 union all
 select format('view %s', v.oid::regclass), pg_get_viewdef(v.oid) from pg_class as v
-where v.relnamespace in ('kerai'::regnamespace, 'kerai_private'::regnamespace) and v.relkind = 'v'
+where v.relnamespace in {OURS} and v.relkind = 'v'
 union all
 select format('index %s', i.indexrelid::regclass), pg_get_indexdef(i.indexrelid)
 from pg_index as i inner join pg_class as c on c.oid = i.indrelid
-where c.relnamespace in ('kerai'::regnamespace, 'kerai_private'::regnamespace)
+where c.relnamespace in {OURS}
 union all
 select format('default of %s.%s', d.adrelid::regclass, d.adnum), pg_get_expr(d.adbin, d.adrelid)
 from pg_attrdef as d inner join pg_class as c on c.oid = d.adrelid
-where c.relnamespace in ('kerai'::regnamespace, 'kerai_private'::regnamespace)
+where c.relnamespace in {OURS}
 union all
 select format('comment on %s', pg_describe_object(d.classoid, d.objoid, d.objsubid)), d.description
 from pg_description as d

@@ -30,7 +30,7 @@ COUNTS = (
     "forks",
 )
 SHOWN_REFUSALS = 20
-# A call that refuses more than this ends there, and the next one goes on; see kerai.exchange.
+# A call that refuses more than this ends there, and the next one goes on; see kerai_sync.exchange.
 CALL_REFUSALS = 1000
 
 Vector = dict[str, int]

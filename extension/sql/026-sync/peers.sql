@@ -52,7 +52,7 @@ declare
     added kerai.peers;
 begin
     insert into kerai.peer_connections (name, connection) values ($1, $2);
-    perform kerai.begin_scope($1, $3);
+    perform kerai_sync.begin_scope($1, $3);
     select p.* into added from kerai.peers as p where p.name = $1;
     return added;
 end
@@ -282,7 +282,7 @@ comment on function kerai.accept(json[], bytea[], bytea[]) is
 -- What a contact begins with: may this role use this connection, and is nobody else at it. A superuser does not follow
 -- a connection that another role has written. With a superuser's rights it could read the server's own password files
 -- and keys, or log in as the server's account.
-create or replace function kerai.begin_contact(peer text, acting name, max_ops int default null)
+create or replace function kerai_sync.begin_contact(peer text, acting name, max_ops int default null)
 returns kerai.peer_connections
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -325,11 +325,11 @@ begin
 end
 $$;
 
-comment on function kerai.begin_contact(text, name, int) is
+comment on function kerai_sync.begin_contact(text, name, int) is
 'A part of kerai.sync: looks the peer up, checks that the acting role may use its connection, and holds the peer until the transaction ends.';
 
 -- Null leaves a value as it is.
-create or replace function kerai.end_contact(
+create or replace function kerai_sync.end_contact(
     peer text, acknowledged jsonb, agreed jsonb, skipped jsonb, problem text, refused jsonb
 ) returns void
 language plpgsql volatile security definer
@@ -372,5 +372,5 @@ begin
 end
 $$;
 
-comment on function kerai.end_contact(text, jsonb, jsonb, jsonb, text, jsonb) is
+comment on function kerai_sync.end_contact(text, jsonb, jsonb, jsonb, text, jsonb) is
 'A part of kerai.sync: notes what a contact with a peer has shown. That is the vector that the peer acknowledged, up to where both hold the same, what was refused, and the problem that ended the contact.';

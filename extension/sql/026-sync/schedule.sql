@@ -9,7 +9,7 @@ as $$
 declare
     job bigint;
 begin
-    perform kerai.note_schedule(peer, schedule);
+    perform kerai_sync.note_schedule(peer, schedule);
     execute 'select cron.schedule($1, $2, $3)' into job
     using 'kerai sync ' || peer, schedule, format('select kerai.sync(%L, 100000)', peer);
     return job;
@@ -27,7 +27,7 @@ as $$
 declare
     gone boolean;
 begin
-    perform kerai.note_schedule(peer, null);
+    perform kerai_sync.note_schedule(peer, null);
     execute 'select cron.unschedule($1)' into gone using 'kerai sync ' || peer;
     return gone;
 end
@@ -36,7 +36,7 @@ $$;
 comment on function kerai.unschedule_sync(text) is
 'Ends what kerai.schedule_sync began. Call it as the role that scheduled the sync.';
 
-create or replace function kerai.note_schedule(peer text, schedule text) returns void
+create or replace function kerai_sync.note_schedule(peer text, schedule text) returns void
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -70,5 +70,5 @@ begin
 end
 $$;
 
-comment on function kerai.note_schedule(text, text) is
+comment on function kerai_sync.note_schedule(text, text) is
 'A part of kerai.schedule_sync: checks that pg_cron is here and the peer is known, and notes the schedule.';

@@ -9,7 +9,7 @@
 
 -- A question to the peer. dblink() waits for its answer whatever the session is told; dblink_exec and dblink_fetch end
 -- when they are cancelled. At the peer's own isolation level a push would fail whenever others push there.
-create or replace function kerai.ask_peer(link text, query text, columns text) returns setof record
+create or replace function kerai_sync.ask_peer(link text, query text, columns text) returns setof record
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
@@ -37,12 +37,12 @@ exception when others then
 end
 $$;
 
-comment on function kerai.ask_peer(text, text, text) is
+comment on function kerai_sync.ask_peer(text, text, text) is
 'A part of kerai.sync: the answer to a query over an open dblink connection, in one transaction there. columns: as in AS t (a int), with types.';
 
 -- Compares what both have of each author, and exchanges the proofs of forks. A vector cannot show a fork: both name
 -- the same number of operations, and mean others. Hence the ids of the changesets at the latest common place.
-create or replace function kerai.compare_heads(
+create or replace function kerai_sync.compare_heads(
     link text, mine jsonb, theirs jsonb, checked jsonb,
     out agreed jsonb, out not_pulled text[], out not_pushed text[], out forks int, out problem text
 )
@@ -52,7 +52,7 @@ set jit = off
 as $$
 #variable_conflict use_variable
 declare
-    asking constant text := 'select * from kerai.ask_peer($1, $2, %1$L) as t %1$s';
+    asking constant text := 'select * from kerai_sync.ask_peer($1, $2, %1$L) as t %1$s';
     proofs constant text := 'select public_key, first_changeset, first_signature, second_changeset, second_signature '
         || 'from kerai.forks where author = %L and merged_elsewhere order by id limit 1';
     changesets constant text := 'select document, signature from kerai.changesets where author = %L and first_seq = %s';
@@ -174,10 +174,10 @@ begin
 end
 $$;
 
-comment on function kerai.compare_heads(text, jsonb, jsonb, jsonb) is
+comment on function kerai_sync.compare_heads(text, jsonb, jsonb, jsonb) is
 'A part of kerai.sync: compares both sides'' changesets of each author at the latest common place, finds forks and exchanges their proofs over an open dblink connection.';
 
-create or replace function kerai.exchange(peer text, pulling boolean, pushing boolean, max_ops int default null)
+create or replace function kerai_sync.exchange(peer text, pulling boolean, pushing boolean, max_ops int default null)
 returns kerai.sync_result
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -185,11 +185,11 @@ set jit = off
 as $$
 #variable_conflict use_variable
 declare
-    contact constant kerai.peer_connections := kerai.begin_contact(peer, current_user, max_ops);
+    contact constant kerai.peer_connections := kerai_sync.begin_contact(peer, current_user, max_ops);
     place constant text := (
         select n.nspname from pg_extension as e inner join pg_namespace as n on n.oid = e.extnamespace
         where e.extname = 'dblink');
-    asking constant text := 'kerai.ask_peer($1, $2, %1$L) as t %1$s';
+    asking constant text := 'kerai_sync.ask_peer($1, $2, %1$L) as t %1$s';
     link constant text := 'kerai ' || gen_random_uuid();
     most_changesets constant int := 100000;  -- as kerai.accept takes
     -- Halved when one side's pages are larger than the other takes at once.
@@ -200,7 +200,7 @@ declare
     most_refusals constant int := 1000;
     -- What this instance holds, where that is not everything; the peer's list of the nodes; and how many changesets came
     -- that count as one operation each.
-    holding record := kerai.scope_state();
+    holding record := kerai_sync.scope_state();
     list record;
     stubs bigint := 0;
     result kerai.sync_result := (peer, 0, 0, 0, 0, 0, 0, 0, false, null);
@@ -232,7 +232,7 @@ begin
                 execute 'select left(t.vector, $3) as vector from ' || format(asking, '(vector text)') into page
                 using link, 'select kerai.version_vector()::text', most_vector_bytes;
                 theirs := kerai.vector_merge(page.vector::jsonb, '{}');
-                compared := kerai.compare_heads(link, kerai.version_vector(), theirs, contact.agreed);
+                compared := kerai_sync.compare_heads(link, kerai.version_vector(), theirs, contact.agreed);
                 result.forks := compared.forks;
                 result.problem := compared.problem;
                 agreed := compared.agreed;
@@ -297,32 +297,32 @@ begin
                 if holding.scope is not null and not pulled then
                     execute 'select t.served, left(t.vector, $3) as vector from ' || format(asking, '(served uuid, vector text)')
                     into list using link,
-                        format('select served, vector::text from kerai.serve_scope(%L)', holding.scope), most_vector_bytes;
+                        format('select served, vector::text from kerai_sync.serve_scope(%L)', holding.scope), most_vector_bytes;
                     theirs := kerai.vector_merge(list.vector::jsonb, '{}');
                 end if;
-                perform kerai.begin_pull(theirs);
+                perform kerai_sync.begin_pull(theirs);
                 position := kerai.vector_merge(kerai.version_vector(), coalesce(skipped -> 'pull', '{}')) || coalesce((
                     select jsonb_object_agg(a, beyond_all) from unnest(compared.not_pulled) as a), '{}');
                 step := case when holding.scope is not null and not pulled then 'members' else 'pull' end;
 
             -- The nodes that have come into the scope, then what is late of them, then what is new.
             when 'members' then
-                perform kerai.take_members(list.served, '{}', '{}', 0);
-                holding := kerai.scope_state();
+                perform kerai_sync.take_members(list.served, '{}', '{}', 0);
+                holding := kerai_sync.scope_state();
                 execute 'select array_agg(t.node_id) as nodes, array_agg(t.inside) as inside, max(t.number) as number,
                     count(*) as members from (select * from ' || format(asking, '(node_id uuid, inside boolean, number bigint)') || ' limit $3) as t'
-                into page using link, format('select * from kerai.scope_members(%L, %s, %s)', list.served, holding.named,
+                into page using link, format('select * from kerai_sync.scope_members(%L, %s, %s)', list.served, holding.named,
                     most_changesets), most_changesets;
                 if page.members > 0 then
-                    perform kerai.take_members(list.served, page.nodes, page.inside, page.number);
+                    perform kerai_sync.take_members(list.served, page.nodes, page.inside, page.number);
                 else
                     step := 'late';
                 end if;
 
             when 'late' then
-                holding := kerai.scope_state();
+                holding := kerai_sync.scope_state();
                 if not holding.is_late then
-                    perform kerai.merge_late();
+                    perform kerai_sync.merge_late();
                     step := 'scope';
                 elsif result.pulled_operations >= coalesce(max_ops, beyond_all) then
                     step := 'end';
@@ -332,16 +332,16 @@ begin
                         sum(octet_length(t.document::text)) as bytes, max(t.arrival) as arrival from (select * from '
                         || format(asking, '(arrival bigint, document json, signature bytea, public_key bytea)') || ' limit $3) as t'
                     into page using link, format('select arrival, document, signature, public_key '
-                        || 'from kerai.scope_late(%L, %L, %s, %s, %s)', list.served, kerai.version_vector(), holding.whole,
+                        || 'from kerai_sync.scope_late(%L, %L, %s, %s, %s)', list.served, kerai.version_vector(), holding.whole,
                         holding.late_after, least(page_ops, max_ops - result.pulled_operations)), most_changesets;
                     if page.changesets = 0 then
-                        perform kerai.merge_late();
+                        perform kerai_sync.merge_late();
                         step := 'scope';
                     elsif page.arrival <= holding.late_after then
                         problem := 'the peer sends again what it has sent';
                         step := 'end';
                     else
-                        answer := kerai.take_late(page.arrivals, page.documents, page.signatures, page.public_keys);
+                        answer := kerai_sync.take_late(page.arrivals, page.documents, page.signatures, page.public_keys);
                         result.bytes := result.bytes + page.bytes;
                         result.pulled_changesets := result.pulled_changesets + answer.taken;
                         result.pulled_operations := result.pulled_operations + answer.applied;
@@ -359,14 +359,14 @@ begin
                         array_agg(t.public_key) as public_keys from (select * from ' || format(asking, '(id bytea, author text, '
                             || 'first_seq bigint, last_seq bigint, first_lamport bigint, prev bytea, base jsonb, document json, '
                             || 'signature bytea, public_key bytea)') || ' limit $3) as t'
-                    into page using link, format('select * from kerai.scope_page(%L, %L, %L, %s)', list.served, position, theirs,
+                    into page using link, format('select * from kerai_sync.scope_page(%L, %L, %L, %s)', list.served, position, theirs,
                         least(page_ops, max_ops - result.pulled_operations - stubs)), most_changesets;
                     if page.changesets = 0 then
                         pulled := true;
                         skipped := skipped - 'pull';
                         step := 'end';
                     else
-                        answer := kerai.accept_scoped(page.ids, page.authors, page.first_seqs, page.last_seqs,
+                        answer := kerai_sync.accept_scoped(page.ids, page.authors, page.first_seqs, page.last_seqs,
                             page.first_lamports, page.prevs, page.bases, page.documents, page.signatures, page.public_keys);
                         passed := kerai.vector_merge(coalesce(skipped -> 'pull', '{}'), (
                             select coalesce(jsonb_object_agg(r ->> 'author', beyond_all), '{}')
@@ -457,7 +457,7 @@ begin
                 problem_detail = pg_exception_detail, context = pg_exception_context;
             -- The peer may cancel its query, then this goes on; but who cancels the call itself wants it to end.
             if state in ('57014', 'P0004') and context !~ 'on dblink connection named' then
-                perform kerai.hang_up(link);
+                perform kerai_sync.hang_up(link);
                 raise;
             end if;
             -- What is refused as a page, and not one by one, is too large for the other side.
@@ -474,7 +474,7 @@ begin
             step := 'end';
         end;
     end loop;
-    perform kerai.hang_up(link);
+    perform kerai_sync.hang_up(link);
 
     result.refused := jsonb_array_length(refused);
     result.problem := left(coalesce(problem, result.problem, case when result.refused > 0 then format(
@@ -483,20 +483,20 @@ begin
             'some were refused by earlier calls, see kerai.refusals'
         end), 2000);
     result.complete := pulled and pushed and result.problem is null;
-    perform kerai.end_contact(peer, theirs, case
+    perform kerai_sync.end_contact(peer, theirs, case
         -- Where something did not fit, the next contact looks at everything again.
         when result.problem is null then agreed else '{}' end, skipped, result.problem, refused);
     return result;
 end
 $$;
 
-comment on function kerai.exchange(text, boolean, boolean, int) is
+comment on function kerai_sync.exchange(text, boolean, boolean, int) is
 'What kerai.pull, kerai.push and kerai.sync do: one conversation with a peer, in the directions that are wanted. It ends after more than 1,000 refusals; the next one goes on from there.';
 
 -- The pages of a pull are one transaction: it takes the locks that any of them may need at its beginning, in the order
 -- that all keep.
 -- An author who was introduced while this waited for the gate may wait for it himself by now: then all over again.
-create or replace function kerai.begin_pull(theirs jsonb) returns void
+create or replace function kerai_sync.begin_pull(theirs jsonb) returns void
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set lock_timeout = '30s'
@@ -527,10 +527,10 @@ begin
 end
 $$;
 
-comment on function kerai.begin_pull(jsonb) is
+comment on function kerai_sync.begin_pull(jsonb) is
 'A part of kerai.sync: waits for the pushes that are under way, and keeps others waiting until the end of the transaction.';
 
-create or replace function kerai.hang_up(link text) returns void
+create or replace function kerai_sync.hang_up(link text) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
@@ -547,13 +547,13 @@ begin
 end
 $$;
 
-comment on function kerai.hang_up(text) is 'A part of kerai.sync: closes the dblink connection of this name, if it is open.';
+comment on function kerai_sync.hang_up(text) is 'A part of kerai.sync: closes the dblink connection of this name, if it is open.';
 
 create or replace function kerai.pull(peer text, max_ops int default null) returns kerai.sync_result
 language sql volatile
 set search_path = pg_catalog, pg_temp
 as $$
-    select * from kerai.exchange(pull.peer, pulling => true, pushing => false, max_ops => pull.max_ops)
+    select * from kerai_sync.exchange(pull.peer, pulling => true, pushing => false, max_ops => pull.max_ops)
 $$;
 
 comment on function kerai.pull(text, int) is
@@ -563,7 +563,7 @@ create or replace function kerai.push(peer text, max_ops int default null) retur
 language sql volatile
 set search_path = pg_catalog, pg_temp
 as $$
-    select * from kerai.exchange(push.peer, pulling => false, pushing => true, max_ops => push.max_ops)
+    select * from kerai_sync.exchange(push.peer, pulling => false, pushing => true, max_ops => push.max_ops)
 $$;
 
 comment on function kerai.push(text, int) is
@@ -573,7 +573,7 @@ create or replace function kerai.sync(peer text, max_ops int default null) retur
 language sql volatile
 set search_path = pg_catalog, pg_temp
 as $$
-    select * from kerai.exchange(sync.peer, pulling => true, pushing => true, max_ops => sync.max_ops)
+    select * from kerai_sync.exchange(sync.peer, pulling => true, pushing => true, max_ops => sync.max_ops)
 $$;
 
 comment on function kerai.sync(text, int) is

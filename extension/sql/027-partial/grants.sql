@@ -1,9 +1,12 @@
 -- Who may use what of this domain.
 
-grant execute on function kerai.scope_state to kerai_reader;
-
-grant execute on function kerai.serve_scope, kerai.scope_members, kerai.scope_late, kerai.scope_page to kerai_peer;
+grant execute on function kerai_sync.scope_state to kerai_operator;
 
 grant execute on function
-    kerai.begin_scope, kerai.take_members, kerai.take_late, kerai.merge_late, kerai.accept_scoped
+    kerai_sync.serve_scope, kerai_sync.scope_members, kerai_sync.scope_late, kerai_sync.scope_page
+to kerai_peer;
+
+grant execute on function
+    kerai_sync.begin_scope, kerai_sync.take_members, kerai_sync.take_late, kerai_sync.merge_late,
+    kerai_sync.accept_scoped
 to kerai_operator;

@@ -106,7 +106,7 @@ begin
 end
 $$;
 
-create or replace function kerai.serve_scope(scope uuid, out served uuid, out vector jsonb)
+create or replace function kerai_sync.serve_scope(scope uuid, out served uuid, out vector jsonb)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set jit = off
@@ -204,7 +204,7 @@ begin
 end
 $$;
 
-comment on function kerai.serve_scope(uuid) is
+comment on function kerai_sync.serve_scope(uuid) is
 'A part of kerai.sync with a partial instance: brings the list of a scope''s nodes up to the vector that it returns, with the list''s id.';
 
 -- Refuses KR011 on a standby: the lists are unlogged, and not there.
@@ -239,7 +239,7 @@ begin
 end
 $$;
 
-create or replace function kerai.scope_members(served uuid, after bigint, max_rows int)
+create or replace function kerai_sync.scope_members(served uuid, after bigint, max_rows int)
 returns table (node_id uuid, inside boolean, number bigint)
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
@@ -256,11 +256,11 @@ begin
 end
 $$;
 
-comment on function kerai.scope_members(uuid, bigint, int) is
+comment on function kerai_sync.scope_members(uuid, bigint, int) is
 'A part of kerai.sync with a partial instance: the nodes of a served scope by their numbers. A node gets a new number when it comes to lie inside.';
 
 -- What a vector has seen and says something of nodes that came into the scope after that.
-create or replace function kerai.scope_late(
+create or replace function kerai_sync.scope_late(
     served uuid, vector jsonb, after bigint, after_arrival bigint, max_ops int
 )
 returns table (arrival bigint, changeset_id bytea, document json, signature bytea, public_key bytea)
@@ -298,10 +298,10 @@ begin
 end
 $$;
 
-comment on function kerai.scope_late(uuid, jsonb, bigint, bigint, int) is
+comment on function kerai_sync.scope_late(uuid, jsonb, bigint, bigint, int) is
 'A part of kerai.sync with a partial instance: the changesets that it has seen and that concern nodes which came into its scope later.';
 
-create or replace function kerai.scope_page(served uuid, vector jsonb, up_to jsonb, max_ops int)
+create or replace function kerai_sync.scope_page(served uuid, vector jsonb, up_to jsonb, max_ops int)
 returns table (
     changeset_id bytea, author text, first_seq bigint, last_seq bigint, first_lamport bigint, prev bytea, base jsonb,
     document json, signature bytea, public_key bytea
@@ -361,5 +361,5 @@ begin
 end
 $$;
 
-comment on function kerai.scope_page(uuid, jsonb, jsonb, int) is
+comment on function kerai_sync.scope_page(uuid, jsonb, jsonb, int) is
 'A part of kerai.sync with a partial instance: changesets that a vector has not seen, up to another. The document is left out when no operation is on a node of the scope.';

@@ -114,7 +114,7 @@ end
 $$;
 
 -- A partial instance has one peer, the one that it has its scope from.
-create or replace function kerai.begin_scope(peer text, scope uuid) returns void
+create or replace function kerai_sync.begin_scope(peer text, scope uuid) returns void
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -147,10 +147,10 @@ begin
 end
 $$;
 
-comment on function kerai.begin_scope(text, uuid) is
+comment on function kerai_sync.begin_scope(text, uuid) is
 'A part of kerai.add_peer: makes this instance hold only a scope of that peer''s tree; without a scope, checks that it holds everything.';
 
-create or replace function kerai.scope_state(out scope uuid, out peer text, out named bigint, out whole bigint,
+create or replace function kerai_sync.scope_state(out scope uuid, out peer text, out named bigint, out whole bigint,
     out late_after bigint, out is_late boolean)
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
@@ -161,10 +161,10 @@ as $$
     left join kerai_private.partial_scope as p on true
 $$;
 
-comment on function kerai.scope_state() is
+comment on function kerai_sync.scope_state() is
 'The scope that this instance holds, NULL when it holds everything, and how far the list of the scope''s nodes has been followed.';
 
-create or replace function kerai.take_members(
+create or replace function kerai_sync.take_members(
     served uuid, nodes uuid[], inside boolean[], named bigint
 ) returns void
 language plpgsql volatile security definer
@@ -195,7 +195,7 @@ begin
 end
 $$;
 
-comment on function kerai.take_members(uuid, uuid[], boolean[], bigint) is
+comment on function kerai_sync.take_members(uuid, uuid[], boolean[], bigint) is
 'A part of kerai.sync in a partial instance: takes the nodes that have come into the scope, as its peer names them.';
 
 -- Refuses KR006 what the peer has not sent before what needs it.
@@ -220,7 +220,8 @@ begin
 end
 $$;
 
-create or replace function kerai.take_late(arrivals bigint[], documents json[], signatures bytea[], public_keys bytea[],
+create or replace function kerai_sync.take_late(
+    arrivals bigint[], documents json[], signatures bytea[], public_keys bytea[],
     out taken int, out applied bigint)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -267,11 +268,11 @@ begin
 end
 $$;
 
-comment on function kerai.take_late(bigint[], json[], bytea[], bytea[]) is
+comment on function kerai_sync.take_late(bigint[], json[], bytea[], bytea[]) is
 'A part of kerai.sync in a partial instance: takes documents of changesets of which only a stub was here.';
 
 -- All that is late is here: now what it says of the nodes is merged, in the order of arrival.
-create or replace function kerai.merge_late() returns void
+create or replace function kerai_sync.merge_late() returns void
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set jit = off
@@ -327,10 +328,10 @@ begin
 end
 $$;
 
-comment on function kerai.merge_late() is
+comment on function kerai_sync.merge_late() is
 'A part of kerai.sync in a partial instance: merges what older changesets say of the nodes that have come into the scope.';
 
--- A refusal as kerai.exchange notes it.
+-- A refusal as kerai_sync.exchange notes it.
 create or replace function kerai_private.refused_pull(
     id bytea, author text, last_seq bigint, code text, message text, detail text, hint text
 ) returns jsonb
@@ -379,7 +380,7 @@ begin
 end
 $$;
 
-create or replace function kerai.accept_scoped(
+create or replace function kerai_sync.accept_scoped(
     ids bytea[], authors text[], first_seqs bigint[], last_seqs bigint[], first_lamports bigint[], prevs bytea[],
     bases jsonb[], documents json[], signatures bytea[], public_keys bytea[], out merged int, out applied bigint,
     out refused jsonb
@@ -456,7 +457,7 @@ begin
 end
 $$;
 
-comment on function kerai.accept_scoped(bytea[], text[], bigint[], bigint[], bigint[], bytea[], jsonb[], json[], bytea[], bytea[]) is
+comment on function kerai_sync.accept_scoped(bytea[], text[], bigint[], bigint[], bigint[], bytea[], jsonb[], json[], bytea[], bytea[]) is
 'A part of kerai.sync in a partial instance: merges a page of changesets, of those without a document only their place in the history, and says which were refused.';
 
 -- Merges a part of a page; returns how many of its operations are of the scope.
