@@ -15,9 +15,11 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from tests.client.commands.sample import PACKAGE, Run, files_below, make
+from tests.support.sample import PACKAGE, Run, files_below, make
 
 from kerai_client.cli.main import cli
+
+pytestmark = pytest.mark.usefixtures("here")
 
 PYTEST = f"{shlex.quote(sys.executable)} -m pytest -q -p no:cacheprovider"
 REPAIR = "sed -i 's/age < LIFE/age <= LIFE/' pkg/auth/token.py"

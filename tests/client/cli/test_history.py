@@ -8,7 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.client.commands.sample import PACKAGE, Run, files_below, make
+import pytest
+from tests.support.sample import PACKAGE, Run, files_below, make
+
+pytestmark = pytest.mark.usefixtures("here")
 
 
 def change(package: Path) -> None:

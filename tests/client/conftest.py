@@ -1,4 +1,4 @@
-"""What the tests of the commands share: a database and a folder each, and ways to run a command."""
+"""What tests of whole commands share: a database and a folder each, and a package to work on."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.client.commands.sample import PACKAGE, make
+from tests.support.sample import PACKAGE, make
 
 
-@pytest.fixture(autouse=True)
-def _here(database: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each test has a database and an empty folder of its own."""
+@pytest.fixture
+def here(database: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in an empty folder, with a database of the test's own."""
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     monkeypatch.setenv("KERAI_DSN", database.dsn)
@@ -20,6 +20,6 @@ def _here(database: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.fixture
-def package() -> Path:
+def package(here: None) -> Path:
     """A package with one failing test."""
     return make(Path("package"), PACKAGE)

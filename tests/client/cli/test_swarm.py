@@ -14,13 +14,15 @@ from uuid import UUID
 import click
 import pytest
 from click.testing import CliRunner
-from tests.client.commands.sample import Run
+from tests.support.sample import Run
 
 from kerai_client.cli.dashboard import economics_lines
 from kerai_client.cli.main import cli
 from kerai_client.cli.options import DURATION
 from kerai_client.errors import KeraiError
 from kerai_client.harness.tasks import detect_success_command, task_to_launch
+
+pytestmark = pytest.mark.usefixtures("here")
 
 SEED_LAUNCH = """kerai swarm launch \
   --task "make all tests in pkg/auth pass" \

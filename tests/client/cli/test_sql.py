@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from tests.client.commands.sample import Run
+from tests.support.sample import Run
 
 from kerai_client.cli.main import cli
+
+pytestmark = pytest.mark.usefixtures("here")
 
 
 def test_sql_prints_rows(kerai: Run, ok: Run) -> None:

@@ -15,9 +15,11 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from tests.client.commands.sample import PACKAGE, files_below, make
+from tests.support.sample import PACKAGE, files_below, make
 
 from kerai_client.cli.main import cli
+
+pytestmark = pytest.mark.usefixtures("here")
 
 TOKEN = "pkg/auth/token.py"
 

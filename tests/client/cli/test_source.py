@@ -13,9 +13,11 @@ from typing import Any, TextIO
 
 import pytest
 from click.testing import CliRunner
-from tests.client.commands.sample import PACKAGE, Run, files_below, make
+from tests.support.sample import PACKAGE, Run, files_below, make
 
 from kerai_client.cli.main import cli
+
+pytestmark = pytest.mark.usefixtures("here")
 
 
 def test_import_and_checkout_give_the_same_files(ok: Run, rows: Callable[..., Any], package: Path) -> None:

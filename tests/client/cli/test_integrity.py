@@ -6,7 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.client.commands.sample import Run
+import pytest
+from tests.support.sample import Run
+
+pytestmark = pytest.mark.usefixtures("here")
 
 
 def test_a_damaged_tree_is_found_and_made_anew(ok: Run, kerai: Run, package: Path, connect: Any) -> None:

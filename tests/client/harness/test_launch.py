@@ -6,35 +6,22 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.client.commands.sample import Run
+from tests.support.processes import alive, until
+from tests.support.sample import Run
 
 from kerai_client.harness.bookkeeping import Stop, Stopped
 from kerai_client.harness.workspace import Workspace
 
+pytestmark = pytest.mark.usefixtures("here")
+
 KERAI = [sys.executable, "-m", "kerai_client"]
-
-
-def until(condition: Callable[[], bool], seconds: float = 120.0) -> None:
-    """Wait for a condition."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def alive(pid: int) -> bool:
-    """Say whether a process is there and not a zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+PATIENCE = 120.0  # seconds
 
 
 @contextmanager
@@ -50,7 +37,9 @@ def launched(folder: Path, agents: int, *words: str) -> Iterator[tuple[subproces
         text=True,
     ) as process:
         try:
-            until(lambda: process.poll() is not None or len(list(folder.iterdir())) == agents)
+            assert until(
+                lambda: process.poll() is not None or len(list(folder.iterdir())) == agents, PATIENCE
+            )
             assert process.poll() is None, process.communicate()
             below, ahead = [], [process.pid]
             while ahead:
@@ -83,7 +72,7 @@ def test_agents_end_with_their_launch(
     if number != signal.SIGKILL:
         assert "error: interrupted: solver-1, solver-2 ended, the swarm stays open" in errors
         assert not any(alive(pid) for pid in below)
-    until(lambda: not any(alive(pid) for pid in below))
+    assert until(lambda: not any(alive(pid) for pid in below), PATIENCE)
     assert rows("swarm", "status")[0]["status"] == "running"
 
 
