@@ -308,15 +308,16 @@ def association_consensus(client: Client, scope: str | None, relation: str | Non
 
 
 def _say(client: Client, agent: str | None, kind: str, places: dict[str, str | None], **said: Any) -> None:
-    from kerai_client.agent.understanding import say  # noqa: PLC0415
-    from kerai_client.cli.source import user_name  # noqa: PLC0415 -- drivers and parsers are slow to import
+    from kerai_client.agent.understanding import say  # noqa: PLC0415 -- drivers and parsers are slow to import
+    from kerai_client.cli.source import human_session  # noqa: PLC0415
+    from kerai_client.repo.lookup import nodes_at  # noqa: PLC0415
 
     message = said.pop("message") or kind.replace("_", " ")
-    emit_record(
-        say(client, user_name() if agent is None else agent, kind, places, message=message, **said),
-        json=client.json,
-        formats=WEIGHTS,
-    )
+    with client.database() as database:
+        nodes = database.run(lambda connection: nodes_at(connection, places))
+        with human_session(database, agent) as session:
+            result = say(session, kind, nodes, message=message, **said)
+    emit_record(result, json=client.json, formats=WEIGHTS)
 
 
 def _show(
@@ -327,6 +328,10 @@ def _show(
     places: dict[str, str | None],
     **parameters: Any,
 ) -> None:
-    from kerai_client.agent.understanding import read  # noqa: PLC0415 -- as above
+    from kerai_client.db.connection import queries  # noqa: PLC0415 -- as above
+    from kerai_client.repo.lookup import nodes_at  # noqa: PLC0415
 
-    emit(read(client, query, places, **parameters), columns, title, client.json, WEIGHTS)
+    with client.connect() as connection:
+        nodes = nodes_at(connection, places)
+        found = connection.execute(queries()[query], {**nodes, **parameters}).fetchall()
+    emit(found, columns, title, client.json, WEIGHTS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from uuid import UUID
 
 from kerai_client.db.connection import Connection, queries
@@ -91,3 +92,12 @@ def node_at(connection: Connection, path: str) -> UUID:
         raise KeraiError(f"there is nothing at {path!r} in the tree", hint=NOTHING_THERE)
     found_id: UUID = row["id"]
     return found_id
+
+
+def nodes_at(connection: Connection, places: Mapping[str, str | None]) -> dict[str, UUID | None]:
+    """Return the ids of nodes that are named by path or id; None stays None.
+
+    :param places: the paths or ids, by any keys.
+    :raises KeraiError: when there is no such node.
+    """
+    return {key: None if path is None else node_at(connection, path) for key, path in places.items()}
