@@ -13,7 +13,7 @@ from kerai import changeset
 from kerai_client.db.connection import connect
 from kerai_client.db.instance import ensure_extension
 from kerai_client.server.private import PrivateServer
-from kerai_client.source.node import new_id
+from kerai_client.source.tree.node import new_id
 
 FILE = 250  # inserts a file
 FUNCTION = 25  # inserts a function

@@ -25,6 +25,13 @@ MAY_IMPORT = {
     "cli": "errors config solve db server source agent repo harness",
     "__main__": "cli",
 }
+# The same within source/.
+IN_SOURCE = {
+    "tree": "",
+    "syntax": "tree",
+    "files": "tree",
+    "compare": "tree syntax",
+}
 # The packages that one room wraps for all others.
 ONLY_IN = {"click": "cli", "rich": "cli", "tree_sitter": "source", "nacl": "agent"}
 
@@ -69,6 +76,19 @@ def test_a_room_imports_lower_rooms_alone(room: str) -> None:
             known = rest[0] in allowed if package == "kerai_client" and rest else True
             if not known or ONLY_IN.get(package, room) != room:
                 strangers.append(f"{file.relative_to(ROOT)} imports {name}")
+    assert not strangers
+
+
+@pytest.mark.parametrize("room", IN_SOURCE)
+def test_source_has_rooms_too(room: str) -> None:
+    assert {path.parent.name for path in (ROOT / "source").glob("*/__init__.py")} == set(IN_SOURCE)
+    allowed = [("kerai_client", "source", name) for name in (room, *IN_SOURCE[room].split())]
+    strangers = [
+        f"{file.relative_to(ROOT)} imports {name}"
+        for file in files_of(f"source/{room}")
+        for name in imports_of(file)
+        if name.startswith("kerai_client.source") and tuple(name.split(".")[:3]) not in allowed
+    ]
     assert not strangers
 
 

@@ -1,7 +1,7 @@
 -- Checkout: files, as paths and texts.
 
 -- What stands for a node in a directory. A tree may hold names that no directory can: those are escaped, all others
--- stay as they are. The client lays files out by the same rule (client/kerai_client/source/layout.py).
+-- stay as they are. The client lays files out by the same rule (client/kerai_client/source/tree/layout.py).
 create or replace function kerai_private.entry(kind text, name text, id uuid) returns text
 language plpgsql immutable parallel safe
 set search_path = pg_catalog, pg_temp

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 
-from . import wildmatch
+from kerai_client.source.files import wildmatch
 
 
 class Ignore:

@@ -10,12 +10,9 @@ from collections.abc import Collection
 from pathlib import Path
 
 from kerai_client.errors import naming
-
-from .draft import FileState, Snapshot
-from .layout import UnsafeTree, settled
-from .plan import check_paths
-from .renames import parents
-from .tree import Tree, snapshot_of
+from kerai_client.source.tree.layout import UnsafeTree, check_paths, parents, settled
+from kerai_client.source.tree.state import FileState, Snapshot
+from kerai_client.source.tree.tree import Tree, snapshot_of
 
 
 def write_directory(tree: Tree | Snapshot, directory: Path, previous: Collection[str] = ()) -> None:

@@ -8,7 +8,7 @@ from itertools import pairwise
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from kerai_client.source.positions import integer, keys, room, tag
+from kerai_client.source.tree.positions import integer, keys, room, tag
 
 # Positions that a foreign client might write: any text without NUL, which PostgreSQL refuses.
 foreign = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12)

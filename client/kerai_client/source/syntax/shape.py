@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from tree_sitter import Node
 
-from .languages import LABELLED
+from kerai_client.source.syntax.languages import LABELLED
 
 # What stands above the statement that it belongs to, as a sibling of it.
 LEADING = re.compile(r"^(attribute_item|decorator)$")

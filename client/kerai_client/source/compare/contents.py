@@ -6,14 +6,14 @@ from posixpath import basename
 from typing import Any
 from uuid import UUID
 
-from .draft import FileDraft
-from .emit import Emitter
-from .match import Matcher
-from .parse import parse_file
-from .part import Part, new_parts, old_parts, pair
-from .plan import Plan
-from .splice import find_hunks, mirror
-from .tree import Tree
+from kerai_client.source.compare.emit import Emitter
+from kerai_client.source.compare.match import Matcher
+from kerai_client.source.compare.part import Part, new_parts, old_parts, pair
+from kerai_client.source.compare.plan import Plan
+from kerai_client.source.compare.splice import find_hunks, mirror
+from kerai_client.source.syntax.draft import FileDraft
+from kerai_client.source.syntax.parse import parse_file
+from kerai_client.source.tree.tree import Tree
 
 
 class Contents:

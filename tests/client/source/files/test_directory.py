@@ -23,7 +23,7 @@ from kerai_client.source import (
     snapshot_of,
     write_directory,
 )
-from kerai_client.source.renames import parents
+from kerai_client.source.tree.layout import parents
 
 
 def put(top: Path, files: dict[str, bytes]) -> Path:

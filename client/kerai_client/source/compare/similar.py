@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from .part import Part
+from kerai_client.source.compare.part import Part
 
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 _TABLE = 2_500  # pairs that are compared one by one; longer lists are paired in order

@@ -6,15 +6,14 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from .draft import FileState, Snapshot, text_of
-from .layout import SourceError, UnsafeTree, path_problem, settled
-from .match import Matcher
-from .node import Node
-from .parse import parse_file
-from .part import Part, new_parts, old_parts, pair
-from .renames import parents
-from .splice import clip_parts
-from .tree import Tree
+from kerai_client.source.compare.match import Matcher
+from kerai_client.source.compare.part import Part, new_parts, old_parts, pair
+from kerai_client.source.compare.splice import clip_parts
+from kerai_client.source.syntax.parse import parse_file
+from kerai_client.source.tree.layout import SourceError, check_paths, parents, settled
+from kerai_client.source.tree.node import Node
+from kerai_client.source.tree.state import FileState, Snapshot, text_of
+from kerai_client.source.tree.tree import Tree
 
 
 @dataclass(slots=True)
@@ -52,22 +51,6 @@ def make_plan(tree: Tree, snapshot: Snapshot, into: str, scope: UUID | None, unr
     if scope is not None:
         _confine(tree, plan, scope)
     return plan
-
-
-def check_paths(snapshot: Snapshot) -> None:
-    """Check that every path is one that a tree's file can have, and that no file is also a directory.
-
-    :raises UnsafeTree: on the first that is not.
-    """
-    above: set[str] = set()
-    for path in snapshot:
-        problem = path_problem(path)
-        if problem is not None:
-            raise UnsafeTree(f"{path[:200]!r} cannot be a file's path: {problem}")
-        above.update(parents(path))
-    for path in above:
-        if path in snapshot:
-            raise UnsafeTree(f"{path!r} cannot be both a file and a directory")
 
 
 def _confine(tree: Tree, plan: Plan, scope: UUID) -> None:

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
-from .part import Part
-from .positions import integer, keys, prefix, room
-from .sequence import increasing
-from .tree import Tree
+from kerai_client.source.compare.part import Part
+from kerai_client.source.compare.sequence import increasing
+from kerai_client.source.tree.positions import integer, keys, prefix, room
+from kerai_client.source.tree.tree import Tree
 
 Operation = dict[str, Any]
 

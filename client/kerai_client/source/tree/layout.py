@@ -31,12 +31,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
+from posixpath import dirname
 from uuid import UUID
 
 from kerai_client.errors import KeraiError
-
-from .draft import FileState
-from .node import Node
+from kerai_client.source.tree.node import Node
+from kerai_client.source.tree.state import FileState, Snapshot
 
 MAX_ENTRY_BYTES = 255
 MAX_PATH_BYTES = 2000  # the system takes 4096, with the directory that the tree is written to
@@ -84,6 +84,30 @@ def path_problem(path: str) -> str | None:
         if _size(part) > MAX_ENTRY_BYTES:
             return f"a name in it has more than {MAX_ENTRY_BYTES} bytes"
     return None
+
+
+def check_paths(snapshot: Snapshot) -> None:
+    """Check that every path is one that a tree's file can have, and that no file is also a directory.
+
+    :raises UnsafeTree: on the first that is not.
+    """
+    above: set[str] = set()
+    for path in snapshot:
+        problem = path_problem(path)
+        if problem is not None:
+            raise UnsafeTree(f"{path[:200]!r} cannot be a file's path: {problem}")
+        above.update(parents(path))
+    for path in above:
+        if path in snapshot:
+            raise UnsafeTree(f"{path!r} cannot be both a file and a directory")
+
+
+def parents(path: str) -> Iterable[str]:
+    """Yield the directories above a path, nearest first, without the empty one."""
+    path = dirname(path)
+    while path:
+        yield path
+        path = dirname(path)
 
 
 def settled(path: str, state: FileState, files: Container[str]) -> FileState:

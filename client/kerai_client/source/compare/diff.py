@@ -7,17 +7,18 @@ from posixpath import basename, dirname
 from typing import Any
 from uuid import UUID
 
-from .contents import Contents
-from .draft import FileDraft, Snapshot
-from .emit import Emitter, Operation
-from .layout import SourceError
-from .node import ROOT_ID, new_id
-from .parse import parse_file
-from .part import new_parts, old_parts
-from .plan import Plan, make_plan
-from .positions import keys, tag
-from .renames import parents, renamed_directories, renamed_files
-from .tree import Tree, apply_operations, paused_collector
+from kerai_client.source.compare.contents import Contents
+from kerai_client.source.compare.emit import Emitter, Operation
+from kerai_client.source.compare.part import new_parts, old_parts
+from kerai_client.source.compare.plan import Plan, make_plan
+from kerai_client.source.compare.renames import renamed_directories, renamed_files
+from kerai_client.source.syntax.draft import FileDraft
+from kerai_client.source.syntax.parse import parse_file
+from kerai_client.source.tree.layout import SourceError, parents
+from kerai_client.source.tree.node import ROOT_ID, new_id
+from kerai_client.source.tree.positions import keys, tag
+from kerai_client.source.tree.state import Snapshot
+from kerai_client.source.tree.tree import Tree, apply_operations, paused_collector
 
 
 def diff(
@@ -33,13 +34,13 @@ def diff(
 ) -> list[Operation]:
     """Return the operations that make a tree hold the files of a directory.
 
-    Applied to the tree (see :func:`.tree.apply_operations`) they give exactly the snapshot; this is
-    checked before they are returned. What did not change keeps its nodes; renamed files and directories
-    and moved functions keep theirs too.
+    Applied to the tree (see :func:`.apply_operations`) they give exactly the snapshot; this is checked
+    before they are returned. What did not change keeps its nodes; renamed files and directories and moved
+    functions keep theirs too.
 
     :param snapshot: the files, by posix path relative to ``into``.
     :param author: the author id; with ``run`` it keeps blocks that are inserted at one place at the same
-        time apart, see :mod:`.positions`.
+        time apart, see :mod:`kerai_client.source.tree.positions`.
     :param into: the directory of the tree that the snapshot stands for; made when missing.
     :param scope: only edits at and below this node become operations; :func:`outside_scope` names the
         files with other edits.

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kerai_client.source import read_directory
-from kerai_client.source.ignore import Ignore
+from kerai_client.source.files.ignore import Ignore
 
 
 @pytest.fixture(autouse=True)

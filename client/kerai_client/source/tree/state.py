@@ -1,12 +1,11 @@
-"""What a file's bytes are made of, before anything has an id: drafts of nodes."""
+"""Files as a directory has them, and the text and metadata that the tree stores for them."""
 
 from __future__ import annotations
 
 import base64
 import contextlib
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 MAX_JSON_BYTES = 6 << 20
@@ -25,41 +24,6 @@ class FileState:
 
 
 Snapshot = dict[str, FileState]
-
-
-@dataclass(slots=True)
-class Draft:
-    """A node that has no id yet. ``start`` and ``end`` count characters of the file's text.
-
-    A container has children and no content; a leaf has its exact text as content.
-    """
-
-    kind: str
-    start: int
-    end: int
-    name: str | None = None
-    content: str | None = None
-    children: list[Draft] = field(default_factory=list)
-
-    def walk(self) -> Iterator[Draft]:
-        """Yield this draft and all below it, parents first, in order."""
-        stack = [self]
-        while stack:
-            draft = stack.pop()
-            yield draft
-            stack.extend(reversed(draft.children))
-
-
-@dataclass(slots=True)
-class FileDraft:
-    """A file's language and metadata, the text that its leaves hold, the drafts below it, and whether the
-    grammar found errors."""
-
-    language: str | None
-    metadata: dict[str, Any]
-    text: str
-    children: list[Draft]
-    broken: bool = False
 
 
 def text_of(state: FileState) -> tuple[str, dict[str, Any]]:
@@ -93,7 +57,7 @@ def state_of(text: str, metadata: dict[str, Any]) -> FileState:
     """Return the file that a stored text and its metadata stand for: the inverse of :func:`text_of`.
 
     Text that claims to be base64 and is not (two merged rewrites of a binary file) is kept as it is.
-    Whether a symlink may be one where it stands is for :func:`.layout.settled` to say.
+    Whether a symlink may be one where it stands is for :func:`.settled` to say.
     """
     data = text.encode("utf-8", "surrogatepass")
     if metadata.get("encoding") == "base64":

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.samples import SAMPLES
 
 from kerai_client.source import (
     ROOT_ID,
@@ -20,10 +20,9 @@ from kerai_client.source import (
     outside_scope,
     snapshot_of,
 )
-from kerai_client.source.diff import _Diff
-from kerai_client.source.emit import Emitter
+from kerai_client.source.compare.diff import _Diff
+from kerai_client.source.compare.emit import Emitter
 
-SAMPLES = {path.stem: path.read_text("utf-8") for path in (Path(__file__).parent / "samples").iterdir()}
 START: Snapshot = {f"src/{name}": FileState(text.encode()) for name, text in SAMPLES.items()}
 
 

@@ -13,9 +13,9 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 from itertools import accumulate
 
-from .part import Part, pair
-from .sequence import common
-from .similar import pair_up
+from kerai_client.source.compare.part import Part, pair
+from kerai_client.source.compare.sequence import common
+from kerai_client.source.compare.similar import pair_up
 
 
 @dataclass(slots=True, eq=False)

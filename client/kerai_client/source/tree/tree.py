@@ -11,9 +11,9 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-from .draft import FileState, Snapshot, state_of
-from .layout import Layout, lay_out, settled
-from .node import Node
+from kerai_client.source.tree.layout import Layout, lay_out, settled
+from kerai_client.source.tree.node import Node
+from kerai_client.source.tree.state import FileState, Snapshot, state_of
 
 _COLUMNS = ("id", "parent_id", "position", "depth", "kind", "name", "language", "content", "path", "metadata")
 
@@ -169,7 +169,7 @@ def paused_collector() -> Iterator[None]:
 
 def snapshot_of(tree: Tree) -> Snapshot:
     """Return the directory that a tree stands for, whatever the tree holds: names and links that a directory
-    cannot or must not have are changed by the rule in :mod:`.layout`."""
+    cannot or must not have are changed by the rule in :mod:`kerai_client.source.tree.layout`."""
     return {path: tree.state(file.id) for path, file in tree.files()}
 
 

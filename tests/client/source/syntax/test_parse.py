@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.support.samples import SAMPLES
 
 from kerai_client.source import GRAMMARS, FileState, parse_file
-from kerai_client.source import parse as parse_module
-from kerai_client.source.draft import Draft, state_of
-from kerai_client.source.languages import BLOCK, reader
-from kerai_client.source.parse import MAX_DEPTH, MAX_PARSE_BYTES, tiles
-
-SAMPLES = {path.stem: path.read_text("utf-8") for path in (Path(__file__).parent / "samples").iterdir()}
+from kerai_client.source.syntax import parse as parse_module
+from kerai_client.source.syntax.draft import Draft
+from kerai_client.source.syntax.languages import BLOCK, reader
+from kerai_client.source.syntax.parse import MAX_DEPTH, MAX_PARSE_BYTES, tiles
+from kerai_client.source.tree.state import state_of
 
 
 def outline(drafts: list[Draft]) -> list[object]:

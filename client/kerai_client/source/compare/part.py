@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from uuid import UUID
 
-from .draft import Draft
-from .tree import Tree
+from kerai_client.source.syntax.draft import Draft
+from kerai_client.source.tree.tree import Tree
 
 
 class Part:

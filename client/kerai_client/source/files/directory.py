@@ -10,10 +10,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from .draft import FileState, Snapshot
-from .ignore import Ignore
-from .layout import RESERVED, path_problem, settled
-from .worktree import GitRefusal, WorkTree
+from kerai_client.source.files.ignore import Ignore
+from kerai_client.source.files.worktree import GitRefusal, WorkTree
+from kerai_client.source.tree.layout import RESERVED, path_problem, settled
+from kerai_client.source.tree.state import FileState, Snapshot
 
 MAX_FILE_BYTES = 4 << 20
 _DATA_DIRECTORY = {"PG_VERSION", "global", "pg_wal"}  # what PostgreSQL's data are recognised by

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from posixpath import basename, dirname
 
-from .draft import FileState
+from kerai_client.source.tree.state import FileState
 
 _ALIKE = 0.5  # the share of lines that a renamed and edited file keeps, as in git
 _COMMON_LINE = 16  # a line in more files than this says nothing
@@ -113,11 +113,3 @@ def renamed_directories(
                 free.discard(old)
                 break
     return pairs
-
-
-def parents(path: str) -> Iterable[str]:
-    """Yield the directories above a path, nearest first, without the empty one."""
-    path = dirname(path)
-    while path:
-        yield path
-        path = dirname(path)

@@ -19,9 +19,10 @@ from bisect import bisect_left
 
 from tree_sitter import Node, Parser, Tree
 
-from .draft import Draft, FileDraft, FileState, text_of
-from .languages import language_of, reader
-from .shape import LEADING, Core, Parts, flatten, is_definition, name_and_kind
+from kerai_client.source.syntax.draft import Draft, FileDraft
+from kerai_client.source.syntax.languages import language_of, reader
+from kerai_client.source.syntax.shape import LEADING, Core, Parts, flatten, is_definition, name_and_kind
+from kerai_client.source.tree.state import FileState, text_of
 
 MAX_PARSE_BYTES = 1 << 20
 """A larger file is not parsed: it is one leaf. Nobody merges generated data by statement."""

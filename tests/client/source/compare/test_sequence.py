@@ -7,9 +7,9 @@ from itertools import combinations, pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kerai_client.source.part import Part
-from kerai_client.source.sequence import common, increasing
-from kerai_client.source.similar import pair_up
+from kerai_client.source.compare.part import Part
+from kerai_client.source.compare.sequence import common, increasing
+from kerai_client.source.compare.similar import pair_up
 
 items = st.lists(st.integers(0, 5), max_size=12)
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from .part import Part, pair
-from .sequence import common, increasing
-from .similar import likeness, pair_up, tokens
-from .splice import splice
+from kerai_client.source.compare.part import Part, pair
+from kerai_client.source.compare.sequence import common, increasing
+from kerai_client.source.compare.similar import likeness, pair_up, tokens
+from kerai_client.source.compare.splice import splice
 
 _MOVABLE_LEAF = 24  # characters; a shorter statement is more likely written again than moved
 _PUNCTUATION = ("header", "footer")  # these belong to the container that they open and close

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import string
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.support.samples import SAMPLES
 
 from kerai_client.repo.fitting import fit
 from kerai_client.source import (
@@ -24,10 +24,8 @@ from kerai_client.source import (
     reshaping_late,
     snapshot_of,
 )
-from kerai_client.source.diff import _Diff
-from kerai_client.source.layout import settled
-
-SAMPLES = {path.stem: path.read_text("utf-8") for path in (Path(__file__).parent / "samples").iterdir()}
+from kerai_client.source.compare.diff import _Diff
+from kerai_client.source.tree.layout import settled
 
 relaxed = settings(
     max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]

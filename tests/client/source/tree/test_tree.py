@@ -24,7 +24,7 @@ from kerai_client.source import (
     snapshot_of,
     write_directory,
 )
-from kerai_client.source.tree import _COLUMNS
+from kerai_client.source.tree.tree import _COLUMNS
 
 A, B, C, D, E = (UUID(int=number) for number in range(1, 6))
 

@@ -1,0 +1,1 @@
+"""Directories: reading one as git would add it, and writing one."""
