@@ -1,137 +1,102 @@
-"""What a comparison has to achieve: the paths of the tree and of the directory, within a scope."""
+"""What a comparison has found: which nodes are made, kept, moved and deleted, and what they shall hold.
+
+A plan has no ids of new nodes and no positions among siblings: these come with the operations,
+see :mod:`.emit`. It does not change once it is made.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 from uuid import UUID
 
-from kerai_client.source.compare.match import Matcher
-from kerai_client.source.compare.part import Part, new_parts, old_parts, pair
-from kerai_client.source.compare.splice import clip_parts
-from kerai_client.source.syntax.parse import parse_file
-from kerai_client.source.tree.layout import SourceError, check_paths, parents, settled
-from kerai_client.source.tree.node import Node
-from kerai_client.source.tree.state import FileState, Snapshot, text_of
-from kerai_client.source.tree.tree import Tree
+Ref = UUID | int
+"""A node: one of the tree by its id, or one that the plan makes by its number."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class MakeRoot:
+    """The root that all clients share is made, and restored in case that somebody had deleted it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Make:
+    """A directory or file is made, the last one in its parent. None: it is a top of the tree."""
+
+    number: int
+    parent: Ref | None
+    kind: str
+    name: str | None = None
+    language: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Relocate:
+    """A directory or file of the tree moves to the end of another directory."""
+
+    node: UUID
+    parent: Ref
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Registers of a node of the tree are set: fields, and keys of its metadata."""
+
+    node: UUID
+    fields: Mapping[str, Any]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class NewChild:
+    """A node that is made below a file, or below a node in it."""
+
+    number: int
+    kind: str
+    name: str | None
+    content: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class KeptChild:
+    """A node of the tree, with the registers that change; ``stays``: where it is among its siblings."""
+
+    node: UUID
+    stays: bool
+    changes: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Children:
+    """The children that a node shall have, in order; those that are deleted are not named."""
+
+    parent: Ref
+    children: tuple[NewChild | KeptChild, ...]
+
+    @property
+    def cost(self) -> int:
+        """The number of operations that it takes."""
+        return sum(
+            1 if isinstance(child, NewChild) else (not child.stays) + bool(child.changes)
+            for child in self.children
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """``old`` and ``want`` are by full path, and ``outside`` lists the paths whose edits are left out.
-    ``inner`` is the node within a file that edits are confined to, with its old and new parts."""
+    """All that turns one tree into another.
 
-    old: dict[str, Node]
-    want: Snapshot
-    outside: list[str] = field(default_factory=list)
-    inner: tuple[str, Part, Part] | None = None
-
-
-def make_plan(tree: Tree, snapshot: Snapshot, into: str, scope: UUID | None, unread: Collection[str]) -> Plan:
-    """Compare paths and leave out what the caller does not want changed.
-
-    :raises SourceError: when a path is no path, ``into`` is a file, or the scope is not in the tree.
+    :param outline: directories and files, in an order that applies: upper ones first.
+    :param contents: what is in the files, parents first.
+    :param deletions: the tops of what goes, once everything else is done.
+    :param places: the path that each file shall have.
+    :param homes: the directory node that new files of each path are put into.
     """
-    layout = tree.layout()
-    prefix = into + "/" if into else ""
-    for above in [*parents(into), into]:
-        if above in layout.files:
-            raise SourceError(f"{above!r} is a file in the tree, so nothing can be put below it")
-    old = {path: node for path, node in layout.files.items() if path.startswith(prefix)}
-    want = {prefix + path: state for path, state in snapshot.items()}
-    check_paths(want)
-    if into:
-        check_paths({into: FileState(b"")})
-    hidden = {prefix + path.strip("/") for path in unread}
-    for path, node in old.items():
-        if path in hidden or any(above in hidden for above in parents(path)):
-            want.setdefault(path, tree.state(node.id))
-    files = want.keys() | (layout.files.keys() - old.keys())
-    plan = Plan(old, {path: settled(path, state, files) for path, state in want.items()})
-    if scope is not None:
-        _confine(tree, plan, scope)
-    return plan
 
-
-def _confine(tree: Tree, plan: Plan, scope: UUID) -> None:
-    """Make the plan want the old state wherever the scope does not reach."""
-    if scope not in tree:
-        raise SourceError(f"the scope {scope} is not in the tree", hint="it may have been deleted meanwhile")
-    layout = tree.layout()
-    home = tree.path_of(scope)
-    directory = any(node.id == scope for node in layout.directories.get(home, ()))
-    for path in sorted(plan.old.keys() | plan.want.keys()):
-        node = plan.old.get(path)
-        state = tree.state(node.id) if node is not None else None
-        if plan.want.get(path) == state:
-            continue
-        if directory:
-            inside = tree.within(node.id, scope) if node else (not home or path.startswith(home + "/"))
-            if inside:
-                continue
-        elif path == home and (scope == layout.files[home].id or _inner(tree, plan, path, scope)):
-            continue
-        plan.outside.append(path)
-        if state is None:
-            del plan.want[path]
-        else:
-            plan.want[path] = state
-
-
-def _inner(tree: Tree, plan: Plan, path: str, scope: UUID) -> bool:
-    """Confine the edits of a file to one node in it; False when none of them can be."""
-    file = plan.old[path]
-    if path not in plan.want:
-        return False
-    now, wish = tree.state(file.id), plan.want[path]
-    text, metadata = text_of(wish)
-    if metadata != text_of(now)[1]:
-        return False
-    root = old_parts(tree, file.id)
-    part = next(below for below in root.walk() if below.id == scope)
-    before, after = root.source[: part.start], root.source[part.end :]
-    new = _parsed(path, wish, file)
-    if not _surrounds(before, after, text):
-        # There are edits outside as well: take over only what the node itself became.
-        plan.outside.append(path)
-        matcher = Matcher()
-        matcher.add(root, new)
-        matcher.run()
-        middle = part.text if part.match is None or part.whole else _text(part.match)
-        wish = FileState((before + middle + after).encode(), wish.executable, wish.symlink)
-        text, new = before + middle + after, _parsed(path, wish, file)
-        part = next(below for below in old_parts(tree, file.id).walk() if below.id == scope)
-    plan.want[path] = wish
-    if wish == now:
-        return True
-    low, high = len(before), len(text) - len(after)
-    plan.inner = (path, part, _as_one(part, clip_parts(new.children, low, high), text[low:high]))
-    return True
-
-
-def _surrounds(before: str, after: str, text: str) -> bool:
-    return len(before) + len(after) <= len(text) and text.startswith(before) and text.endswith(after)
-
-
-def _parsed(path: str, state: FileState, file: Node) -> Part:
-    draft = parse_file(path, state, file.language)
-    return new_parts("file", draft.text, draft.children)
-
-
-def _text(new: Part) -> str:
-    """Return the text of a new part; a mirror of an old one has its text in its children."""
-    if new.whole or not new.children:
-        return new.text if new.content is None else new.content
-    return "".join(map(_text, new.children))
-
-
-def _as_one(old: Part, pieces: list[Part], text: str) -> Part:
-    """Return one new part that stands for ``old`` and holds ``pieces``."""
-    if len(pieces) == 1 and pieces[0].is_container == old.is_container and pieces[0].is_leaf == old.is_leaf:
-        new = pieces[0]
-    else:
-        new = Part(old.kind, text, 0, len(text), name=old.name, content=text if old.is_leaf else None)
-        if not old.is_leaf:
-            new.adopt(pieces)
-    pair(old, new)
-    return new
+    outline: tuple[MakeRoot | Make | Relocate | Change, ...] = ()
+    contents: tuple[Change | Children, ...] = ()
+    deletions: tuple[UUID, ...] = ()
+    places: Mapping[Ref, str] = field(default_factory=dict)
+    homes: Mapping[str, Ref] = field(default_factory=dict)

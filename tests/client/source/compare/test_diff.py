@@ -20,8 +20,11 @@ from kerai_client.source import (
     outside_scope,
     snapshot_of,
 )
-from kerai_client.source.compare.diff import _Diff
-from kerai_client.source.compare.emit import Emitter
+from kerai_client.source.compare import contents
+from kerai_client.source.compare import diff as diff_module
+from kerai_client.source.compare.goal import Goal
+from kerai_client.source.compare.plan import Change, Plan
+from kerai_client.source.compare.planner import _Planner, make_plan
 
 START: Snapshot = {f"src/{name}": FileState(text.encode()) for name, text in SAMPLES.items()}
 
@@ -349,7 +352,7 @@ def test_a_scope_within_a_file_takes_every_edit_inside_it() -> None:
 def test_an_edit_is_never_lost_even_when_the_comparison_errs(monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = changed("window.py", "            return False\n", "")
     wanted["src/store.js"] = FileState(b"const a = 1;\n")
-    monkeypatch.setattr(Emitter, "leftovers", lambda *_, **__: None)
+    monkeypatch.setattr(contents, "leftovers", lambda *_, **__: ())
     ops = diff(TREE, wanted, author="e")
     assert snapshot_of(apply_operations(TREE, ops)) == wanted
 
@@ -398,10 +401,14 @@ def test_files_that_the_comparison_forgot_are_made_and_others_removed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     wanted = {path: state for path, state in START.items() if path != "src/notes.txt"}
-    monkeypatch.setattr(_Diff, "delete", lambda *_: None)
+    monkeypatch.setattr(_Planner, "deleted", lambda *_: [])
     ops = diff(TREE, wanted, author="e")
     assert snapshot_of(apply_operations(TREE, ops)) == wanted
     wanted["src/new.py"] = FileState(b"a = 1\n")
-    monkeypatch.setattr(_Diff, "run", lambda work: work.emitter.update(ROOT_ID, {"language": None}))
+
+    def forgetful(tree: Tree, goal: Goal) -> Plan:
+        return Plan((Change(ROOT_ID, {"language": None}),), homes=make_plan(tree, goal).homes)
+
+    monkeypatch.setattr(diff_module, "make_plan", forgetful)
     ops = diff(TREE, wanted, author="e")
     assert snapshot_of(apply_operations(TREE, ops)) == wanted

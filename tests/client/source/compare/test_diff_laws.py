@@ -24,7 +24,7 @@ from kerai_client.source import (
     reshaping_late,
     snapshot_of,
 )
-from kerai_client.source.compare.diff import _Diff
+from kerai_client.source.compare.diff import _Check
 from kerai_client.source.tree.layout import settled
 
 relaxed = settings(
@@ -51,12 +51,12 @@ BELOW = imported({f"kept/{path}": state for path, state in START.items()})
 def _nothing_mended() -> Iterator[None]:
     """The comparison itself has to be right; its fallback must not be what makes these tests pass."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_Diff, "rewritten", _refuse_mending(_Diff.rewritten))
+        patch.setattr(_Check, "rewritten", _refuse_mending(_Check.rewritten))
         yield
 
 
 def _refuse_mending(rewritten: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
-    def wrapped(self: _Diff, after: Tree) -> list[Any]:
+    def wrapped(self: _Check, after: Tree) -> list[Any]:
         mending = rewritten(self, after)
         assert not mending, mending
         return mending
