@@ -18,7 +18,8 @@ from statistics import median
 from psycopg import sql
 from report import Row
 
-from kerai_client.agent.session import Session, read_state
+from kerai_client.agent.session import Session
+from kerai_client.agent.state import read_state
 from kerai_client.db.connection import Database, connect
 from kerai_client.db.instance import ensure_extension
 from kerai_client.repo.checkout import write_checkout

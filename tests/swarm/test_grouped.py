@@ -16,7 +16,8 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from kerai_client.agent import session as sessions
-from kerai_client.agent.session import WHOLE_STATE, Session, Vector, read_state, read_vector
+from kerai_client.agent.session import WHOLE_STATE, Session
+from kerai_client.agent.state import Vector, read_state, read_vector
 from kerai_client.db.connection import Connection, Database
 from kerai_client.harness.crew import Crew
 from kerai_client.repo.importing import import_directory

@@ -18,7 +18,8 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from kerai_client.agent.session import Session, read_state
+from kerai_client.agent.session import Session
+from kerai_client.agent.state import read_state
 from kerai_client.db.connection import Connection, Database
 from kerai_client.errors import KeraiError
 from kerai_client.harness.crew import Crew

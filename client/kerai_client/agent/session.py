@@ -1,10 +1,9 @@
-"""An agent at a database: reads states of the tree, signs changes, and pushes them."""
+"""An agent at a database: signs changes, and pushes them."""
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -17,28 +16,17 @@ from psycopg.types.json import Json, Jsonb
 from kerai.changeset import author_id, build, changeset_id, draft, sign
 from kerai_client.agent import keys
 from kerai_client.agent.lock import End, note_end, require_end, sole_use
+from kerai_client.agent.pages import Operation, Page, Signed, paged
+from kerai_client.agent.registration import agent_named, instance_of, register, signing_key
+from kerai_client.agent.state import Vector
 from kerai_client.db.connection import Connection, Database, is_transient, queries
 from kerai_client.errors import KeraiError
-from kerai_client.source import Tree
 
-PAGE_OPS = 5_000
-PAGE_BYTES = 4 * 1024 * 1024
 # An earlier process of this agent may have died with its last push under way; the server ends that by itself.
 LAST_PUSH_SECONDS = 30.0
 # The guard of a change to all there is, whatever roots it has.
 WHOLE_STATE = UUID(int=2**128 - 1)
 NOT_PERMITTED = "KR013"
-
-Operation = Mapping[str, Any]
-Vector = dict[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """The tree as of a version vector, both from one snapshot of the database."""
-
-    tree: Tree
-    vector: Vector
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,124 +43,8 @@ class Pushed:
     changesets: int
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    """A changeset, or a draft, that is ready to be sent.
-
-    ``seq`` is the number of its first operation; a draft has none.
-    """
-
-    document: str
-    signature: bytes
-    operations: int
-    seq: int | None = None
-
-    def signed(self, author: str) -> Signed:
-        """Return what names the changeset."""
-        assert self.seq is not None
-        return Signed(changeset_id(self.document), author, self.seq, self.seq + self.operations - 1)
-
-
-@dataclass(frozen=True, slots=True)
-class Signed:
-    """A changeset of an author, by its id, and the numbers of its first and last operation."""
-
-    changeset: str
-    author: str
-    first: int
-    last: int
-
-
 class _Stale(Exception):
     """Rolls back the pages of a guarded push."""
-
-
-def read_vector(database: Database) -> Vector:
-    """Return the version vector, which changes with every merge: a cheap way to see whether one happened."""
-
-    return database.run(_vector)
-
-
-def _vector(connection: Connection) -> Vector:
-    row = connection.execute(queries()["version_vector"]).fetchone()
-    assert row is not None
-    vector: Vector = row["vector"]
-    return vector
-
-
-def read_state(database: Database, at: Vector | None = None) -> State:
-    """Return the whole tree and its vector, now or as of ``at``, read in one REPEATABLE READ transaction."""
-
-    def read(connection: Connection) -> State:
-        with connection.transaction():
-            connection.execute(queries()["begin_snapshot"])
-            vector = _vector(connection)
-            rows = connection.execute(queries()["tree"], {"at": None if at is None else Jsonb(at)}).fetchall()
-            return State(Tree.from_rows(rows), vector if at is None else dict(at))
-
-    return database.run(read)
-
-
-def instance_of(database: Database) -> str:
-    """Return what names the database among this user's keys."""
-
-    def call(connection: Connection) -> str:
-        row = connection.execute(queries()["instance_key"]).fetchone()
-        assert row is not None
-        return keys.instance_id(row["key"])
-
-    return database.run(call)
-
-
-def agent_named(database: Database, name: str) -> dict[str, Any] | None:
-    """Return the row of the agent of a name, None when there is none."""
-    return database.run(
-        lambda connection: connection.execute(queries()["agent_by_name"], {"name": name}).fetchone()
-    )
-
-
-def signing_key(name: str, instance: str, known: Mapping[str, Any] | None) -> SigningKey:
-    """Return an agent's key for a database, made now when the agent is new there.
-
-    :param known: the agent's row.
-    :raises KeraiError: when the agent is registered with another key than this user has for the database.
-    """
-    if known is None or known["hosted"]:
-        return keys.load_or_create(name, instance)
-    return keys.load_registered(name, instance, known["public_key"])
-
-
-def register(
-    database: Database,
-    name: str,
-    kind: str,
-    *,
-    model: str | None = None,
-    capabilities: Sequence[str] = (),
-    hosted: bool = False,
-) -> dict[str, Any]:
-    """Register an agent and return its row. Its key is made at the first time; a hosted agent has none."""
-    public_key = None
-    if not hosted:
-        keys.check_name(name)
-        key = signing_key(name, instance_of(database), agent_named(database, name))
-        public_key = bytes(key.verify_key)
-
-    def call(connection: Connection) -> dict[str, Any]:
-        row = connection.execute(
-            queries()["register_agent"],
-            {
-                "name": name,
-                "kind": kind,
-                "public_key": public_key,
-                "model": model,
-                "capabilities": list(capabilities),
-            },
-        ).fetchone()
-        assert row is not None
-        return row
-
-    return database.run(call)
 
 
 class Session:
@@ -407,23 +279,3 @@ class Session:
 def _application_name(author: str) -> str:
     # PostgreSQL keeps 63 bytes of it.
     return f"kerai push {author[-50:]}"
-
-
-def paged(
-    ops: Sequence[Operation], most_ops: int = PAGE_OPS, most_bytes: int = PAGE_BYTES
-) -> Iterator[list[Operation]]:
-    """Yield the operations in pages of at most this many, and this many bytes of JSON.
-
-    A single operation that is larger than a page has one to itself.
-    """
-    page: list[Operation] = []
-    size = 0
-    for op in ops:
-        length = len(json.dumps(op, ensure_ascii=False, separators=(",", ":")).encode()) + 1
-        if page and (len(page) >= most_ops or size + length > most_bytes):
-            yield page
-            page, size = [], 0
-        page.append(op)
-        size += length
-    if page:
-        yield page

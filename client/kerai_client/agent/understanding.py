@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from kerai_client.agent.session import Operation, Session, Vector, read_vector
+from kerai_client.agent.pages import Operation
+from kerai_client.agent.session import Session
+from kerai_client.agent.state import Vector, read_vector
 from kerai_client.db.connection import Connection, queries
 from kerai_client.errors import KeraiError
 

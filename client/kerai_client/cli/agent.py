@@ -48,8 +48,8 @@ def register(
       kerai agent register --name psql --kind human --hosted
     """
     from kerai_client.agent.keys import key_file  # noqa: PLC0415 -- drivers and keys are slow to import
-    from kerai_client.agent.session import instance_of  # noqa: PLC0415
-    from kerai_client.agent.session import register as register_agent  # noqa: PLC0415
+    from kerai_client.agent.registration import instance_of  # noqa: PLC0415
+    from kerai_client.agent.registration import register as register_agent  # noqa: PLC0415
 
     with client.database() as database:
         row = register_agent(database, name, kind, model=model, capabilities=capabilities, hosted=hosted)

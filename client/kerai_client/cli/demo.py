@@ -152,7 +152,7 @@ class _Story:
         self._say(f"imported {self._source.name}: {report.files} files, {report.nodes} nodes")
 
     def _test_as_imported(self, database: Database) -> Outcome:
-        from kerai_client.agent.session import read_state  # noqa: PLC0415
+        from kerai_client.agent.state import read_state  # noqa: PLC0415
         from kerai_client.harness.workspace import Workspace  # noqa: PLC0415
         from kerai_client.repo.checkout import write_checkout  # noqa: PLC0415 -- as above
 
@@ -204,7 +204,7 @@ class _Story:
         self._say("converged")
 
     def _test_repaired(self, database: Database, repaired: Path) -> Outcome:
-        from kerai_client.agent.session import read_state  # noqa: PLC0415
+        from kerai_client.agent.state import read_state  # noqa: PLC0415
         from kerai_client.repo.checkout import write_checkout  # noqa: PLC0415 -- as above
 
         written = write_checkout(database, read_state(database), repaired)

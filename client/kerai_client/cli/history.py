@@ -7,7 +7,8 @@ from typing import Any, LiteralString
 
 import click
 
-from kerai_client.agent.session import Operation, Vector
+from kerai_client.agent.pages import Operation
+from kerai_client.agent.state import Vector
 from kerai_client.cli.main import Client
 from kerai_client.cli.options import AMOUNT
 from kerai_client.cli.output import emit, emit_record

@@ -10,7 +10,8 @@ from typing import Any
 
 import click
 
-from kerai_client.agent.session import Session, Vector, read_state
+from kerai_client.agent.session import Session
+from kerai_client.agent.state import Vector, read_state
 from kerai_client.cli.main import Client
 from kerai_client.cli.output import console, emit_record
 from kerai_client.db.connection import Database

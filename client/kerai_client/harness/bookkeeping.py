@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-from kerai_client.agent.session import State
+from kerai_client.agent.state import State
 from kerai_client.harness.process import Finished
 from kerai_client.harness.results import Outcome
 

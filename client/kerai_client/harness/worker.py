@@ -17,7 +17,8 @@ from typing import Any
 
 import psycopg
 
-from kerai_client.agent.session import WHOLE_STATE, Session, State, Vector, read_state, read_vector
+from kerai_client.agent.session import WHOLE_STATE, Session
+from kerai_client.agent.state import State, Vector, read_state, read_vector
 from kerai_client.errors import KeraiError, naming
 from kerai_client.harness.bookkeeping import Candidate, Limits, Spent, Stop, Stopped, Tally
 from kerai_client.harness.coordination import ENOUGH, Membership

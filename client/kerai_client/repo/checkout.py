@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from kerai_client.agent.session import State
+from kerai_client.agent.state import State
 from kerai_client.db.connection import Database
 from kerai_client.errors import KeraiError, reason_of
 from kerai_client.repo.record import (

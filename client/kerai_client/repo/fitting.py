@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from kerai_client.agent.session import Operation
+from kerai_client.agent.pages import Operation
 from kerai_client.repo.rebase import looks, rebase
 from kerai_client.source import Tree, apply_operations, new_id
 

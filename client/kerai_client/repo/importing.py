@@ -11,7 +11,9 @@ from uuid import UUID
 import psycopg
 
 from kerai_client.agent.keys import keys_directory
-from kerai_client.agent.session import PAGE_OPS, Operation, Session, Signed, State, read_state, read_vector
+from kerai_client.agent.pages import PAGE_OPS, Operation, Signed
+from kerai_client.agent.session import Session
+from kerai_client.agent.state import State, read_state, read_vector
 from kerai_client.db.connection import queries
 from kerai_client.errors import KeraiError, reason_of
 from kerai_client.repo.fitting import fit

@@ -24,7 +24,9 @@ from typing import Any
 
 import psycopg
 
-from kerai_client.agent.session import Signed, State, Vector, instance_of, read_state, read_vector
+from kerai_client.agent.pages import Signed
+from kerai_client.agent.registration import instance_of
+from kerai_client.agent.state import State, Vector, read_state, read_vector
 from kerai_client.db.connection import Connection, Database, queries
 from kerai_client.errors import KeraiError
 from kerai_client.source import FileState, Snapshot, apply_operations

@@ -15,7 +15,8 @@ import psycopg
 import pytest
 
 from kerai_client.agent import session
-from kerai_client.agent.session import WHOLE_STATE, Session, read_state, read_vector
+from kerai_client.agent.session import WHOLE_STATE, Session
+from kerai_client.agent.state import read_state, read_vector
 from kerai_client.db.connection import Database
 from kerai_client.db.connection import connect as connect_to
 from kerai_client.source import ROOT_ID, new_id
