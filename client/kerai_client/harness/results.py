@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from kerai.results import ANSI, find_runs, tell, total
-from kerai.runners import Run
+from kerai.runs import Run
 from kerai_client.harness.process import Finished
 
 OUTPUT_TAIL_BYTES = 64 * 1024

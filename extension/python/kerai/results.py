@@ -13,7 +13,10 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from kerai.runners import RUNNERS, Closing, Run, pytest_runs, tap_runs
+from kerai.pytest_runs import pytest_runs
+from kerai.runners import RUNNERS, Closing
+from kerai.runs import Run
+from kerai.tap_runs import tap_runs
 
 MOST_RUNS_TOLD = 200
 MARK = "kerai read: "
