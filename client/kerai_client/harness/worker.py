@@ -19,12 +19,13 @@ import psycopg
 
 from kerai_client.agent.session import WHOLE_STATE, Session
 from kerai_client.agent.state import State, Vector, read_state, read_vector
-from kerai_client.errors import KeraiError, naming
-from kerai_client.harness.bookkeeping import Candidate, Limits, Spent, Stop, Stopped, Tally
+from kerai_client.errors import KeraiError
+from kerai_client.harness.bookkeeping import Candidate, Limits, Stop, Stopped, Tally
 from kerai_client.harness.coordination import ENOUGH, Membership
-from kerai_client.harness.process import Finished, clean_environment, run
+from kerai_client.harness.process import Finished
 from kerai_client.harness.results import Outcome, judge, tail
-from kerai_client.harness.workspace import Workspace, remove
+from kerai_client.harness.workbench import WATCH_SECONDS, Workbench
+from kerai_client.harness.workspace import Workspace
 from kerai_client.repo.rebase import rebase
 from kerai_client.source import (
     Snapshot,
@@ -35,10 +36,8 @@ from kerai_client.source import (
     outside_scope,
     read_directory,
     snapshot_of,
-    write_directory,
 )
 
-WATCH_SECONDS = 1.0  # how often a running solver is asked whether its swarm still runs
 MERGE_TRIES = 25
 TEST_TURN, MERGE_TURN = 0, 1
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.2, 10.0
@@ -78,7 +77,6 @@ class Worker:
     tell: Callable[[str, dict[str, Any]], None]
     tally: Tally = field(default_factory=Tally)
     _results: dict[str, tuple[Outcome, str]] = field(default_factory=dict)
-    _spent: Spent = field(default_factory=Spent)
     _fruitless: int = 0
     _next_look: float = 0.0
 
@@ -86,6 +84,9 @@ class Worker:
         """Work until there is nothing left to do, and return why."""
         with Workspace(self.session.name) as workspace:
             self._workspace = workspace
+            self._bench = Workbench(
+                workspace, self.membership.assignment, self.limits, self.session.name, self._watch
+            )
             if self.stop.parent is None:
                 workspace.reserve(self.session.name)
             try:
@@ -148,7 +149,7 @@ class Worker:
     def _own_result(self, state: State) -> tuple[Outcome, str]:
         outcome, output, milliseconds = self._test(snapshot_of(state.tree))
         self.tell("tested", {"failing": outcome.failed, "summary": outcome.summary})
-        self.membership.report(state.vector, outcome, tail(output, outcome), milliseconds, self._cost())
+        self.membership.report(state.vector, outcome, tail(output, outcome), milliseconds, self._bench.cost())
         return outcome, output
 
     def _shared_result(self, vector: Vector) -> tuple[Outcome, str] | None:
@@ -161,6 +162,11 @@ class Worker:
             self._check()
             time.sleep(0.1)
 
+    def _scope_in(self, tree: Tree) -> str:
+        """Return the path of what may be changed, ``.`` for all."""
+        scope = self.membership.assignment.scope
+        return "." if scope is None else tree.path_of(scope) or "."
+
     # -- one attempt ----------------------------------------------------------------------------
 
     def _attempt(self, state: State, output: str) -> list[dict[str, Any]] | None:
@@ -168,17 +174,7 @@ class Worker:
         self.tally.attempts += 1
         number = self._first_attempt + self.tally.attempts - 1
         before = snapshot_of(state.tree)
-        tree = self._workspace.tree
-        self._write(before)
-        finished = run(
-            self.solver,
-            tree,
-            environment=self._solver_environment(state.tree, number, output),
-            seconds=self.limits.attempt_seconds,
-            watch=self._watch,
-            watch_seconds=WATCH_SECONDS,
-        )
-        self._spent.add(finished)
+        finished = self._bench.solve(self.solver, before, number, self._scope_in(state.tree), output)
         self._check()
         if finished.exit_code in NOT_STARTED and not finished.timed_out:
             raise KeraiError(
@@ -188,7 +184,7 @@ class Worker:
             )
         try:
             self._workspace.require_tree()
-            after, problems = read_directory(tree, exclude=LEFTOVERS, tracked=before.keys())
+            after, problems = read_directory(self._workspace.tree, exclude=LEFTOVERS, tracked=before.keys())
         except OSError as error:
             self._give_up(state, f"what the solver has left cannot be read: {error}", finished)
             return None
@@ -294,7 +290,7 @@ class Worker:
             "merged",
             {"operations": pushed.operations, "failing": candidate.outcome.failed, "message": message},
         )
-        self.membership.report(vector, candidate.outcome, output, candidate.milliseconds, self._cost())
+        self.membership.report(vector, candidate.outcome, output, candidate.milliseconds, self._bench.cost())
         return True
 
     def _discard(self, candidate: Candidate, reason: str, *, refused: bool = False) -> None:
@@ -306,7 +302,7 @@ class Worker:
             reason=reason,
             output=tail(candidate.output, candidate.outcome, limit=32 * 1024),
             milliseconds=candidate.milliseconds,
-            cost=self._cost(),
+            cost=self._bench.cost(),
             refused=refused,
         )
 
@@ -320,59 +316,17 @@ class Worker:
             reason=reason,
             output=finished.output[-OUTPUT_HINT_BYTES:],
             milliseconds=finished.milliseconds,
-            cost=self._cost(),
+            cost=self._bench.cost(),
             refused=True,
         )
 
     # -- running things -------------------------------------------------------------------------
 
     def _test(self, snapshot: Snapshot) -> tuple[Outcome, str, int]:
-        """Run the success command on a fresh working tree of exactly these files."""
-        self._write(snapshot)
-        finished = run(
-            self.membership.assignment.success_command,
-            self._workspace.tree,
-            environment=self._environment(),
-            seconds=self.limits.test_seconds,
-            watch=self._watch,
-            watch_seconds=WATCH_SECONDS,
-        )
-        self._spent.add(finished)
+        """Run the success command on exactly these files."""
+        finished = self._bench.test(snapshot)
         self._check()
         return judge(finished), finished.output, finished.milliseconds
-
-    def _write(self, snapshot: Snapshot) -> None:
-        self._workspace.clear()
-        write_directory(snapshot, self._workspace.tree)
-
-    def _environment(self) -> dict[str, str]:
-        # What is killed leaves its temporary files: here they go with the workspace.
-        return clean_environment() | {"TMPDIR": str(self._workspace.temporary)}
-
-    def _solver_environment(self, tree: Tree, number: int, output: str) -> dict[str, str]:
-        assignment = self.membership.assignment
-        scope = "." if assignment.scope is None else tree.path_of(assignment.scope) or "."
-        for file in (self._workspace.test_output, self._workspace.task_file):
-            remove(file)  # a solver may have put anything in its place
-        with naming(self._workspace.path):
-            self._workspace.test_output.write_text(output, "utf-8")
-            self._workspace.task_file.write_text(
-                f"{assignment.description}\n\n"
-                f"Done when this command exits with 0: {assignment.success_command}\n"
-                f"Change only what lies in: {scope}\n"
-                f"What the command says now: {self._workspace.test_output}\n",
-                "utf-8",
-            )
-        return self._environment() | {
-            "KERAI_TASK": str(assignment.task),
-            "KERAI_SWARM": str(assignment.swarm),
-            "KERAI_AGENT": self.session.name,
-            "KERAI_ATTEMPT": str(number),
-            "KERAI_SCOPE": scope,
-            "KERAI_SUCCESS_COMMAND": assignment.success_command,
-            "KERAI_TASK_FILE": str(self._workspace.task_file),
-            "KERAI_TEST_OUTPUT": str(self._workspace.test_output),
-        }
 
     def _turn(self, kind: int) -> AbstractContextManager[None]:
         """Wait for this task's turn of a kind among the agents of this machine, of all its swarms."""
@@ -395,12 +349,6 @@ class Worker:
         reason = self.membership.over()
         if reason is not None:
             raise Stopped(reason)
-
-    def _cost(self) -> int:
-        """Return the cost of all work since the last report."""
-        cost = round(self._spent.seconds * self.limits.cost_per_second)
-        self._spent = Spent()
-        return cost
 
     def _pause(self, state: State) -> None:
         """Wait until the state changes, but no longer than grows with the attempts that came to nothing."""
