@@ -14,7 +14,7 @@ from tests.merge.stories import Story
 from tests.merge.worlds import Instance, Signed
 from tests.settings.odd import connect
 
-from kerai.server import MOST_KEPT, NOWHERE, Standing
+from kerai.moves import MOST_KEPT, NOWHERE, Standing
 
 ROOT, A, B, C, D, E = (str(UUID(int=n)) for n in range(1, 7))
 

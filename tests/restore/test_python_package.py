@@ -91,7 +91,7 @@ def test_a_package_that_lacks_a_dependency(connect: Any, folder: Path) -> None:
 
 
 def test_a_package_of_another_version(connect: Any, folder: Path) -> None:
-    package(folder, __init__="__version__ = '9.9.9'", changeset="", results="", server="")
+    package(folder, __init__="__version__ = '9.9.9'", changeset="", moves="", results="", server="")
     connect().execute(built(folder))
     diagnostic = refused(connect(), "select kerai_private.load_python()")
     assert diagnostic.message_detail == f"The package in {folder} is version 9.9.9."
@@ -100,7 +100,7 @@ def test_a_package_of_another_version(connect: Any, folder: Path) -> None:
 
 def test_a_session_from_before_an_upgrade(connect: Any, folder: Path) -> None:
     """An interpreter keeps what it has imported: the old session is told, a new one works."""
-    package(folder, __init__="__version__ = '9.9.9'", changeset="", results="", server="")
+    package(folder, __init__="__version__ = '9.9.9'", changeset="", moves="", results="", server="")
     connection = connect()
     connection.execute("select kerai_private.load_python()")
     connection.execute(built(folder, "9.9.9"))

@@ -43,6 +43,7 @@ if "@python_path@" not in sys.path:
 try:
     import kerai
     import kerai.changeset
+    import kerai.moves
     import kerai.results
     import kerai.server
 except ImportError as problem:

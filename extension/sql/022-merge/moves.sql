@@ -13,7 +13,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 if "kerai @version@" not in GD:
     plpy.execute("select kerai_private.load_python()")
-return GD["kerai @version@"].server.void_moves(
+return GD["kerai @version@"].moves.void_moves(
     base_children, base_parents, nodes, parents, rings=rings, pause=lambda: plpy.execute("select"))
 $$;
 
@@ -109,11 +109,11 @@ def tail(most):
     row = plpy.execute(SD["tail"], [since, most + 1])[0]
     return (row["stamps"], row["moved"], row["targets"], row["flags"]) if row["found"] <= most else None
 
-server = GD["kerai @version@"].server
-known = SD.setdefault("standing", server.Standing(pause=lambda: plpy.execute("select")))
+judging = GD["kerai @version@"].moves
+known = SD.setdefault("standing", judging.Standing(pause=lambda: plpy.execute("select")))
 known.begin(shape, since)
 known.learn(standing or b"", below or b"")
-judged = server.judge_moves(
+judged = judging.judge_moves(
     nodes, parents, flags, known=known, look_up=look_up, moves_of=moves_of, tail=tail)
 known.keep(next_shape, since, nodes)
 return judged
