@@ -55,7 +55,9 @@ def diff(
         plan = make_plan(tree, goal)
         emitter = Emitter(tree, tag(author, run), ids)
         emitter.add(plan)
-        return _Check(tree, goal, plan, emitter).operations()
+        check = _Check(tree, goal, plan, emitter)
+        del plan  # a first import's is large
+        return check.operations()
 
 
 def outside_scope(
