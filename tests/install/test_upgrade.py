@@ -144,11 +144,10 @@ def change(project: Path) -> None:
         (sql_folder / name).write_text(text, "utf-8")
     grants = sql_folder / "010-identity" / "grants.sql"
     text = grants.read_text("utf-8")
-    assert "kerai.instance_key, kerai.register_agent to kerai_agent" in text
-    grants.write_text(
-        text.replace("kerai.instance_key, kerai.register_agent", "kerai.register_agent") + NEW_GRANTS
-    )
-    views = sql_folder / "040-swarms" / "views.sql"
+    agents = "grant execute on function kerai.instance_key to kerai_agent;\n"
+    assert agents in text
+    grants.write_text(text.replace(agents, "") + NEW_GRANTS)
+    views = sql_folder / "040-swarms" / "history.sql"
     # Dropped, and made anew with another result.
     found = re.search(
         r"create or replace function kerai\.swarm_progress.*?\n\$\$;\n", views.read_text("utf-8"), re.S

@@ -4,7 +4,7 @@ grant usage on schema kerai to kerai_reader;
 
 grant select on table kerai.settings, kerai.errors, kerai.agents to kerai_reader;
 
-grant execute on function kerai.instance_key, kerai.register_agent to kerai_agent;
+grant execute on function kerai.instance_key to kerai_agent;
 
 grant execute on function kerai.give_agent to kerai_operator;
 

@@ -89,6 +89,34 @@ comment on table kerai.compactions is 'Each kerai.compact(): what it dropped. Wh
 comment on column kerai.compactions.floor is 'Operations with a stamp below this one have been folded: only those that still determine a register are here.';
 comment on column kerai.compactions.kept_digest is 'sha256 over the operations below the floor, by which kerai.verify() knows that they are as they were left.';
 
+create table kerai.forks (
+    id bigint primary key generated always as identity,
+    author text collate "C" not null,
+    seq bigint not null,
+    public_key bytea not null,
+    first_id bytea not null,
+    first_changeset json not null,
+    first_signature bytea not null,
+    second_id bytea not null,
+    second_changeset json not null,
+    second_signature bytea not null,
+    detected_at timestamptz not null default now(),
+    merged_elsewhere boolean not null default false,
+    unique (first_id, second_id)
+);
+
+create index forks_author on kerai.forks (author);
+
+comment on table kerai.forks is 'Evidence: two changesets of one author that cannot both be in one history, each with its signature.';
+comment on column kerai.forks.merged_elsewhere is 'Another instance has merged the second one: the author is frozen, nothing new of it is merged. False: it was refused here.';
+
+-- A changeset as it comes from elsewhere.
+create type kerai_private.incoming as (
+    document json,
+    signature bytea,
+    public_key bytea
+);
+
 -- A changeset whose text was looked at and whose signature was verified. A draft of a grouped swarm's member has no
 -- author, sequence and document until it gets its envelope.
 create type kerai_private.checked as (
@@ -145,3 +173,5 @@ select pg_extension_config_dump('kerai.changesets', '');
 select pg_extension_config_dump(pg_get_serial_sequence('kerai.changesets', 'arrival')::regclass, '');
 select pg_extension_config_dump('kerai.compactions', '');
 select pg_extension_config_dump(pg_get_serial_sequence('kerai.compactions', 'id')::regclass, '');
+select pg_extension_config_dump('kerai.forks', '');
+select pg_extension_config_dump(pg_get_serial_sequence('kerai.forks', 'id')::regclass, '');

@@ -122,27 +122,6 @@ create table kerai_private.merge_gate ();
 create table kerai_private.shapes (shape uuid not null);
 insert into kerai_private.shapes values (gen_random_uuid());
 
-create table kerai.forks (
-    id bigint primary key generated always as identity,
-    author text collate "C" not null,
-    seq bigint not null,
-    public_key bytea not null,
-    first_id bytea not null,
-    first_changeset json not null,
-    first_signature bytea not null,
-    second_id bytea not null,
-    second_changeset json not null,
-    second_signature bytea not null,
-    detected_at timestamptz not null default now(),
-    merged_elsewhere boolean not null default false,
-    unique (first_id, second_id)
-);
-
-create index forks_author on kerai.forks (author);
-
-comment on table kerai.forks is 'Evidence: two changesets of one author that cannot both be in one history, each with its signature.';
-comment on column kerai.forks.merged_elsewhere is 'Another instance has merged the second one: the author is frozen, nothing new of it is merged. False: it was refused here.';
-
 -- A frozen author's branch may still be followed up to here: as far as a peer with the same branch had merged it.
 create table kerai_private.followed_branches (
     author text collate "C" primary key,
@@ -190,13 +169,7 @@ create type kerai.push_result as (
     last_seq bigint
 );
 
--- A changeset as it comes from elsewhere, and what became of it: a push_result, or the refusal.
-create type kerai_private.incoming as (
-    document json,
-    signature bytea,
-    public_key bytea
-);
-
+-- What became of a changeset: a push_result, or the refusal.
 create type kerai_private.outcome as (
     n int,
     changeset_id bytea,
@@ -215,8 +188,6 @@ select pg_extension_config_dump('kerai.edges', '');
 select pg_extension_config_dump('kerai.perspectives', '');
 select pg_extension_config_dump('kerai.associations', '');
 select pg_extension_config_dump('kerai_private.moves', '');
-select pg_extension_config_dump('kerai.forks', '');
-select pg_extension_config_dump(pg_get_serial_sequence('kerai.forks', 'id')::regclass, '');
 select pg_extension_config_dump('kerai_private.followed_branches', '');
 select pg_extension_config_dump('kerai_private.partial_scope', '');
 select pg_extension_config_dump('kerai_private.scope_nodes', '');

@@ -171,8 +171,11 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     return (
-        select (get_byte(uuid_send(s.id), 0) + kerai_private.lane_number(side_of_lane.member, s.lanes)) & 1
-        from kerai.swarms as s where s.id = side_of_lane.swarm);
+        select (get_byte(uuid_send(side_of_lane.swarm), 0)
+            + kerai_private.lane_number(side_of_lane.member, count(*)::int)) & 1
+        from kerai_private.lanes as l
+        where l.swarm_id = side_of_lane.swarm
+        having count(*) > 0);
 end
 $$;
 

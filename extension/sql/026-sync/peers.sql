@@ -374,3 +374,66 @@ $$;
 
 comment on function kerai_sync.end_contact(text, jsonb, jsonb, jsonb, text, jsonb) is
 'A part of kerai.sync: notes what a contact with a peer has shown. That is the vector that the peer acknowledged, up to where both hold the same, what was refused, and the problem that ended the contact.';
+
+-- A partial instance has one peer, the one that it has its scope from.
+create or replace function kerai_sync.begin_scope(peer text, scope uuid) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    own kerai_private.partial_scope;
+begin
+    select p.* into own from kerai_private.partial_scope as p for update;
+    if scope is null then
+        perform kerai_private.refuse_partial('a partial instance has no other peers',
+            'Sync that peer with the instance that has the whole tree.');
+        return;
+    end if;
+    if own.peer is not null or own.scope <> scope then
+        perform kerai_private.refuse('KR011', 'this instance has a scope', format('scope: %s, of peer: %s', own.scope, own.peer),
+            'A partial instance has one scope and one peer. Make another database for another scope.');
+    end if;
+    if own.scope is null then
+        perform kerai_private.enter_gate(alone => true);
+        perform kerai_private.show_change();
+        if exists (select from kerai.changesets) or exists (select from kerai.peer_connections as p where p.name <> peer) then
+            perform kerai_private.refuse('KR011', 'only an empty instance can become partial',
+                format('changesets: %s, other peers: %s', (select count(*) from kerai.changesets),
+                    (select count(*) from kerai.peer_connections as p where p.name <> peer)),
+                'Create the extension in a new database, and add the peer there.');
+        end if;
+    end if;
+    insert into kerai_private.partial_scope as p (scope, peer) values (scope, peer)
+    on conflict (singleton) do update set peer = excluded.peer;
+end
+$$;
+
+comment on function kerai_sync.begin_scope(text, uuid) is
+'A part of kerai.add_peer: makes this instance hold only a scope of that peer''s tree; without a scope, checks that it holds everything.';
+
+create or replace function kerai.changesets_since(vector jsonb, max_ops int default 10000)
+returns table (changeset json, signature bytea, public_key bytea)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    if max_ops is null or max_ops < 1 then
+        perform kerai_private.refuse('KR005', 'max_ops is at least 1', format('max_ops: %s', coalesce(max_ops::text, 'null')),
+            'Leave it out for pages of 10,000 operations.');
+    end if;
+    -- A join would not look at it while there are no changesets.
+    perform from kerai_private.vector_entries($1);
+    perform kerai_private.require_above_horizon($1, 'Clone this instance with pg_dump, then sync from there on.');
+    perform kerai_private.require_documents_beyond($1);
+    return query
+    select p.document, p.signature, a.public_key
+    from kerai_private.page_since($1, max_ops) as p
+    inner join kerai_private.authors as a on a.author = p.author
+    order by p.arrival;
+end
+$$;
+
+comment on function kerai.changesets_since(jsonb, int) is
+'The changesets that a vector has not seen, byte for byte and in a causal order: push them one by one into another instance with kerai.push_ops(changeset, signature, public_key). At most max_ops operations, at least one changeset; call again with the new vector until nothing comes.';

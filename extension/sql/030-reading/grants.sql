@@ -1,6 +1,6 @@
 -- Who may use what of this domain.
 
 grant execute on function
-    kerai.checkout, kerai.diff, kerai.diff_files, kerai.state_digest, kerai.changesets_since, kerai.log,
-    kerai.changeset_vectors, kerai.revert_ops, kerai.tree, kerai.source
+    kerai.checkout, kerai.diff, kerai.diff_files, kerai.log, kerai.changeset_vectors, kerai.revert_ops, kerai.tree,
+    kerai.source
 to kerai_reader;

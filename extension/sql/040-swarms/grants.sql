@@ -4,10 +4,7 @@ grant select on table
     kerai.tasks, kerai.swarms, kerai.swarm_members, kerai.test_results, kerai.convergences, kerai.failed_operations
 to kerai_reader;
 
-grant execute on function
-    kerai.swarm_hotspots, kerai.lineage, kerai.swarm_agents, kerai.swarm_status, kerai.swarm_leaderboard,
-    kerai.swarm_progress, kerai.swarm_economics, kerai.agent_trace
-to kerai_reader;
+grant execute on function kerai.swarm_hotspots, kerai.lineage, kerai.swarm_progress to kerai_reader;
 
 grant execute on function
     kerai.record_test_result, kerai.record_refused_attempt, kerai.record_failed_attempt, kerai.join_swarm

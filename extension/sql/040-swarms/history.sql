@@ -145,3 +145,28 @@ $$;
 
 comment on function kerai.lineage(uuid) is
 'The operations on a node and on all below it, in the order of the fold. Each comes with the passing test results whose vector includes it: how many there are, and the first of them. The agent is the writer, also where author is that of a swarm that groups its members. On a standby, where no results are, what says something of them is NULL.';
+
+create or replace function kerai.swarm_progress(task uuid)
+returns table (minute timestamptz, attempts bigint, passes bigint, failures bigint, best_failing int)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $$
+begin
+    perform kerai_private.require_task(task);
+    perform kerai_private.require_reports();
+    return query
+    select m.minute, m.attempts, m.passes, m.attempts - m.passes, min(m.failing) over (order by m.minute)
+    from (
+        select date_trunc('minute', r.created_at) as minute, count(*) as attempts,
+            count(*) filter (where r.passed) as passes, min(r.failing) as failing
+        from kerai.test_results as r
+        where r.task_id = task
+        group by 1
+    ) as m
+    order by m.minute;
+end
+$$;
+
+comment on function kerai.swarm_progress(uuid) is
+'How fast the tests of a task go green: results a minute (minutes without any are left out), and the fewest failing tests that any result had reported by then. Not on a standby (KR011).';

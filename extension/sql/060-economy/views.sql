@@ -1,6 +1,6 @@
 -- Views: what a swarm is doing and has done. All of it is computed from results, changesets and the ledger when
 -- it is asked for, so that reporting and pushing keep no counters that many sessions would wait for. On a standby what
--- comes from results is NULL, see reports.sql.
+-- comes from results is NULL, see 040-swarms/reports.sql.
 
 -- What each agent did for a task in a span of time: the agents that reported, pushed or were paid. The reported values
 -- are NULL on a standby.
@@ -140,31 +140,6 @@ $$;
 
 comment on function kerai.swarm_leaderboard(uuid) is
 'Which agents produce passing changes: everyone who worked on the task, best pass_rate (percent) first, with costs and rewards in nKoi. cost_per_pass is NULL before the first pass. On a standby what comes from results is NULL.';
-
-create or replace function kerai.swarm_progress(task uuid)
-returns table (minute timestamptz, attempts bigint, passes bigint, failures bigint, best_failing int)
-language plpgsql stable security definer
-set search_path = pg_catalog, pg_temp
-set jit = off
-as $$
-begin
-    perform kerai_private.require_task(task);
-    perform kerai_private.require_reports();
-    return query
-    select m.minute, m.attempts, m.passes, m.attempts - m.passes, min(m.failing) over (order by m.minute)
-    from (
-        select date_trunc('minute', r.created_at) as minute, count(*) as attempts,
-            count(*) filter (where r.passed) as passes, min(r.failing) as failing
-        from kerai.test_results as r
-        where r.task_id = task
-        group by 1
-    ) as m
-    order by m.minute;
-end
-$$;
-
-comment on function kerai.swarm_progress(uuid) is
-'How fast the tests of a task go green: results a minute (minutes without any are left out), and the fewest failing tests that any result had reported by then. Not on a standby (KR011).';
 
 create or replace function kerai.swarm_economics(task uuid)
 returns table (
