@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from psycopg import sql
-from tests.client.commands.sample import Run, files_below, make
+from tests.support.sample import Run, files_below, make
 
 from kerai_client.db.connection import connect as connect_to
 
