@@ -2,11 +2,11 @@
 a directory of its own) at the same time. The outside is one session that pushes changesets of 1,000, and one
 of the agents alone. The aim is half the rate of the first, or five times that of the second where that is
 less. Once in a swarm whose members write under their own names, once in one that groups them, and once in two
-lanes.
+writers.
 
 pgbench is the client: next to nothing beside the server on the same processors. The documents, signed, wait
 in a table, as text, from which every push takes its own: all that this adds for the server is one look-up by
-index. An agent pushes with kerai.push_together; alone and in large changesets with kerai.push_ops, which is
+index. An agent pushes with kerai.push_batched; alone and in large changesets with kerai.push_ops, which is
 faster for one. New sessions first push a few changesets, so that plans and interpreter are warm, and wait for
 each other. Merges count from their common start until the first of them has nothing left to push, since after
 that there are fewer than 64. Each agent has 80 changesets. All take turns; medians.
@@ -41,7 +41,7 @@ create table bench.documents (
     agent int, n int, document text not null, signature bytea not null, public_key bytea not null,
     primary key (agent, n)
 );
-create procedure bench.push_together(agent int, n int)
+create procedure bench.push_batched(agent int, n int)
 language plpgsql
 as $$
 declare
@@ -49,13 +49,13 @@ declare
     result kerai.push_result;
 begin
     select d.* into own
-    from bench.documents as d where d.agent = push_together.agent and d.n = push_together.n;
-    call kerai.push_together(own.document::json, own.signature, own.public_key,
+    from bench.documents as d where d.agent = push_batched.agent and d.n = push_batched.n;
+    call kerai.push_batched(own.document::json, own.signature, own.public_key,
         null, result.changeset_id, result.status, result.applied, result.first_seq, result.last_seq);
 end
 $$;
 """
-LAUNCH = "select id::text from kerai.launch_swarm(%s, grouped => %s, lanes => %s)"
+LAUNCH = "select id::text from kerai.launch_swarm(%s, grouped => %s, writers => %s)"
 JOIN = "select kerai.join_swarm(%s, a.id) from kerai.register_agent(%s, 'llm', %s) as a"
 START = r"""
 \set agent :first + :client_id
@@ -69,7 +69,7 @@ select (kerai.push_ops(d.document::json, d.signature, d.public_key)).status
 from bench.documents as d where d.agent = :agent and d.n = :n;
 """
 TOGETHER = """
-call bench.push_together(:agent, :n);
+call bench.push_batched(:agent, :n);
 """
 
 
@@ -82,7 +82,7 @@ class Side:
     pushes: int
     operations: int
     script: str
-    lanes: int = 0
+    writers: int = 0
 
 
 def prepare(dsn: str, sides: list[Side]) -> None:
@@ -93,7 +93,9 @@ def prepare(dsn: str, sides: list[Side]) -> None:
         )
         connection.execute(TABLE)
         for side in sides:
-            (swarm,) = connection.execute(LAUNCH, [task, side.lanes > 0, max(1, side.lanes)]).fetchone() or ()
+            (swarm,) = (
+                connection.execute(LAUNCH, [task, side.writers > 0, max(1, side.writers)]).fetchone() or ()
+            )
             for agent in range(side.first, side.first + side.agents):
                 author, code = Author(f"agent-{agent}"), Codebase(Random(agent))
                 connection.execute(JOIN, [swarm, f"agent-{agent}", author.public_key])
@@ -102,7 +104,7 @@ def prepare(dsn: str, sides: list[Side]) -> None:
                         # Ten is no multiple of four.
                         inserts = (side.operations * 3 + n % 2 * 2) // 4
                         operations = code.edit(inserts, side.operations - inserts)
-                        if side.lanes:
+                        if side.writers:
                             document = author.draft(swarm, operations, task)
                         else:
                             document = author.document(operations, task)
@@ -164,11 +166,11 @@ def run(server: PrivateServer) -> list[Row]:
     """Measure, and return the ratio of the rates in operations a second."""
     dsn = new_database(server, "crowd")
     crowd = Side(0, AGENTS, 80, 10, TOGETHER)
-    grouped = replace(crowd, first=AGENTS, lanes=1)
-    laned = replace(crowd, first=2 * AGENTS, lanes=2)
+    grouped = replace(crowd, first=AGENTS, writers=1)
+    with_writers = replace(crowd, first=2 * AGENTS, writers=2)
     alone = Side(3 * AGENTS, 1, 200, 10, ONE_CALL)
     large = Side(3 * AGENTS + 1, 1, 12, 1_000, ONE_CALL)
-    sides = [crowd, grouped, laned, alone, large]
+    sides = [crowd, grouped, with_writers, alone, large]
     prepare(dsn, sides)
     rounds = [[measure(dsn, side, number) for side in sides] for number in range(ROUNDS)]
     *crowds, one, best = map(median, zip(*rounds, strict=True))
@@ -181,5 +183,5 @@ def run(server: PrivateServer) -> list[Row]:
             rate / best,
             min(0.5, 5 * one / best),
         )
-        for how, rate in zip(("", ", grouped,", ", grouped in two lanes,"), crowds, strict=True)
+        for how, rate in zip(("", ", grouped,", ", grouped in two writers,"), crowds, strict=True)
     ]

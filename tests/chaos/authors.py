@@ -146,15 +146,15 @@ class Author(Session):
         try:
             tickets = [self.submit(document) for document in documents]
             for ticket in self.chance.sample(tickets, len(tickets)):
-                self.call("select kerai.settle(%s)", [ticket])
+                self.call("select kerai.await_push(%s)", [ticket])
             self.mix.count("settled in a row")
         except (Interrupted, psycopg.Error):
-            self.mix.count("not settled in a row")
+            self.mix.count("not merged in a row")
 
     def deliver(self, document: str, *, unsure: bool) -> str:
         """Push until there is an answer: ``merged``, or why not, and then nothing of it waits any more.
 
-        :param unsure: whether it may wait to be settled already, or be merged.
+        :param unsure: whether it may wait to be merged already, or be merged.
         """
         deadline = time.monotonic() + PATIENCE
         answer = ""
@@ -164,7 +164,7 @@ class Author(Session):
                     # What still waits would be merged by somebody else after the next changeset is signed.
                     self.call("select kerai.withdraw(%s)", [self.id])
                 if not answer:
-                    answer = self.chance.choice([self.push, self.settle, self.push_together])(document)
+                    answer = self.chance.choice([self.push, self.answer, self.push_batched])(document)
                 return "merged" if answer == "duplicate" else answer
             except Interrupted:
                 self.mix.count("calls interrupted")
@@ -191,20 +191,20 @@ class Author(Session):
         """Push it alone."""
         return self.called("select (kerai.push_ops(%s::json, %s, %s)).status", document)
 
-    def push_together(self, document: str) -> str:
+    def push_batched(self, document: str) -> str:
         """Push it with what others push."""
-        return self.called("call kerai.push_together(%s, %s, %s)", document)
+        return self.called("call kerai.push_batched(%s, %s, %s)", document)
 
-    def settle(self, document: str) -> str:
+    def answer(self, document: str) -> str:
         """Submit it, and settle."""
         ticket = self.submit(document)
         if self.chance.random() < 0.2:
             time.sleep(self.chance.random() * 0.05)  # somebody else may merge it meanwhile
-        return str(self.call("select (kerai.settle(%s)).status", [ticket])[0]["status"])
+        return str(self.call("select (kerai.await_push(%s)).status", [ticket])[0]["status"])
 
     def submit(self, document: str) -> str:
         """Submit it; return the ticket."""
-        return self.called("select kerai.submit(%s::json, %s, %s)::text as status", document)
+        return self.called("select kerai.submit_push(%s::json, %s, %s)::text as status", document)
 
     def called(self, query: str, document: str) -> str:
         """Return the status that a call with the signed document answers."""

@@ -132,7 +132,7 @@ class Spoil(Operator):
         document = changeset.build(author, self.chance.choice([1, 1, 1, 7]), 1, ops)
         signature = changeset.sign(document, key) if self.chance.random() < 0.8 else bytes(64)
         try:
-            self.call("select kerai.submit(%s::json, %s, %s)", [document, signature, public_key])
+            self.call("select kerai.submit_push(%s::json, %s, %s)", [document, signature, public_key])
         except psycopg.Error as error:
             if not str(error.sqlstate).startswith("KR"):
                 raise

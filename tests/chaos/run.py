@@ -23,7 +23,7 @@ from kerai_client.db.connection import connect as connect_to
 from kerai_client.server.private import DATABASE, PrivateServer
 
 AUTHORS = 10
-MEMBERS = 5  # of them, in a swarm with two lanes
+MEMBERS = 5  # of them, in a swarm with two writers
 LOOSE_LOCKS = """
 select count(*) from pg_locks
 where locktype = 'advisory' and database = (select oid from pg_database where datname = current_database())"""

@@ -10,7 +10,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 from tests.concurrency.test_push import assert_fold, until_blocked
-from tests.merge.crew import SETTLE, SUBMIT, Member, called, launch, status
+from tests.merge.crew import AWAIT_PUSH, SUBMIT, Member, called, launch, status
 from tests.merge.live import insert, update
 from tests.merge.observe import scalar
 from tests.support.hostile import calls, poison, push_in_time, tries
@@ -18,17 +18,17 @@ from tests.support.hostile import calls, poison, push_in_time, tries
 from kerai import changeset
 
 REPORT = "select kerai.report_fork(%s, %s, %s, %s, %s)"
-WAITING = "select code, message, detail, author from kerai.waiting() order by ticket"
+WAITING = "select code, message, detail, author from kerai.waiting_pushes() order by ticket"
 
 
 @pytest.mark.parametrize("code", ["XX000", "54000", "38000", "23505", "P0001"])
 def test_an_error_is_its_own_authors(members: Any, role_connection: Any, code: str) -> None:
-    mallory, ann, bob, cleo = members(4, sides="0000")
+    mallory, ann, bob, cleo = members(4, partitions="0000")
     poison(ann.connection, code)
     bad = mallory.submit(mallory.own(insert(str(uuid4())), message=code))
     good = [each.submit(each.own(insert(str(uuid4())))) for each in (ann, bob)]
     push_in_time(cleo)
-    assert [status(ann.settle(ticket)) for ticket in good] == ["merged"] * 2
+    assert [status(ann.answer(ticket)) for ticket in good] == ["merged"] * 2
     assert_fold(ann.connection)
 
     tried = tries(ann.connection)
@@ -36,7 +36,7 @@ def test_an_error_is_its_own_authors(members: Any, role_connection: Any, code: s
         push_in_time(each)
     assert tries(ann.connection) == tried, "nobody else tries it again"
     failure = {"code": code, "message": "poison", "detail": "of one changeset"}
-    assert mallory.settle(bad) == failure
+    assert mallory.answer(bad) == failure
     operator = role_connection("kerai_operator")
     assert operator.execute(WAITING).fetchall() == [failure | {"author": mallory.author}]
     assert scalar(operator, "select kerai.withdraw(ticket => %s)", [bad]) == 1
@@ -47,7 +47,7 @@ def test_an_error_is_its_own_authors(members: Any, role_connection: Any, code: s
 
 @pytest.mark.parametrize("code", ["53100", "53200", "57P03"])
 def test_an_error_that_may_be_gone_the_next_time_condemns_nobody(members: Any, code: str) -> None:
-    ann, bob = members(2, sides="00")
+    ann, bob = members(2, partitions="00")
     poison(ann.connection, code)
     first = bob.submit(bob.own(insert(str(uuid4())), message=code))
     push_in_time(ann)
@@ -60,16 +60,16 @@ def test_an_error_that_may_be_gone_the_next_time_condemns_nobody(members: Any, c
         "detail": "of one changeset",
         "author": bob.author,
     }
-    assert status(bob.settle(first)) == code
+    assert status(bob.answer(first)) == code
     ann.connection.execute("drop trigger {} on kerai.changesets".format(f"fail_{code}").encode())
     push_in_time(ann)
-    assert status(bob.settle(first)) == "merged"
+    assert status(bob.answer(first)) == "merged"
     assert ann.connection.execute(WAITING).fetchall() == []
     assert_fold(ann.connection)
 
 
 def test_what_follows_on_an_error_of_the_moment_waits_for_it(members: Any) -> None:
-    ann, bob = members(2, sides="00")
+    ann, bob = members(2, partitions="00")
     poison(ann.connection, "53100")
     documents = []
     with bob.connection.transaction(force_rollback=True):
@@ -80,15 +80,15 @@ def test_what_follows_on_an_error_of_the_moment_waits_for_it(members: Any) -> No
     tickets = [bob.submit(document) for document in documents]
     push_in_time(ann)
     push_in_time(ann)
-    assert scalar(ann.connection, "select count(*) from kerai.waiting()") == 2
+    assert scalar(ann.connection, "select count(*) from kerai.waiting_pushes()") == 2
     ann.connection.execute("drop trigger fail_53100 on kerai.changesets")
-    assert [status(bob.settle(ticket)) for ticket in reversed(tickets)] == ["merged"] * 2
+    assert [status(bob.answer(ticket)) for ticket in reversed(tickets)] == ["merged"] * 2
     assert_fold(ann.connection)
 
 
 def test_a_poisoned_one_among_many_takes_nobody_with_it(members: Any) -> None:
     """Also those that follow on it, or on each other, get what they would get alone."""
-    ann, mallory, *crew = members(8, sides="0" * 8)
+    ann, mallory, *crew = members(8, partitions="0" * 8)
     bob = Member(mallory.connection, "bob")
     poison(ann.connection, "XX000")
     node = str(uuid4())
@@ -102,8 +102,8 @@ def test_a_poisoned_one_among_many_takes_nobody_with_it(members: Any) -> None:
     bad = [mallory.submit(first), mallory.submit(second), bob.submit(leaning)]
     tickets += [each.submit(each.own(insert(str(uuid4())))) for each in crew[3:]]
     push_in_time(ann)
-    assert [status(each.settle(ticket)) for each, ticket in zip(crew, tickets, strict=True)] == ["merged"] * 6
-    assert [status(mallory.settle(ticket)) for ticket in bad] == ["XX000", "KR004", "KR004"]
+    assert [status(each.answer(ticket)) for each, ticket in zip(crew, tickets, strict=True)] == ["merged"] * 6
+    assert [status(mallory.answer(ticket)) for ticket in bad] == ["XX000", "KR004", "KR004"]
     assert_fold(ann.connection)
 
 
@@ -129,19 +129,19 @@ def guarded(member: Member) -> str:
 
 @pytest.mark.parametrize("write", [gap, nowhere, malformed, guarded])
 def test_many_refused_ones_cost_one_look(members: Any, write: Callable[[Member], str]) -> None:
-    ann, bob = members(2, sides="00")
+    ann, bob = members(2, partitions="00")
     hostile = [Member(ann.connection, f"hostile-{n}") for n in range(120)]
     tickets = [(each, each.submit(write(each))) for each in hostile]
     with calls(bob.connection) as counted:
         push_in_time(bob)
-    looks = [counted.get(name, 0) for name in ("find_unsure", "seal", "run_ends", "execute_apart")]
-    # A busy machine may need some turns.
-    assert max(looks) <= 5 * counted["settle_in_turn"] <= 30, counted
-    assert counted.get("receive_one", 0) + counted.get("look_at", 0) <= 2 * len(hostile), counted
+    looks = [counted.get(name, 0) for name in ("find_unsure", "seal", "run_ends", "execute_autonomously")]
+    # A busy machine may need some batches.
+    assert max(looks) <= 5 * counted["lead_batch"] <= 30, counted
+    assert counted.get("receive_one", 0) + counted.get("verify_changesets", 0) <= 2 * len(hostile), counted
     push_in_time(ann)
-    while scalar(ann.connection, "select count(*) from kerai.waiting()"):
+    while scalar(ann.connection, "select count(*) from kerai.waiting_pushes()"):
         push_in_time(ann)
-    assert {each.settle(ticket)["code"][:3] for each, ticket in tickets} == {"KR0"}
+    assert {each.answer(ticket)["code"][:3] for each, ticket in tickets} == {"KR0"}
     assert_fold(ann.connection)
 
 
@@ -153,26 +153,28 @@ def test_many_refused_drafts_cost_one_look(members: Any) -> None:
         for n in range(8):
             body = insert(str(uuid4())) if n % 2 else update(str(uuid4()), content="x")
             each.submit(each.draft(swarm, body))
-    side = scalar(ann.connection, "select kerai_private.side_of_lane(%s, %s)", [swarm, crew[0].author])
-    while scalar(ann.connection, "select kerai_private.side_of(%s)", [ann.author]) != side:
+    partition = scalar(
+        ann.connection, "select kerai_private.partition_of_writer(%s, %s)", [swarm, crew[0].author]
+    )
+    while scalar(ann.connection, "select kerai_private.partition_of(%s)", [ann.author]) != partition:
         ann = Member(ann.connection, f"{ann.author.rpartition('.')[0]}-")
     with calls(ann.connection) as counted:
         push_in_time(ann)
-    assert counted["find_unsure"] <= 2 * counted["settle_in_turn"] <= 12, counted
-    while scalar(ann.connection, "select count(*) from kerai.waiting()"):
+    assert counted["find_unsure"] <= 2 * counted["lead_batch"] <= 12, counted
+    while scalar(ann.connection, "select count(*) from kerai.waiting_pushes()"):
         push_in_time(ann)
     assert scalar(ann.connection, "select count(*) from kerai.changesets where draft_id is not null") == 48
     assert_fold(ann.connection)
 
 
 def test_many_forks_are_kept_by_one_session(members: Any) -> None:
-    ann, mallory = members(2, sides="00")
+    ann, mallory = members(2, partitions="00")
     documents = [mallory.own(insert(str(uuid4())), message=str(n)) for n in range(60)]
     assert status(mallory.send(documents[0])) == "merged"
     tickets = [mallory.submit(document) for document in documents[1:]]
     with calls(ann.connection) as counted:
         push_in_time(ann)
-    assert counted.get("execute_apart", 0) == 0
+    assert counted.get("execute_autonomously", 0) == 0
     rows = ann.connection.execute(
         "select first_changeset::text as kept, second_changeset::text as refused, second_signature "
         "from kerai.forks"
@@ -182,12 +184,12 @@ def test_many_forks_are_kept_by_one_session(members: Any) -> None:
         assert row["kept"] == documents[0]
         assert row["refused"] in documents[1:]
         assert row["second_signature"] == changeset.sign(row["refused"], mallory.key)
-    assert {mallory.settle(ticket)["code"] for ticket in tickets} == {"KR003"}
+    assert {mallory.answer(ticket)["code"] for ticket in tickets} == {"KR003"}
     assert_fold(ann.connection)
 
 
 def test_nobody_submits_in_another_authors_name(members: Any) -> None:
-    ann, mallory = members(2, sides="00")
+    ann, mallory = members(2, partitions="00")
     document = ann.own(insert(str(uuid4())))
     for signature, key in (
         (changeset.sign(document, mallory.key), ann.public_key),
@@ -230,7 +232,7 @@ def test_who_may_withdraw_what(members: Any, role_connection: Any) -> None:
     operator = role_connection("kerai_operator")
     document = mallory.own(insert(str(uuid4())))
     ticket = mallory.submit(document)
-    own = "select count(*) from kerai.waiting()"
+    own = "select count(*) from kerai.waiting_pushes()"
     assert [scalar(each, own) for each in (mallory.connection, bob.connection, operator)] == [1, 0, 1]
     for given in ("%(agent)s", "author => %(author)s", "ticket => %(ticket)s"):
         call = f"kerai.withdraw({given})"
@@ -242,7 +244,7 @@ def test_who_may_withdraw_what(members: Any, role_connection: Any) -> None:
             found = allowed.execute(f"select {call} as withdrawn".encode(), about).fetchone()
             assert found == {"withdrawn": 1}
             ticket = mallory.submit(document)
-    assert status(mallory.settle(ticket)) == "merged"
+    assert status(mallory.answer(ticket)) == "merged"
     assert scalar(operator, "select kerai.withdraw(author => 'nobody.0000000000000000')") == 0
     for wrong in ("", "author => 'x', ticket => gen_random_uuid()"):
         with pytest.raises(psycopg.Error) as refusal:
@@ -258,20 +260,20 @@ def test_who_may_withdraw_what(members: Any, role_connection: Any) -> None:
 
 def test_a_turn_takes_no_more_of_others_than_it_can_bear(members: Any) -> None:
     """And one's own first, however much others have submitted before."""
-    ann, bob = members(2, sides="00")
+    ann, bob = members(2, partitions="00")
     crew = [Member(bob.connection, f"crew-{n}") for n in range(24)]
     for each in crew:
         each.submit(each.own(insert(str(uuid4()), content="x" * 200_000)))
     with calls(ann.connection) as counted:
         ticket = ann.submit(ann.own(insert(str(uuid4()))))
-        assert status(ann.settle(ticket)) == "merged"
+        assert status(ann.answer(ticket)) == "merged"
     assert counted["take_waiting"] == 1
     assert 1 < scalar(ann.connection, "select count(*) from kerai.changesets") <= 6
 
 
 def test_a_large_one_is_merged_by_its_own_session(members: Any) -> None:
     """With what its author has submitted after it; nobody else waits for it."""
-    ann, bob = members(2, sides="00")
+    ann, bob = members(2, partitions="00")
     content = "x" * 300_000
     documents = []
     with bob.connection.transaction(force_rollback=True):
@@ -280,21 +282,21 @@ def test_a_large_one_is_merged_by_its_own_session(members: Any) -> None:
             assert status(bob.send(documents[-1])) == "merged"
     tickets = [bob.submit(document) for document in documents]
     push_in_time(ann)
-    assert scalar(ann.connection, "select count(*) from kerai.waiting() where code is null") == 2
-    assert [status(bob.settle(ticket)) for ticket in reversed(tickets)] == ["merged"] * 2
+    assert scalar(ann.connection, "select count(*) from kerai.waiting_pushes() where code is null") == 2
+    assert [status(bob.answer(ticket)) for ticket in reversed(tickets)] == ["merged"] * 2
     assert_fold(ann.connection)
 
 
 @pytest.mark.parametrize("code", ["40001", "40P01", "55P03"])
 def test_an_error_of_locks_is_the_leaders_to_try_again(members: Any, code: str) -> None:
-    ann, bob = members(2, sides="00")
+    ann, bob = members(2, partitions="00")
     poison(ann.connection, code)
     first = bob.submit(bob.own(insert(str(uuid4())), message=code))
     second = ann.submit(ann.own(insert(str(uuid4()))))
-    assert status(ann.settle(second)) == ("40001" if code == "40001" else "KR009")
+    assert status(ann.answer(second)) == ("40001" if code == "40001" else "KR009")
     assert [row["code"] for row in ann.connection.execute(WAITING)] == [None, None]
     ann.connection.execute(f"drop trigger fail_{code.lower()} on kerai.changesets".encode())
-    assert [status(ann.settle(second)), status(bob.settle(first))] == ["merged"] * 2
+    assert [status(ann.answer(second)), status(bob.answer(first))] == ["merged"] * 2
     assert_fold(ann.connection)
 
 
@@ -305,13 +307,13 @@ def test_what_is_merged_takes_no_room_when_others_submit_it_again(
     (ann,) = members(1)
     hostile = role_connection("kerai_agent")
     document = ann.own(insert(str(uuid4()), content=content))
-    assert status(ann.push_together(document)) == "merged"
+    assert status(ann.push_batched(document)) == "merged"
     ann.connection.execute("update kerai.settings set value = 3 where name = 'max_author_submissions'")
     replay = [document, changeset.sign(document, ann.key), ann.public_key]
     tickets = [scalar(hostile, SUBMIT, replay) for _ in range(4)]
-    assert scalar(ann.connection, "select count(*) from kerai.waiting()") == 0
+    assert scalar(ann.connection, "select count(*) from kerai.waiting_pushes()") == 0
     push_in_time(ann)
-    assert [status(called(hostile, SETTLE, [ticket])) for ticket in tickets] == ["duplicate"] * 4
+    assert [status(called(hostile, AWAIT_PUSH, [ticket])) for ticket in tickets] == ["duplicate"] * 4
 
 
 def test_evidence_of_a_fork_takes_no_room_when_others_submit_it(members: Any, role_connection: Any) -> None:
@@ -324,7 +326,7 @@ def test_evidence_of_a_fork_takes_no_room_when_others_submit_it(members: Any, ro
     ann.connection.execute("update kerai.settings set value = 3 where name = 'max_author_submissions'")
     replay = [twin, changeset.sign(twin, ann.key), ann.public_key]
     assert [called(hostile, SUBMIT, replay)["code"] for _ in range(4)] == ["KR003"] * 4
-    assert scalar(ann.connection, "select count(*) from kerai.waiting()") == 0
+    assert scalar(ann.connection, "select count(*) from kerai.waiting_pushes()") == 0
     push_in_time(ann)
 
 
@@ -363,8 +365,8 @@ def test_a_merged_draft_takes_no_room_when_it_is_submitted_again(members: Any) -
     _, swarm = launch(ann.connection)
     ann.join(swarm)
     draft = ann.draft(swarm, insert(str(uuid4())))
-    merged = ann.push_together(draft)
-    again = ann.settle(ann.submit(draft))
+    merged = ann.push_batched(draft)
+    again = ann.answer(ann.submit(draft))
     assert scalar(ann.connection, "select count(*) from kerai_private.submissions") == 0
     assert again == {**merged, "status": "duplicate", "applied": 0}
 
@@ -390,4 +392,4 @@ def test_a_withdrawal_leaves_what_another_submits_meanwhile(
         ticket = ann.submit(document)
     thread.join(30)
     assert withdrawn == [0]
-    assert status(ann.settle(ticket)) == "merged"
+    assert status(ann.answer(ticket)) == "merged"

@@ -94,9 +94,9 @@ def test_a_session_whose_default_it_is_pushes(connect: Any, level: str) -> None:
             assert ann.push(update(root, name=name), guard=root) == "merged"
     member = Member(connection, "member")
     ticket = member.submit(member.own(insert(str(uuid4()))))
-    assert status(member.settle(ticket)) == "merged"
-    assert status(member.settle(ticket)) == "merged"
-    assert status(member.push_together(member.own(update(one, content="y")))) == "merged"
+    assert status(member.answer(ticket)) == "merged"
+    assert status(member.answer(ticket)) == "merged"
+    assert status(member.push_batched(member.own(update(one, content="y")))) == "merged"
     member.submit(member.own(update(one, content="z")))
     assert scalar(connection, "select kerai.withdraw(%s)", [member.id]) == 1
     assert scalar(connection, "select changed from kerai.rebuild()") is False
@@ -212,14 +212,14 @@ def test_a_push_that_was_open_when_the_snapshot_was_taken_is_not_overlooked(
 
 @each_level
 def test_settling_after_somebody_else_has(members: Any, level: str) -> None:
-    ann, bob = members(2, sides="00")
+    ann, bob = members(2, partitions="00")
     ticket = ann.submit(ann.own(insert(str(uuid4()))))
     with pytest.raises(psycopg.Error) as refused, transaction(ann.connection, level):
-        assert status(bob.settle(bob.submit(bob.own(insert(str(uuid4())))))) == "merged"
-        ann.connection.execute("select kerai.settle(%s)", [ticket])
+        assert status(bob.answer(bob.submit(bob.own(insert(str(uuid4())))))) == "merged"
+        ann.connection.execute("select kerai.await_push(%s)", [ticket])
     assert refused.value.sqlstate == "40001"
     with transaction(ann.connection, level):
-        assert status(ann.settle(ticket)) == "merged"
+        assert status(ann.answer(ticket)) == "merged"
     assert_fold(ann.connection)
 
 

@@ -116,7 +116,7 @@ def test_many_authors_push_into_one_tree_while_others_read(authors: Any, connect
                     select id, parent_id, position, kind, name, content, deleted from kerai.nodes
                     except all
                     select id, parent_id, position, kind, name, content, deleted
-                    from kerai_private.fold_nodes(%s)""",
+                    from kerai_private.replay_nodes(%s)""",
                     [json.dumps(vector)],
                 ).fetchall()
                 assert differing == []
@@ -328,7 +328,7 @@ def test_an_author_who_is_introduced_while_a_batch_waits_does_not_wait_for_it_in
     ]
     with ThreadPoolExecutor(2) as pool:
         with gate.connection.transaction():
-            gate.connection.execute("lock table kerai_private.merge_gate in exclusive mode")
+            gate.connection.execute("lock table kerai_private.tree_lock in exclusive mode")
             accept = "select status from kerai.accept(%s::text[]::json[], %s, %s)"
             answer = pool.submit(batch.connection.execute, accept, page)
             until_blocked(observer, batch, gate)

@@ -21,15 +21,15 @@ COMMENT_OR_LITERAL = re.compile(r"--[^\n]*|'(?:[^']|'')*'")
 
 # Who names what that stands above it, and why.
 ALLOWED = {
-    # A push asks the swarm of its author which lane takes a draft, and whether the task takes the operations:
-    # only where there is a draft or a task, and with what was looked up already.
-    ("kerai_private.enter", "kerai_private.lane_of"),
-    ("kerai_private.enter", "kerai_private.lanes_of"),
-    ("kerai_private.enter", "kerai_private.lock_budgets"),
+    # A push asks its author's swarm which writer takes a draft, and whether the task takes the operations.
+    # It does so only where there is a draft or a task.
+    ("kerai_private.lock_for_merge", "kerai_private.writer_of"),
+    ("kerai_private.lock_for_merge", "kerai_private.writers_of"),
+    ("kerai_private.lock_for_merge", "kerai_private.lock_budgets"),
     ("kerai_private.find_unsure", "kerai_private.find_outside_task"),
-    ("kerai_private.receive", "kerai_private.lane_of"),
+    ("kerai_private.receive", "kerai_private.writer_of"),
     ("kerai_private.receive", "kerai_private.lock_budgets"),
-    ("kerai_private.receive_at_gate", "kerai_private.check_task"),
+    ("kerai_private.receive_locked", "kerai_private.check_task"),
     # The result with which a task succeeds pays for it in the same transaction.
     ("kerai_private.converge", "kerai.reward_schedule"),
     ("kerai_private.converge", "kerai_private.post_mint"),

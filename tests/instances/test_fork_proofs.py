@@ -42,13 +42,13 @@ class Signed:
 
 
 class Signer:
-    """One key: an author who writes changesets and drafts, and the instance whose lane holds the drafts."""
+    """One key: an author who writes changesets and drafts, and the instance whose writer holds the drafts."""
 
     def __init__(self) -> None:
         self.key = SigningKey.generate()
         self.public_key = bytes(self.key.verify_key)
         self.author = changeset.author_id("ann", self.public_key)
-        self.lane = changeset.author_id("lane", self.public_key)
+        self.writer = changeset.author_id("writer", self.public_key)
         # As kerai.launch_swarm names a swarm whose members it groups.
         self.swarm = str(UUID(uuid4().hex[:16] + self.author[-16:]))
 
@@ -65,7 +65,7 @@ class Signer:
         draft = self.draft(size)
         keys = {"member_key": self.public_key, "member_signature": draft.signature}
         return self.signed(
-            changeset.seal(self.lane, seq, seq, draft.document, prev=prev, **keys), seq, size, prev
+            changeset.wrap(self.writer, seq, seq, draft.document, prev=prev, **keys), seq, size, prev
         )
 
     def chain(self, steps: list[tuple[str, int]], after: list[Signed] | None = None) -> list[Signed]:
@@ -107,7 +107,7 @@ def frozen(connection: Connection[Any], signer: Signer) -> int:
         scalar(
             connection,
             "select count(*) from kerai.forks where author = any(%s)",
-            [[signer.author, signer.lane]],
+            [[signer.author, signer.writer]],
         )
     )
 

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from psycopg import Connection
 from tests.instances.conftest import assert_same
-from tests.merge.crew import PUSH, SETTLE, SUBMIT, called
+from tests.merge.crew import AWAIT_PUSH, PUSH, SUBMIT, called
 from tests.merge.live import LiveAuthor, insert, update
 from tests.merge.observe import scalar
 
@@ -316,7 +316,7 @@ def test_a_frozen_author_pushes_nothing_more_whatever_a_peer_reports(
     document = ann.write([insert(str(uuid4()))])
     given = [document, changeset.sign(document, ann.key), ann.public_key]
     assert called(here, PUSH, given)["code"] == "KR003"
-    assert called(here, SETTLE, [scalar(here, SUBMIT, given)])["code"] == "KR003"
+    assert called(here, AWAIT_PUSH, [scalar(here, SUBMIT, given)])["code"] == "KR003"
     accept = (
         "select status, code from kerai.accept(array[%s]::json[], array[%s]::bytea[], array[%s]::bytea[])"
     )

@@ -114,9 +114,9 @@ def test_a_page_is_three_lists_of_one_length(connect: Any) -> None:
     here = connect()
     for arguments in WRONG_PAGES:
         assert refusal(here, f"select * from kerai.accept({arguments})") == "KR005", arguments
-        assert refusal(here, f"select * from kerai_sync.take_late(array[1], {arguments})") == "KR005", (
-            arguments
-        )
+        assert (
+            refusal(here, f"select * from kerai_sync.backfill_documents(array[1], {arguments})") == "KR005"
+        ), arguments
 
 
 def test_a_page_has_a_largest_size(connect: Any) -> None:

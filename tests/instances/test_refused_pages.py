@@ -39,7 +39,7 @@ def write_envelopes(connection: Connection[Any], count: int) -> str:
     member.join(swarm)
     for _ in range(count):
         member.send(member.draft(swarm, insert(str(uuid4())), insert(str(uuid4()))))
-    return str(scalar(connection, "select author from kerai_private.lanes"))
+    return str(scalar(connection, "select author from kerai_private.writers"))
 
 
 @pytest.mark.parametrize("direction", ["pull", "push"])
@@ -52,14 +52,14 @@ def test_refused_envelopes_do_not_keep_back_what_comes_later(
     for each in (here, there):
         limit(each, "sync_page_ops", page)
     limit(here, "max_changeset_ops", 1)
-    lane = write_envelopes(there, 5)
+    writer = write_envelopes(there, 5)
     LiveAuthor(there, "bob").push(insert(str(uuid4())), seen={})
     one, other = (here, b.name) if direction == "pull" else (there, a.name)
     for _ in range(2):
         result = call(one, direction, other)
         assert not result["complete"] and result["refused"] >= 1, result
         assert scalar(here, "select count(*) from kerai.changesets") == 1
-        assert {row[0] for row in refusals(one)} == {lane}
+        assert {row[0] for row in refusals(one)} == {writer}
     limit(here, "max_changeset_ops", 2)
     assert call(one, direction, other)["complete"] and not refusals(one)
     assert_same(here, there)

@@ -16,14 +16,14 @@ from tests.merge.observe import scalar
 from kerai import changeset
 
 PUSH = "select (r).* from (select kerai.push_ops(%s::json, %s, %s) as r offset 0) as p"
-SETTLE = "select (r).* from (select kerai.settle(%s) as r offset 0) as p"
-SUBMIT = "select kerai.submit(%s::json, %s, %s)"
+AWAIT_PUSH = "select (r).* from (select kerai.await_push(%s) as r offset 0) as p"
+SUBMIT = "select kerai.submit_push(%s::json, %s, %s)"
 
 
 class Member:
     """An agent with a key of its own, registered, and a member of the swarms that it joins.
 
-    The key follows from the name, and from that the lane of the member, and the side on which it settles.
+    The key follows from the name, and from the key the member's writer and partition.
     """
 
     def __init__(self, connection: Connection[Any], name: str) -> None:
@@ -64,15 +64,15 @@ class Member:
             scalar(self.connection, SUBMIT, [document, changeset.sign(document, self.key), self.public_key])
         )
 
-    def push_together(self, document: str, **given: str) -> dict[str, Any]:
+    def push_batched(self, document: str, **given: str) -> dict[str, Any]:
         """Sign and push a document with what others push; return the answer, or the refusal's code."""
-        call = f"call kerai.push_together(%s, %s, %s{''.join(f', {name} => %s' for name in given)})"
+        call = f"call kerai.push_batched(%s, %s, %s{''.join(f', {name} => %s' for name in given)})"
         signature = changeset.sign(document, self.key)
         return called(self.connection, call, [document, signature, self.public_key, *given.values()])
 
-    def settle(self, ticket: str) -> dict[str, Any]:
+    def answer(self, ticket: str) -> dict[str, Any]:
         """Return the push_result, or the refusal's code."""
-        return called(self.connection, SETTLE, [ticket])
+        return called(self.connection, AWAIT_PUSH, [ticket])
 
 
 def called(connection: Connection[Any], query: str, parameters: Sequence[Any]) -> dict[str, Any]:
@@ -92,23 +92,23 @@ def status(result: dict[str, Any]) -> str:
 
 
 def launch(
-    connection: Connection[Any], lanes: int | None = 1, name: str = "crew", **task: Any
+    connection: Connection[Any], writers: int | None = 1, name: str = "crew", **task: Any
 ) -> tuple[str, str]:
-    """Make a task and launch a swarm for it, grouped when it has lanes; return the ids of both."""
+    """Make a task and launch a swarm for it, grouped when it has writers; return the ids of both."""
     named = "".join(f", {key} => %s" for key in task)
     made = scalar(connection, f"select (kerai.create_task('d', 'true'{named})).id::text", list(task.values()))
     swarm = scalar(
         connection,
-        "select id::text from kerai.launch_swarm(%s, %s, grouped => %s, lanes => %s)",
-        [made, name, lanes is not None, lanes or 1],
+        "select id::text from kerai.launch_swarm(%s, %s, grouped => %s, writers => %s)",
+        [made, name, writers is not None, writers or 1],
     )
     return made, swarm
 
 
-def lane_authors(connection: Connection[Any], swarm: str) -> list[str]:
-    """Return the author ids of a swarm's lanes."""
+def writer_authors(connection: Connection[Any], swarm: str) -> list[str]:
+    """Return the author ids of a swarm's writers."""
     rows = connection.execute(
-        "select author from kerai_private.lanes where swarm_id = %s order by lane", [swarm]
+        "select author from kerai_private.writers where swarm_id = %s order by writer", [swarm]
     )
     return [row["author"] for row in rows]
 

@@ -14,7 +14,7 @@ from tests.merge.stories import Story
 from tests.merge.worlds import Instance, Signed
 from tests.settings.odd import connect
 
-from kerai.moves import MOST_KEPT, NOWHERE, Standing
+from kerai.moves import MOST_KEPT, NOWHERE, KnownParents
 
 ROOT, A, B, C, D, E = (str(UUID(int=n)) for n in range(1, 7))
 
@@ -247,7 +247,7 @@ def test_rebuilding_finds_nothing_of_what_was_wrong_before(database: Any) -> Non
         assert void(connection) == 0
 
 
-def known(standing: Standing) -> dict[bytes, bytes]:
+def known(standing: KnownParents) -> dict[bytes, bytes]:
     """What a session has kept: of nodes the parent."""
     return {
         node: standing.ids[parent]
@@ -261,7 +261,7 @@ def ids(*numbers: int) -> bytes:
 
 
 def test_what_a_session_has_looked_up_is_kept_but_for_what_was_moved() -> None:
-    standing = Standing()
+    standing = KnownParents()
     standing.begin(None, "1")
     standing.learn(ids(1, 2, 3), ids(2, 9, 3))
     standing.keep("one", "1", ids(2, 4))
@@ -274,7 +274,7 @@ def test_what_a_session_has_looked_up_is_kept_but_for_what_was_moved() -> None:
 
 
 def test_what_a_push_looked_up_that_failed_is_not_kept() -> None:
-    standing = Standing()
+    standing = KnownParents()
     standing.keep("one", "", b"")
     for shape in ("one", None):
         standing.begin(shape, "")
@@ -284,7 +284,7 @@ def test_what_a_push_looked_up_that_failed_is_not_kept() -> None:
 
 
 def test_no_more_is_kept_than_a_session_may_take() -> None:
-    standing = Standing()
+    standing = KnownParents()
     standing.begin(None, "")
     standing.learn(ids(*range(MOST_KEPT)), ids(*range(MOST_KEPT)))
     standing.keep("one", "", ids(0))

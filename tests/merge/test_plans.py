@@ -20,7 +20,7 @@ from kerai import changeset
 READ = """
     select sum(coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0)) from pg_stat_xact_user_tables
     where schemaname in ('kerai', 'kerai_private') and relname in (
-        'nodes', 'moves', 'changesets', 'edges', 'agents', 'swarm_members', 'authors', 'lanes')"""
+        'nodes', 'moves', 'changesets', 'edges', 'agents', 'swarm_members', 'authors', 'writers')"""
 
 
 @pytest.fixture
@@ -81,9 +81,9 @@ def test_usual_operations_are_tested_all_together(connection: Connection[Any]) -
         assert scalar(connection, calls) > 0  # it does count
 
 
-@pytest.mark.parametrize("lanes", [None, 2])
-def test_a_batch_reads_by_index_what_it_names(connection: Connection[Any], lanes: int | None) -> None:
-    task, swarm = launch(connection, lanes)
+@pytest.mark.parametrize("writers", [None, 2])
+def test_a_batch_reads_by_index_what_it_names(connection: Connection[Any], writers: int | None) -> None:
+    task, swarm = launch(connection, writers)
     crew = [Member(connection, f"member-{n}") for n in range(100)]
     for each in crew:
         each.join(swarm)
@@ -94,12 +94,12 @@ def test_a_batch_reads_by_index_what_it_names(connection: Connection[Any], lanes
         for each in crew[start:stop]:
             top = str(UUID(int=Random(each.author).getrandbits(128)))
             changes = [insert(top), *(insert(str(uuid4()), top) for _ in range(8)), update(top, content="c")]
-            if lanes:
+            if writers:
                 tickets.append(each.submit(each.draft(swarm, *changes, seen={}, task=task)))
             else:
                 tickets.append(each.submit(changeset.build(each.author, 1, 1, changes, base={}, task=task)))
         with connection.transaction():
-            assert each.settle(tickets[-1])["status"] == "merged"
+            assert each.answer(tickets[-1])["status"] == "merged"
             read.append(scalar(connection, READ))
     assert scalar(connection, "select count(*) from kerai.nodes") == 100 * 9
     assert scalar(connection, "select count(distinct received_at) from kerai.changesets") == 5
@@ -113,7 +113,7 @@ def test_settling_passes_over_what_was_submitted_before(connection: Connection[A
         each.join(swarm)
     for _ in range(3):
         tickets = [each.submit(each.draft(swarm, insert(str(uuid4())), seen={})) for each in crew]
-        assert each.settle(tickets[-1])["status"] == "merged"
+        assert each.answer(tickets[-1])["status"] == "merged"
     connection.execute("select pg_stat_force_next_flush()")
     # A scan of the table would read all that was deleted and is not yet vacuumed.
     scans = "select seq_scan from pg_stat_user_tables where relname = 'submissions'"
@@ -136,7 +136,7 @@ def test_a_nodes_moves_are_read_and_no_others(connection: Connection[Any]) -> No
         before = scalar(connection, READ)
         connection.execute("set local random_page_cost = 1.1")  # as where changesets are merged
         connection.execute(
-            "select kerai_private.judge_moves("
+            "select kerai_private.decide_moves("
             "kerai_private.stamp(9999, 'x'), %s, %s, %s, '', '', gen_random_uuid(), gen_random_uuid())",
             [moved, parents, "-" * len(nodes[5:])],
         )

@@ -155,7 +155,7 @@ def test_the_fold_of_all_is_what_is_stored_stamps_included(
         deliver(connection, world, seed)
         vector = scalar(connection, "select kerai.version_vector()")
         stored = connection.execute(STORED.format("kerai.nodes")).fetchall()
-        folded = connection.execute(STORED.format("kerai_private.fold_nodes(%s)"), [json.dumps(vector)])
+        folded = connection.execute(STORED.format("kerai_private.replay_nodes(%s)"), [json.dumps(vector)])
         assert folded.fetchall() == stored
 
 

@@ -128,16 +128,16 @@ select pg_temp.refuses(format('select kerai_sync.begin_scope(''big'', %L)', pg_t
 select pg_temp.refuses(pg_temp.pushing('eve', to_jsonb(array[pg_temp.ins(9)])), 'KR007', 'outside the scope of this instance',
     format('node: %s, scope: %s', pg_temp.node(9), pg_temp.node(2)), 'below the scope', 'before the first pull there is nothing to lie below');
 
--- take_members, with_stubs, require_sent, accept_scoped
+-- add_scope_nodes, with_stubs, require_sent, accept_scoped
 select format('select * from kerai_sync.accept_scoped(%L::bytea[], %L::text[], %L::bigint[], %L::bigint[], %L::bigint[], %L::bytea[], %L::jsonb[],
     %L::json[], %L::bytea[], %L::bytea[])', :'ids', :'authors', :'first_seqs', :'last_seqs', :'first_lamports', :'prevs', :'bases',
     :'documents', :'signatures', :'public_keys') as accepting \gset
 savepoint blank;
-select kerai_sync.take_members(:'served', (:'nodes'::uuid[])[:1], (:'inside'::boolean[])[:1], 1) \g /dev/null
+select kerai_sync.add_scope_nodes(:'served', (:'nodes'::uuid[])[:1], (:'inside'::boolean[])[:1], 1) \g /dev/null
 select pg_temp.refuses(:'accepting', 'KR006', 'the peer sends what is said of a node, and not the node',
     format('node: %s', pg_temp.node(1)), 'kerai.verify', 'a scope without what it lies below');
 rollback to savepoint blank;
-select kerai_sync.take_members(:'served', :'nodes', :'inside', :named) \g /dev/null
+select kerai_sync.add_scope_nodes(:'served', :'nodes', :'inside', :named) \g /dev/null
 select is(pg_temp.taken(), '1^ whole, 2 whole, 3 whole, 6 whole, 7 whole, 8^ whole', 'in an empty instance nothing is late');
 select pg_temp.refuses(format('select kerai_sync.accept_scoped(%L, %L, %L, %L, %L, %L, %L, %L, %L, %L)', array[id], array[author], array[first_seq],
     array[last_seq], array[lamport], array[null::bytea], array[base]::jsonb[], array[null]::json[], array[signature], array[key]),
@@ -202,28 +202,28 @@ from unnest(kerai_private.of_scope(array(
     select jsonb_populate_record(null::kerai_private.operation, jsonb_build_object('n', n, 'node', pg_temp.node(n)))
     from unnest('{3,5,8,9}'::int[]) as n))) as o;
 
--- take_members, take_late, merge_late
-select kerai_sync.take_members(:'served', :'late_nodes'::uuid[] || pg_temp.node(9), :'late_inside'::boolean[] || true, :late_named) \g /dev/null
+-- add_scope_nodes, backfill_documents, merge_late
+select kerai_sync.add_scope_nodes(:'served', :'late_nodes'::uuid[] || pg_temp.node(9), :'late_inside'::boolean[] || true, :late_named) \g /dev/null
 select is(pg_temp.taken(), '1 whole, 2 whole, 3 whole, 4^ late, 5 late, 6 whole, 7 whole, 8^ whole, 9 late, 10 here, 11 here',
     'what the peer names later is late');
 select is((s.named, s.whole, s.is_late)::text, '(8,0,t)', 'and not all of it is here') from kerai_sync.scope_state() as s;
 select pg_temp.refuses('select kerai.rebuild()', 'KR011', 'nodes have come into the scope, and not all of what is said of them is here',
     'this instance holds', '(Sync|Pull)', 'nothing is rebuilt meanwhile');
-select kerai_sync.take_members(:'served', array[pg_temp.node(4), null], '{true,true}', 3) \g /dev/null
+select kerai_sync.add_scope_nodes(:'served', array[pg_temp.node(4), null], '{true,true}', 3) \g /dev/null
 select is((select named from kerai_sync.scope_state()), 8::bigint, 'a number that was told before changes nothing');
 select ok(inside, 'but a node may come to lie inside') from kerai_private.scope_nodes where node_id = pg_temp.node(4);
-select format('select kerai_sync.take_late(%L, %L, %L, %L)', :'late_arrivals', :'late_documents', :'late_signatures', :'late_keys') as taking \gset
+select format('select kerai_sync.backfill_documents(%L, %L, %L, %L)', :'late_arrivals', :'late_documents', :'late_signatures', :'late_keys') as taking \gset
 savepoint honest;
 update kerai.changesets set base = '{"x": 1}' where document is null;
 select pg_temp.refuses(:'taking', 'KR005', 'the peer has said otherwise of a changeset before',
     format('changeset: %s', encode((:'late_ids'::bytea[])[1], 'hex')), 'can be trusted', 'a stub that was none of this document');
 rollback to savepoint honest;
-select pg_temp.refuses(format('select kerai_sync.take_late(%L, %L, %L, %L)', :'late_arrivals', :'late_documents', array[repeat('s', 64)::bytea], :'late_keys'),
+select pg_temp.refuses(format('select kerai_sync.backfill_documents(%L, %L, %L, %L)', :'late_arrivals', :'late_documents', array[repeat('s', 64)::bytea], :'late_keys'),
     'KR001', 'the signature does not verify', '', '', 'a document that nobody has signed');
 select is((taken, applied)::text, '(1,2)', 'a document comes late')
-from kerai_sync.take_late(:'late_arrivals', :'late_documents', :'late_signatures', :'late_keys');
+from kerai_sync.backfill_documents(:'late_arrivals', :'late_documents', :'late_signatures', :'late_keys');
 select is((taken, applied)::text, '(0,0)', 'and once')
-from kerai_sync.take_late(:'late_arrivals', :'late_documents', :'late_signatures', :'late_keys');
+from kerai_sync.backfill_documents(:'late_arrivals', :'late_documents', :'late_signatures', :'late_keys');
 select is((select late_after from kerai_sync.scope_state()), (:'late_arrivals'::bigint[])[1], 'the next page begins after it');
 select is(pg_temp.here(), '1 2 3 6 7 8 9 10 11', 'nothing is merged before all is here');
 select kerai_sync.merge_late() \g /dev/null
@@ -233,7 +233,7 @@ select is(pg_temp.taken(), '1 whole, 2 whole, 3 whole, 4 whole, 5 whole, 6 whole
 select is((s.named, s.whole, s.late_after, s.is_late)::text, '(8,8,0,f)', 'up to where the list was told') from kerai_sync.scope_state() as s;
 select is_empty('select from kerai_private.late_changesets', 'no changeset waits');
 select is_empty('select * from kerai.verify()', 'all is sound');
-select kerai_sync.take_members(pg_temp.node(77), '{}', '{}', 0) \g /dev/null
+select kerai_sync.add_scope_nodes(pg_temp.node(77), '{}', '{}', 0) \g /dev/null
 select is(pg_temp.taken(), '1 here, 2 here, 3 here, 4 here, 5 here, 6 here, 7 here, 8^ here, 9 here, 10 here, 11 here',
     'another list is told from the beginning');
 select is((s.named, s.whole, s.late_after)::text, '(0,0,0)', 'and followed from there') from kerai_sync.scope_state() as s;

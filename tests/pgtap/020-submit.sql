@@ -4,7 +4,7 @@ begin;
 select no_plan();
 
 create function pg_temp.submitting(document text, name text) returns text
-language sql as $$ select replace(pg_temp.sending(document, name), 'push_ops', 'submit') $$;
+language sql as $$ select replace(pg_temp.sending(document, name), 'push_ops', 'submit_push') $$;
 
 create function pg_temp.submit(document text, name text) returns uuid
 language plpgsql as $$
@@ -44,10 +44,10 @@ select pg_temp.submit(:'document', 'ann') as ticket \gset
 select pg_temp.submit(pg_temp.document('bob', to_jsonb(array[pg_temp.upd(9, '{"name": "p"}')])), 'bob') as his \gset
 select is(kerai.withdraw(:'ann'), 1, 'one changeset waits, and is taken back');
 select is(kerai.withdraw(:'ann'), 0, 'then none');
-select pg_temp.refuses(format('select kerai.settle(%L)', :'ticket'), 'KR006', 'no such ticket', :'ticket', 'Submit', 'a ticket withdrawn');
-select is(s.status, 'merged', 'others'' stay') from kerai.settle(:'his') as s;
+select pg_temp.refuses(format('select kerai.await_push(%L)', :'ticket'), 'KR006', 'no such ticket', :'ticket', 'Submit', 'a ticket withdrawn');
+select is(s.status, 'merged', 'others'' stay') from kerai.await_push(:'his') as s;
 select pg_temp.submit(:'document', 'ann') as ticket \gset
-select is(s.status, 'merged', 'and it may be submitted again') from kerai.settle(:'ticket') as s;
+select is(s.status, 'merged', 'and it may be submitted again') from kerai.await_push(:'ticket') as s;
 select pg_temp.refuses(format('select kerai.withdraw(%L)', a), 'KR006', 'no such agent', coalesce(a::text, 'null'), 'kerai.agents',
     'withdrawing for nobody')
 from unnest(array[null, pg_temp.node(5)]) as a;
@@ -59,7 +59,7 @@ create temporary table attempt as select pg_temp.submit(
 set session authorization test_rival;
 select throws_ok(format('select kerai.withdraw(%L)', :'ann'), 'KR013', 'this agent belongs to another role');
 reset session authorization;
-select is(s.status, 'merged', 'nobody withdraws what is another''s') from attempt as a, kerai.settle(a.ticket) as s;
+select is(s.status, 'merged', 'nobody withdraws what is another''s') from attempt as a, kerai.await_push(a.ticket) as s;
 
 select * from finish();
 rollback;

@@ -21,12 +21,12 @@ SNAPSHOT = Path(__file__).with_name("privileges.txt")
 ROLES = ["kerai_reader", "kerai_agent", "kerai_peer", "kerai_operator"]
 NOT_DUMPED = {
     "kerai_private.submissions",
-    "kerai_private.settled",
+    "kerai_private.push_outcomes",
     "kerai_private.arrivals",
-    "kerai_private.turns_0",  # number what does not outlive the server
-    "kerai_private.turns_1",
-    "kerai_private.turn_locks",  # six rows, everywhere
-    "kerai_private.shapes",  # names what only sessions that are open remember
+    "kerai_private.batches_0",  # number what does not outlive the server
+    "kerai_private.batches_1",
+    "kerai_private.batch_locks",  # six rows, everywhere
+    "kerai_private.tree_versions",  # names what only sessions that are open remember
     "kerai_private.owner_roles",  # oids of this cluster
     "kerai_private.served_scopes",  # follows from the log
     "kerai_private.served_nodes",
@@ -39,7 +39,7 @@ NOT_DUMPED = {
     "kerai.operations",
     "kerai.test_results",
     "kerai.failed_operations",
-    "kerai_private.merge_gate",  # never has any: it is a lock
+    "kerai_private.tree_lock",  # never has any: it is a lock
 }
 
 # Tables that kerai.verify() compares with the signed changesets, and what follows from the log.
@@ -279,7 +279,7 @@ def test_the_roles_cannot_log_in_and_follow_each_other(catalog: Connection[Any])
 def test_every_function_pins_its_search_path(catalog: Connection[Any]) -> None:
     # What commits can have no settings; tests/concurrency calls it with a path full of traps.
     assert column(catalog, UNPINNED) == [
-        "kerai.push_together(json,bytea,bytea,text,bytea,text,integer,bigint,bigint)"
+        "kerai.push_batched(json,bytea,bytea,text,bytea,text,integer,bigint,bigint)"
     ]
 
 

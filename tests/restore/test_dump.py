@@ -13,7 +13,7 @@ from tests.merge.observe import assert_state, digest, scalar
 from tests.restore.conftest import Restorer, Way, everything, hosted_push
 
 SCRATCH = {
-    "merge_gate",
+    "tree_lock",
     "submissions",
     "settled",
     "served_scopes",

@@ -44,7 +44,7 @@ def push_in_time(victim: Member) -> None:
     """Push one good changeset together with what waits: it is merged, and is not delayed for long."""
     document = victim.own(insert(str(uuid4())))
     started = time.monotonic()
-    assert status(victim.push_together(document)) == "merged"
+    assert status(victim.push_batched(document)) == "merged"
     assert time.monotonic() - started < MOST_SECONDS
 
 

@@ -61,7 +61,7 @@ def change(node: str, content: str) -> dict[str, Any]:
 
 @pytest.fixture
 def beds(database: Any) -> Iterator[Beds]:
-    """One lane, two members, two files."""
+    """One writer, two members, two files."""
     with ExitStack() as stack:
         way = stack.enter_context(Database(database.dsn))
         first, second, gardener = (
@@ -77,10 +77,10 @@ def beds(database: Any) -> Iterator[Beds]:
         yield Beds(way, task, swarm, first, second, {name: op["node"] for name, op in made.items()}, base)
 
 
-def lane_of(vector: Vector) -> str:
-    """Return the one author of a vector that is a lane."""
-    (lane,) = (author for author in vector if author.startswith("beds-"))
-    return lane
+def writer_of(vector: Vector) -> str:
+    """Return the one author of a vector that is a writer."""
+    (writer,) = (author for author in vector if author.startswith("beds-"))
+    return writer
 
 
 # -- vectors ---------------------------------------------------------------------------------------
@@ -88,12 +88,12 @@ def lane_of(vector: Vector) -> str:
 
 def test_a_vector_has_the_lane_and_not_the_members(beds: Beds) -> None:
     one = beds.first.push([change(beds.files["a"], "1")], beds.base, swarm=beds.swarm, guard=WHOLE_STATE)
-    lane = lane_of(one.vector)
-    assert one.vector == {**beds.base, lane: 1} == read_vector(beds.way)
+    writer = writer_of(one.vector)
+    assert one.vector == {**beds.base, writer: 1} == read_vector(beds.way)
     two = [change(beds.files["a"], "2"), change(beds.files["b"], "2")]
     assert beds.second.push(two, one.vector, swarm=beds.swarm, guard=WHOLE_STATE).vector == {
         **beds.base,
-        lane: 3,
+        writer: 3,
     }
     assert {beds.first.author, beds.second.author}.isdisjoint(read_vector(beds.way))
 
@@ -102,7 +102,7 @@ def test_other_members_make_a_push_stale_and_the_own_lane_does_not(beds: Beds) -
     a, b = beds.files["a"], beds.files["b"]
     rest = {"swarm": beds.swarm}
     assert beds.first.push([change(a, "1")], beds.base, **rest).status == "merged"
-    # another member has touched a, and the lane's sequence is the same
+    # another member has touched a, and the writer's sequence is the same
     for guard in (UUID(a), ROOT_ID, WHOLE_STATE):
         late = beds.second.push([change(a, "2")], beds.base, guard=guard, **rest)
         assert (late.status, late.vector) == ("stale", beds.base)
@@ -113,14 +113,14 @@ def test_other_members_make_a_push_stale_and_the_own_lane_does_not(beds: Beds) -
 
 
 def test_the_vector_of_a_push_names_all_that_it_needs(beds: Beds) -> None:
-    """A lane's entry covers what other members pushed before; what that was made from is covered too."""
+    """A writer's entry covers what other members pushed before; what that was made from is covered too."""
     a, b = beds.files["a"], beds.files["b"]
     with Session(beds.way, "loner") as loner:
         theirs = loner.push([file("c", a)], beds.base).vector
     node = ask(beds.way, "select id::text from kerai.nodes where name = 'c'")[0]
     beds.second.push([change(node, "in c")], theirs, swarm=beds.swarm)
     mine = beds.first.push([change(b, "in b")], beds.base, swarm=beds.swarm, guard=UUID(b)).vector
-    assert mine == {**beds.base, loner.author: 1, lane_of(mine): 2}
+    assert mine == {**beds.base, loner.author: 1, writer_of(mine): 2}
     assert {node.content for node in read_state(beds.way, mine).tree.subtree(ROOT_ID)} >= {"in b", "in c"}
 
 
@@ -129,7 +129,7 @@ def test_several_drafts_are_merged_whole_or_not_at_all(beds: Beds, monkeypatch: 
     folder = file("folder")
     ops = [{**folder, "kind": "directory"}, file("in it", folder["node"]), change(beds.files["a"], "1")]
     pushed = beds.first.push(ops, beds.base, swarm=beds.swarm, guard=WHOLE_STATE)
-    assert (pushed.changesets, pushed.vector) == (3, {**beds.base, lane_of(pushed.vector): 3})
+    assert (pushed.changesets, pushed.vector) == (3, {**beds.base, writer_of(pushed.vector): 3})
     assert beds.second.push(ops[::-1], beds.base, swarm=beds.swarm, guard=ROOT_ID).status == "stale"
     wrong = [change(beds.files["a"], "2"), change(str(new_id()), "2")]
     with pytest.raises(psycopg.Error, match="no such node"):
@@ -143,7 +143,7 @@ def test_a_draft_that_is_sent_again_is_merged_once(beds: Beds) -> None:
     merged = beds.first._send(beds.way.connection(), pages)
     beds.second.push([change(beds.files["a"], "2")], beds.base, swarm=beds.swarm)
     assert merged is not None and beds.first._send(beds.way.connection(), pages) == merged
-    assert read_vector(beds.way)[lane_of(read_vector(beds.way))] == 2
+    assert read_vector(beds.way)[writer_of(read_vector(beds.way))] == 2
 
 
 def test_who_is_no_member_pushes_no_drafts(beds: Beds) -> None:
@@ -189,7 +189,7 @@ def test_views_show_the_members(beds: Beds, rows: Rows, monkeypatch: pytest.Monk
 
 
 def test_launch_says_what_it_cannot_do(kerai: Any, database: Any) -> None:
-    refused = kerai("--dsn", database.dsn, "swarm", "launch", "--task", "green", "--lanes", "2")
+    refused = kerai("--dsn", database.dsn, "swarm", "launch", "--task", "green", "--writers", "2")
     assert refused.returncode != 0 and "--grouped" in refused.stderr
 
 
@@ -228,9 +228,9 @@ def test_grouped_and_ungrouped_agents_work_side_by_side(
             *("task", "create", "no bugs", "--success-command", COMMAND),
             *(() if scope is None else ("--scope", scope)),
         )["id"]
-        grouped = rows("swarm", "launch", "--task", task, "--name", "many", "--grouped", "--lanes", "2")
+        grouped = rows("swarm", "launch", "--task", task, "--name", "many", "--grouped", "--writers", "2")
         single = rows("swarm", "launch", "--task", task, "--name", "single")
-        assert (grouped["lanes"], single["lanes"]) == (2, None)
+        assert (grouped["writers"], single["writers"]) == (2, None)
         members = ["member-a", "member-b", "member-c"]
         with (
             Crew(database.dsn, UUID(grouped["id"]), members, solver=SOLVER) as many,
@@ -253,5 +253,5 @@ def test_grouped_and_ungrouped_agents_work_side_by_side(
         vector = read_vector(way)
         assert vector in tested
         names = {author.rpartition(".")[0] for author in vector}
-        lane = f"many-{grouped['id'][:8]}"
-        assert {"importer", "loner-d"} < names <= {"importer", "loner-d", lane, f"{lane}/2"}
+        writer = f"many-{grouped['id'][:8]}"
+        assert {"importer", "loner-d"} < names <= {"importer", "loner-d", writer, f"{writer}/2"}

@@ -242,7 +242,7 @@ class Session:
         name = {"name": _application_name(self.author)}
         self._unsettled = True
         try:
-            result = connection.execute(queries()["push_together"], self._signed(page) | name).fetchone()
+            result = connection.execute(queries()["push_batched"], self._signed(page) | name).fetchone()
         except psycopg.Error as error:
             if error.sqlstate is not None and error.sqlstate.startswith("KR") and not is_transient(error):
                 self._withdraw(connection)

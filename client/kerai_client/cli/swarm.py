@@ -50,7 +50,7 @@ def swarm() -> None:
     "--grouped", is_flag=True, help="Let the agents push in the swarm's name: for hundreds of them."
 )
 @click.option(
-    "--lanes",
+    "--writers",
     type=click.IntRange(1, MOST_LANES),
     metavar="N",
     help=f"With --grouped: in so many sequences, 1 to {MOST_LANES} (default: 1).",
@@ -79,7 +79,7 @@ def launch(
     model: str | None,
     name: str | None,
     grouped: bool,
-    lanes: int | None,
+    writers: int | None,
     solver: str | None,
     start: int | None,
     agent_prefix: str,
@@ -94,8 +94,8 @@ def launch(
     the swarm stays open for others. Agents elsewhere join with `kerai agent work`.
 
     Each agent's changes make an entry in every version vector. In a --grouped swarm they enter under the
-    swarm's own author id instead: one entry for all its agents, or one a lane. Each change still names its
-    agent and carries that agent's signature. Rewards are the agent's. More lanes than one only help agents
+    swarm's own author id instead: one entry for all its agents, or one a writer. Each change still names its
+    agent and carries that agent's signature. Rewards are the agent's. More writers than one only help agents
     that push so much that they wait for each other.
 
     \b
@@ -109,9 +109,10 @@ def launch(
     from kerai_client.db.connection import Connection, queries  # noqa: PLC0415 -- drivers are slow to import
     from kerai_client.harness.tasks import task_to_launch  # noqa: PLC0415
 
-    if lanes is not None and not grouped:
+    if writers is not None and not grouped:
         raise KeraiError(
-            "only a swarm that groups its agents has lanes", hint="say --grouped too, or leave --lanes out"
+            "only a swarm that groups its agents has writers",
+            hint="say --grouped too, or leave --writers out",
         )
     limits = {name: options.pop(name) for name in LIMITS}
     config = client.config
@@ -132,7 +133,13 @@ def launch(
             found, new = task_to_launch(connection, task, **options)
             row = connection.execute(
                 queries()["launch_swarm"],
-                {"task": found, "name": name, "max_agents": agents, "grouped": grouped, "lanes": lanes or 1},
+                {
+                    "task": found,
+                    "name": name,
+                    "max_agents": agents,
+                    "grouped": grouped,
+                    "writers": writers or 1,
+                },
             ).fetchone()
         assert row is not None
         return row, new

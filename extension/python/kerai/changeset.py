@@ -115,7 +115,7 @@ def draft(
     return _to_json(document)
 
 
-def seal(
+def wrap(
     author: str,
     seq: int,
     lamport: int,
@@ -127,7 +127,7 @@ def seal(
 ) -> str:
     """Return the text of the changeset that holds a draft, for the swarm's instance to sign.
 
-    :param author: the author id of the swarm's lane.
+    :param author: the author id of the swarm's writer.
     :param draft_text: the draft's exact text, see :func:`draft`.
     :param member_key: the member's public key, 32 bytes.
     :param member_signature: the member's signature of the draft's text, 64 bytes.

@@ -26,7 +26,7 @@ MOST_KEPT = 50_000  # nodes, 150 bytes each
 MOST_UNPACKED = 1_000  # ids at once: their memory is used again
 
 
-class Standing:
+class KnownParents:
     """What a session has looked up of where nodes stand, for its next moves.
 
     It says where a node stands that was placed before the tail. It holds as long as the tree has the shape
@@ -37,7 +37,7 @@ class Standing:
     def __init__(self, pause: Pause = no_pause) -> None:
         """Begin with nothing."""
         self.pause = pause
-        self.shape: str | None = None
+        self.tree_version: str | None = None
         self.since = ""
         self._forget_all()
 
@@ -47,17 +47,17 @@ class Standing:
         self.parents: list[int] = []  # of roots their own number
         self.passing: list[int] = []  # whose parent holds for the moves that are being judged only
 
-    def begin(self, shape: str | None, since: str) -> None:
+    def begin(self, tree_version: str | None, since: str) -> None:
         """Forget what does not hold.
 
         Until ``keep`` is called nothing is taken for what holds: nobody knows what an error has undone.
 
-        :param shape: names the shape that the tree has now; None when that is not known.
+        :param tree_version: names the shape that the tree has now; None when that is not known.
         :param since: the stamp of the earliest move that is to be judged.
         """
-        if self.shape is None or shape != self.shape or since < self.since:
+        if self.tree_version is None or tree_version != self.tree_version or since < self.since:
             self._forget_all()
-        self.shape = None
+        self.tree_version = None
 
     def numbers(self, ids: bytes) -> list[int]:
         """Return the numbers of nodes, new ones of those that have none.
@@ -89,12 +89,12 @@ class Standing:
         for node, parent in zip(self.numbers(nodes), self.numbers(parents), strict=True):
             self.parents[node] = parent
 
-    def keep(self, shape: str, since: str, moved: bytes) -> None:
+    def keep(self, tree_version: str, since: str, moved: bytes) -> None:
         """Take note of the shape that moves have given to the tree.
 
         :param moved: nodes that may stand elsewhere now.
         """
-        self.shape, self.since = shape, since
+        self.tree_version, self.since = tree_version, since
         if len(self.ids) > MOST_KEPT:
             self._forget_all()
         else:
@@ -103,12 +103,12 @@ class Standing:
             self.passing = []
 
 
-def judge_moves(
+def decide_moves(
     nodes: bytes,
     parents: bytes,
     flags: str,
     *,
-    known: Standing,
+    known: KnownParents,
     look_up: Callable[[str, bool], tuple[bytes, bytes, bytes, bytes, bytes, bytes, str]],
     moves_of: Callable[[str], Moves],
     tail: Callable[[int], Moves | None],

@@ -105,9 +105,9 @@ def seal_drafts(
 ) -> list[Envelope]:
     """Write and sign the changesets of drafts: each follows on the one before it of the same author.
 
-    :param heads: of each author (a lane of a swarm): sequence number, Lamport timestamp and id of the last
+    :param heads: of each author (a writer of a swarm): sequence number, Lamport timestamp and id of the last
         changeset.
-    :param public_key: the instance's public key, 32 bytes; the lanes are its own.
+    :param public_key: the instance's public key, 32 bytes; the writers are its own.
     :param data_directory: the server's data directory.
     :param drafts: of each draft: its place in the batch, the author that it is merged under, the highest
         Lamport timestamp that its base names. Then how many operations it has, its exact text, the member's
@@ -129,7 +129,7 @@ def seal_drafts(
             unpaused = 0
         seq, lamport, prev = last[author]
         lamport = max(lamport, seen)
-        document = changeset.seal(
+        document = changeset.wrap(
             author,
             seq + 1,
             lamport + 1,

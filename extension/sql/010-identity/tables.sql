@@ -62,10 +62,10 @@ insert into kerai_private.default_settings (name, value, description) values
 ('max_metadata_keys', 10000, 'most metadata keys that one node has or had, or that one operation writes'),
 ('max_metadata_bytes', 1048576, 'largest metadata of one node or operation, in bytes of UTF-8'),
 ('max_nesting', 32, 'deepest nesting of a metadata value'),
-('max_author_submissions', 200, 'most changesets of one author that may wait to be settled'),
-('max_author_submission_bytes', 16777216, 'most bytes of changesets of one author that may wait to be settled'),
-('max_role_submissions', 5000, 'most changesets that one role may have waiting to be settled'),
-('max_role_submission_bytes', 268435456, 'most bytes of changesets that one role may have waiting to be settled'),
+('max_author_submissions', 200, 'most changesets of one author that may wait to be merged'),
+('max_author_submission_bytes', 16777216, 'most bytes of changesets of one author that may wait to be merged'),
+('max_role_submissions', 5000, 'most changesets that one role may have waiting to be merged'),
+('max_role_submission_bytes', 268435456, 'most bytes of changesets that one role may have waiting to be merged'),
 ('max_output_bytes', 1048576, 'largest test output that record_test_result takes, in bytes'),
 ('failed_operations_ttl_seconds', 604800, 'how long a failed attempt is kept for study'),
 ('member_idle_seconds', 120, 'a member that reported nothing for this long counts as idle');
@@ -88,11 +88,11 @@ create table kerai_private.authors (
 ) with (fillfactor = 70);
 
 -- The author ids of swarms that group their members. Their key is the instance's.
-create table kerai_private.lanes (
+create table kerai_private.writers (
     swarm_id uuid not null,
-    lane int not null check (lane > 0),
+    writer int not null check (writer > 0),
     author text collate "C" not null unique,
-    primary key (swarm_id, lane)
+    primary key (swarm_id, writer)
 );
 
 create table kerai.agents (
@@ -149,7 +149,7 @@ for each row execute function kerai_private.find_owner_role();
 select pg_extension_config_dump('kerai_private.changed_settings', '');
 select pg_extension_config_dump('kerai_private.instance', '');
 select pg_extension_config_dump('kerai_private.authors', '');
-select pg_extension_config_dump('kerai_private.lanes', '');
+select pg_extension_config_dump('kerai_private.writers', '');
 select pg_extension_config_dump('kerai.agents', '');
 -- A name that a rename has made untrue would give the agents to another role.
 select pg_extension_config_dump('kerai_private.owners', 'where not exists (select from kerai_private.owner_roles as r

@@ -14,7 +14,7 @@ return row(
 )::kerai_private.operation;
 
 -- The operations of a batch as rows, each with its stamp and its place in the order of the fold.
-create or replace function kerai_private.unpack_operations(items kerai_private.checked[])
+create or replace function kerai_private.unpack_operations(items kerai_private.verified_changeset[])
 returns kerai_private.operation[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -98,7 +98,7 @@ end
 $$;
 
 -- The text that the worker has signed: in a changeset that was made of a draft, the draft.
-create or replace function kerai_private.body_of(document jsonb) returns jsonb
+create or replace function kerai_private.signed_body(document jsonb) returns jsonb
 language sql immutable parallel safe
 return coalesce(document -> 'draft', document);
 
@@ -276,7 +276,7 @@ begin
 end
 $$;
 
--- How large a draft may be: what kerai_private.seal puts around it has to pass elsewhere too.
+-- How large a draft may be: what kerai_private.wrap_drafts puts around it has to pass elsewhere too.
 create or replace function kerai_private.max_draft_bytes() returns bigint
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -327,7 +327,7 @@ $$;
 -- first thing that is wrong with any of them.
 create or replace function kerai_private.check_changesets(
     given kerai_private.incoming[], parsed jsonb[], verified boolean default false
-) returns kerai_private.checked[]
+) returns kerai_private.verified_changeset[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -335,7 +335,7 @@ declare
     max_draft bigint;
     keys bytea[];
     member_keys bytea[] := '{}';
-    items kerai_private.checked[];
+    items kerai_private.verified_changeset[];
 begin
     perform kerai_private.require_envelope(p.changeset)
     from unnest(parsed) as p (changeset)
@@ -374,7 +374,7 @@ begin
             case when g.is_draft then g.key else g.member_key end,
             case when g.is_draft then sha256(convert_to(g.document::text, 'UTF8'))
                 when g.content ? 'swarm' then sha256(convert_to((g.document -> 'draft')::text, 'UTF8')) end
-        )::kerai_private.checked
+        )::kerai_private.verified_changeset
         from (
             select r.*, coalesce(r.changeset -> 'draft', r.changeset) as content, r.changeset ? 'swarm' as is_draft,
                 jsonb_array_length(coalesce(r.changeset #> '{draft,ops}', r.changeset -> 'ops')) as count

@@ -119,7 +119,7 @@ create type kerai_private.incoming as (
 
 -- A changeset whose text was looked at and whose signature was verified. A draft of a grouped swarm's member has no
 -- author, sequence and document until it gets its envelope.
-create type kerai_private.checked as (
+create type kerai_private.verified_changeset as (
     id bytea,
     author text collate "C",
     first_seq bigint,

@@ -1,17 +1,17 @@
 -- Runs of a batch: what a batch is looked at for before it is merged, and which of it can be merged together.
 
 -- Refuses for the first thing that is wrong with any of them.
-create or replace function kerai_private.look_at(
-    given kerai_private.incoming[], judge boolean, verified boolean default false
+create or replace function kerai_private.verify_changesets(
+    given kerai_private.incoming[], enforce_policy boolean, verified boolean default false
 )
-returns kerai_private.checked[]
+returns kerai_private.verified_changeset[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
     max_size constant bigint := kerai_private.setting('max_changeset_bytes');
     parsed jsonb[];
-    items kerai_private.checked[];
+    items kerai_private.verified_changeset[];
     member text;
 begin
     begin
@@ -30,7 +30,7 @@ begin
             order by g.n);
     end if;
     items := kerai_private.check_changesets(given, parsed, verified);
-    if not judge then
+    if not enforce_policy then
         select i.member into member from unnest(items) as i where i.id is null limit 1;
         if found then
             perform kerai_private.refuse('KR005', 'a draft is not passed on', format('author: %s', member),
@@ -44,23 +44,23 @@ $$;
 -- Gives drafts the author that they are merged under, and takes the locks: the rows of authors who are known, in their
 -- order, the gate, then those of new authors. A session that waits for the gate holds nothing that a session in it
 -- still needs.
-create or replace function kerai_private.enter(items kerai_private.checked[], alone boolean)
-returns kerai_private.checked[]
+create or replace function kerai_private.lock_for_merge(items kerai_private.verified_changeset[], alone boolean)
+returns kerai_private.verified_changeset[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    lanes text[];
+    writers text[];
     locked text[];
     wanted text[];
 begin
     if exists (select from unnest(items) as i where i.author is null) then
-        lanes := kerai_private.lanes_of(items);
+        writers := kerai_private.writers_of(items);
     end if;
-    for i in 1 .. coalesce(cardinality(lanes), 0) loop
+    for i in 1 .. coalesce(cardinality(writers), 0) loop
         continue when (items[i]).author is not null;
         begin
-            items[i].author := coalesce(lanes[i], kerai_private.lane_of(items[i]));
+            items[i].author := coalesce(writers[i], kerai_private.writer_of(items[i]));
         exception
             when lock_not_available or transaction_rollback then
                 raise;
@@ -80,7 +80,7 @@ begin
     if exists (select from unnest(items) as i where i.task is not null) then
         perform kerai_private.lock_budgets(items);
     end if;
-    perform kerai_private.enter_gate(alone);
+    perform kerai_private.lock_tree(alone);
     -- An author who was introduced while this waited for the gate may have the lock of his row, and wait for the gate.
     wanted := array(select distinct u.author from unnest(items) as u where u.author is not null);
     if cardinality(locked) < cardinality(wanted) and exists (
@@ -101,8 +101,9 @@ end
 $$;
 
 -- Where the runs of a batch end: what is merged together is no more than is merged at once, and nothing whose guard is
--- to be judged or that has no lane.
-create or replace function kerai_private.run_ends(items kerai_private.checked[], judge boolean) returns int[]
+-- to be judged or that has no writer.
+create or replace function kerai_private.run_ends(items kerai_private.verified_changeset[], enforce_policy boolean)
+returns int[]
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -113,7 +114,7 @@ declare
     running int := 0;
     ends int[] := '{}';
 begin
-    select array_agg(jsonb_array_length(u.ops)), array_agg(judge and u.guard is not null or u.author is null)
+    select array_agg(jsonb_array_length(u.ops)), array_agg(enforce_policy and u.guard is not null or u.author is null)
     into sizes, apart
     from unnest(items) as u;
     if sizes is null then
@@ -131,7 +132,7 @@ end
 $$;
 
 -- Which of a run, before it gets its envelopes, are drafts.
-create or replace function kerai_private.drafts_of(run kerai_private.checked[]) returns int[]
+create or replace function kerai_private.drafts_of(run kerai_private.verified_changeset[]) returns int[]
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -141,7 +142,7 @@ end
 $$;
 
 -- Keeps the evidence of the forks of a batch, each with the changeset that is here.
-create or replace function kerai_private.keep_forks(items kerai_private.checked[]) returns void
+create or replace function kerai_private.keep_forks(items kerai_private.verified_changeset[]) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$

@@ -4,7 +4,7 @@
 -- necessarily wrong: each is looked at by itself then, and named exactly. All others can be merged whatever becomes of
 -- these. run has its envelopes; drafts says which were given without.
 create or replace function kerai_private.find_unsure(
-    run kerai_private.checked[], drafts int[], ops kerai_private.operation[], judge boolean
+    run kerai_private.verified_changeset[], drafts int[], ops kerai_private.operation[], enforce_policy boolean
 ) returns int[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -14,14 +14,14 @@ declare
     nodes constant record := kerai_private.find_unseen(run, drafts, ops);
     wrong int[] := chain.wrong || nodes.wrong;
 begin
-    if judge then
+    if enforce_policy then
         wrong := wrong || array(
             select distinct o.c
             from kerai_private.overfull_metadata(ops) as f
             inner join unnest(ops) as o on o.c >= f.c
             where o.op = 'node_update' and o.metadata <> '{}');
     end if;
-    if judge and exists (select from unnest(run) as r where r.task is not null) then
+    if enforce_policy and exists (select from unnest(run) as r where r.task is not null) then
         wrong := wrong || kerai_private.find_outside_task(run, ops);
     end if;
     if wrong = '{}' then
@@ -49,7 +49,7 @@ $$;
 -- changesets of the run that come before it. leaning: its base names another author's changeset of the run. OFFSET 0:
 -- each is looked up by index, whatever the planner believes about the size of a table.
 create or replace function kerai_private.find_unchained(
-    run kerai_private.checked[], drafts int[], out wrong int[], out leaning int[]
+    run kerai_private.verified_changeset[], drafts int[], out wrong int[], out leaning int[]
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -113,7 +113,8 @@ $$;
 -- wrong: each but these names only nodes that its author has seen. They are here, or, which is rare, the run itself
 -- brings them. leaning: a changeset brings one that is not sure to be merged when the author's own before it are.
 create or replace function kerai_private.find_unseen(
-    run kerai_private.checked[], drafts int[], ops kerai_private.operation[], out wrong int[], out leaning int[]
+    run kerai_private.verified_changeset[], drafts int[], ops kerai_private.operation[],
+    out wrong int[], out leaning int[]
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp

@@ -6,20 +6,19 @@ create or replace function kerai_private.most_at_once() returns int
 language sql immutable parallel safe
 return 5000;
 
--- Takes changesets as they come, in a causal order. Whether judge: see kerai_private.receive. decisive: when this one
--- is refused, nothing after it is looked at.
 -- May an error be gone at the next try, since it says nothing of what was tried? Serialization failures and deadlocks,
 -- lock timeouts, a full disk or memory, a server that shuts down. Inlined.
 create or replace function kerai_private.is_transient(code text) returns boolean
 language sql immutable parallel safe
 return left(code, 2) in ('40', '53', '57') or code = '55P03';
 
--- Takes changesets as they come, in a causal order. judge: see kerai_private.receive. verified: the signatures verify
--- with the keys that are given. decisive: when this one fails, nothing after it is looked at. enough: after so long,
--- and after the decisive one, nothing more is looked at by itself, and the rest has no outcome. The code of an outcome
--- is a refusal's, or the SQLSTATE of the error that a changeset has raised when it was alone.
+-- Takes changesets as they come, in a causal order. The code of an outcome is a refusal's, or the SQLSTATE of the error
+-- that a changeset has raised when it was alone.
+-- enforce_policy: see kerai_private.receive. verified: the signatures verify with the given keys.
+-- stop_after: the place of the caller's own changeset; when this one fails, nothing after it is looked at.
+-- enough: after so long, and after the caller's own, nothing more is looked at by itself; the rest has no outcome.
 create or replace function kerai_private.receive_all(
-    given kerai_private.incoming[], judge boolean, verified boolean default false, decisive int default null,
+    given kerai_private.incoming[], enforce_policy boolean, verified boolean default false, stop_after int default null,
     enough interval default null
 )
 returns setof kerai_private.outcome
@@ -28,8 +27,8 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     deadline constant timestamptz := clock_timestamp() + enough;
-    items kerai_private.checked[];
-    one kerai_private.checked[];
+    items kerai_private.verified_changeset[];
+    one kerai_private.verified_changeset[];
     places int[];
     good int := 0;
     refused kerai_private.outcome;
@@ -38,7 +37,7 @@ begin
         return;
     end if;
     begin
-        items := kerai_private.look_at(given, judge, verified);
+        items := kerai_private.verify_changesets(given, enforce_policy, verified);
         places := array(select generate_series(1, cardinality(given)));
     exception when others then
         null;  -- Whose error it is shows when each is looked at alone.
@@ -47,7 +46,7 @@ begin
         items := '{}';
         for place in 1 .. cardinality(given) loop
             begin
-                one := kerai_private.look_at(given[place:place], judge, verified);
+                one := kerai_private.verify_changesets(given[place:place], enforce_policy, verified);
                 good := good + 1;
                 items[good] := one[1];
                 places[good] := place;
@@ -57,21 +56,21 @@ begin
                 get stacked diagnostics refused.detail = pg_exception_detail, refused.hint = pg_exception_hint;
                 refused.detail := left(refused.detail, 2000);
                 return next refused;
-                if place = decisive then
+                if place = stop_after then
                     return;
                 end if;
             end;
-            exit when place >= coalesce(decisive, 0) and clock_timestamp() > deadline;
+            exit when place >= coalesce(stop_after, 0) and clock_timestamp() > deadline;
         end loop;
     end if;
     return query
     select places[o.n], o.changeset_id, o.status, o.applied, o.first_seq, o.last_seq, o.code, o.message, o.detail, o.hint
-    from kerai_private.receive_checked(items, judge, array_position(places, decisive), enough) as o;
+    from kerai_private.receive_checked(items, enforce_policy, array_position(places, stop_after), enough) as o;
 end
 $$;
 
 create or replace function kerai_private.receive_checked(
-    items kerai_private.checked[], judge boolean, decisive int, enough interval
+    items kerai_private.verified_changeset[], enforce_policy boolean, stop_after int, enough interval
 ) returns setof kerai_private.outcome
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -83,14 +82,14 @@ begin
     -- What is more than one step from the start would only be begun twice.
     if (cardinality(items) = 1 or not kerai_private.is_partial() and (
         select sum(jsonb_array_length(i.ops)) from unnest(items) as i) <= kerai_private.most_at_once())
-        and not (judge and exists (select from unnest(items) as i where i.guard is not null))
+        and not (enforce_policy and exists (select from unnest(items) as i where i.guard is not null))
         and not exists (
             select from unnest(items) as i
             cross join lateral jsonb_array_elements(i.ops) as o (op)
-            where kerai_private.reshapes(o.op)
+            where kerai_private.changes_tree(o.op)
         ) then
         begin
-            return query select * from kerai_private.receive_in_step(items, judge);
+            return query select * from kerai_private.receive_in_step(items, enforce_policy);
             return;
         exception
             when lock_not_available or transaction_rollback then
@@ -101,10 +100,10 @@ begin
     end if;
     loop
         begin
-            return query select * from kerai_private.receive_each(items, judge, decisive, enough);
+            return query select * from kerai_private.receive_each(items, enforce_policy, stop_after, enough);
             return;
         exception when sqlstate 'KR998' then
-            null;  -- See kerai_private.enter.
+            null;  -- See kerai_private.lock_for_merge.
         end;
     end loop;
 end
@@ -112,29 +111,31 @@ $$;
 
 -- Merges all in one step, beside others that share the gate, or raises: only one step locks rows in the order that all
 -- keep.
-create or replace function kerai_private.receive_in_step(items kerai_private.checked[], judge boolean)
+create or replace function kerai_private.receive_in_step(
+    items kerai_private.verified_changeset[], enforce_policy boolean
+)
 returns setof kerai_private.outcome
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    run kerai_private.checked[] := kerai_private.enter(items, alone => false);
+    run kerai_private.verified_changeset[] := kerai_private.lock_for_merge(items, alone => false);
     drafts constant int[] := kerai_private.drafts_of(run);
     ops kerai_private.operation[];
     outcome kerai_private.outcome;
 begin
     if cardinality(run) = 1 then
-        outcome := kerai_private.receive_one(run[1], 1, judge, alone => false);
+        outcome := kerai_private.receive_one(run[1], 1, enforce_policy, alone => false);
         -- A fork's evidence is kept once it is known that nothing else can be said.
         if outcome.code is null or outcome.code like 'KR%' and outcome.code <> 'KR003' then
             return next outcome;
             return;
         end if;
     elsif not exists (select from unnest(run) as r where r.author is null) then
-        run := kerai_private.seal(run);
+        run := kerai_private.wrap_drafts(run);
         ops := kerai_private.unpack_operations(run);
-        if run is not null and kerai_private.find_unsure(run, drafts, ops, judge) = '{}' then
-            perform kerai_private.take_in(run, ops, alone => false);
+        if run is not null and kerai_private.find_unsure(run, drafts, ops, enforce_policy) = '{}' then
+            perform kerai_private.apply_changesets(run, ops, alone => false);
             return query select * from kerai_private.merged(run, 0);
             return;
         end if;
@@ -147,7 +148,7 @@ $$;
 -- a run raises an error, all that is left is merged one by one, since others may need the one whose error it is. What
 -- an author has written after one whose error may be gone the next time has no outcome either.
 create or replace function kerai_private.receive_each(
-    items kerai_private.checked[], judge boolean, decisive int, enough interval
+    items kerai_private.verified_changeset[], enforce_policy boolean, stop_after int, enough interval
 ) returns setof kerai_private.outcome
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -160,21 +161,21 @@ declare
     done int := 0;
     first int := 0;
     last int := 0;
-    run kerai_private.checked[];
+    run kerai_private.verified_changeset[];
     drafts int[];
-    part kerai_private.checked[];
+    part kerai_private.verified_changeset[];
     ops kerai_private.operation[];
     unsure int[];
     next_unsure int;
     good int;
     one_by_one boolean := kerai_private.is_partial();
     outcome kerai_private.outcome;
-    forks kerai_private.checked[] := '{}';
+    forks kerai_private.verified_changeset[] := '{}';
     deadline timestamptz;
     held_up text[] := '{}';
 begin
-    items := kerai_private.enter(items, alone => true);
-    ends := kerai_private.run_ends(items, judge);
+    items := kerai_private.lock_for_merge(items, alone => true);
+    ends := kerai_private.run_ends(items, enforce_policy);
     deadline := clock_timestamp() + enough;
 
     while done < given loop
@@ -188,9 +189,9 @@ begin
                 run := items[first + 1:last];
                 drafts := kerai_private.drafts_of(run);
                 begin
-                    part := kerai_private.seal(run);
+                    part := kerai_private.wrap_drafts(run);
                     ops := kerai_private.unpack_operations(part);
-                    unsure := kerai_private.find_unsure(part, drafts, ops, judge);
+                    unsure := kerai_private.find_unsure(part, drafts, ops, enforce_policy);
                     deadline := clock_timestamp() + enough;
                 exception
                     when lock_not_available or transaction_rollback then
@@ -208,10 +209,10 @@ begin
         if good > 0 then
             begin
                 if unsure <> '{}' then
-                    part := kerai_private.seal(run[done - first + 1:done - first + good]);
+                    part := kerai_private.wrap_drafts(run[done - first + 1:done - first + good]);
                     ops := kerai_private.unpack_operations(part);
                 end if;
-                perform kerai_private.take_in(part, ops, alone => true);
+                perform kerai_private.apply_changesets(part, ops, alone => true);
                 return query select * from kerai_private.merged(part, done);
                 done := done + good;
             exception
@@ -225,26 +226,26 @@ begin
             next_unsure := next_unsure + 1;
             continue when coalesce((items[done]).member, (items[done]).author) = any(held_up);
             outcome := kerai_private.receive_one(
-                items[done], done, judge, alone => true, apart => done is not distinct from decisive);
+                items[done], done, enforce_policy, alone => true, apart => done is not distinct from stop_after);
             return next outcome;
             if outcome.code = 'KR003' then
                 forks := forks || items[done];
             elsif kerai_private.is_transient(outcome.code) then
                 held_up := held_up || coalesce((items[done]).member, (items[done]).author);
             end if;
-            exit when done = decisive and outcome.code is not null
-                or done >= coalesce(decisive, 0) and clock_timestamp() > deadline;
+            exit when done = stop_after and outcome.code is not null
+                or done >= coalesce(stop_after, 0) and clock_timestamp() > deadline;
         end if;
     end loop;
-    -- A refusal of the decisive one undoes all this: its evidence is kept apart.
-    if outcome.n is distinct from decisive or outcome.code is null then
+    -- A refusal of the caller's own undoes all this: its evidence is kept apart.
+    if outcome.n is distinct from stop_after or outcome.code is null then
         perform kerai_private.keep_forks(forks);
     end if;
 end
 $$;
 
 -- The outcomes of what was merged together, after the first `done`.
-create or replace function kerai_private.merged(run kerai_private.checked[], done int)
+create or replace function kerai_private.merged(run kerai_private.verified_changeset[], done int)
 returns setof kerai_private.outcome
 language sql stable
 set search_path = pg_catalog, pg_temp
@@ -256,7 +257,7 @@ $$;
 
 -- What becomes of one changeset, whatever error it raises, but for those that end the transaction of anyone who merges.
 create or replace function kerai_private.receive_one(
-    item kerai_private.checked, place int, judge boolean, alone boolean, apart boolean default false
+    item kerai_private.verified_changeset, place int, enforce_policy boolean, alone boolean, apart boolean default false
 ) returns kerai_private.outcome
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -265,7 +266,7 @@ declare
     pushed kerai.push_result;
     outcome kerai_private.outcome;
 begin
-    pushed := kerai_private.receive(item, judge, alone, apart);
+    pushed := kerai_private.receive(item, enforce_policy, alone, apart);
     outcome := (place, pushed.changeset_id, pushed.status, pushed.applied, pushed.first_seq, pushed.last_seq,
         null, null, null, null);
     return outcome;

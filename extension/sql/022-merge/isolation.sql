@@ -40,7 +40,7 @@ begin
         select from pg_snapshot_xip(pg_current_snapshot()) as x (xid) where pg_xact_status(x.xid) = 'committed') then
         return true;
     end if;
-    perform from kerai_private.shapes for update;
+    perform from kerai_private.tree_versions for update;
     insert into kerai.changesets
         (id, author, first_seq, last_seq, first_lamport, last_lamport, base, document, signature, arrival)
     overriding system value
@@ -62,17 +62,17 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    update kerai_private.shapes as s set shape = s.shape;
+    update kerai_private.tree_versions as s set tree_version = s.tree_version;
 end
 $$;
 
 -- The gate of a transaction with one snapshot is always its own: only so nothing is merged between its pushes.
-create or replace function kerai_private.enter_gate_with_one_snapshot() returns void
+create or replace function kerai_private.lock_tree_with_one_snapshot() returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    lock table kerai_private.merge_gate in exclusive mode;
+    lock table kerai_private.tree_lock in exclusive mode;
     if kerai_private.is_overtaken() then
         perform kerai_private.fail_overtaken();
     end if;

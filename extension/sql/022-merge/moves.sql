@@ -25,9 +25,9 @@ $$;
 -- texts would cost more than all the rest. Flags is a character a move: r, to be a root; v, void; -, neither. A root
 -- has its own id for its parent's. Nodes that are known to stand below others are not looked up, see the type. Nor are
 -- nodes that this session has looked up for its last moves, while the tree has the shape that they have given to it.
-create or replace function kerai_private.judge_moves(
-    since text, nodes bytea, parents bytea, flags text, standing bytea, below bytea,
-    shape uuid, next_shape uuid
+create or replace function kerai_private.decide_moves(
+    since text, nodes bytea, parents bytea, flags text, known_parents bytea, below bytea,
+    tree_version uuid, next_tree_version uuid
 ) returns text[]
 language plpython3u stable
 set search_path = pg_catalog, pg_temp
@@ -110,22 +110,22 @@ def tail(most):
     return (row["stamps"], row["moved"], row["targets"], row["flags"]) if row["found"] <= most else None
 
 judging = GD["kerai @version@"].moves
-known = SD.setdefault("standing", judging.Standing(pause=lambda: plpy.execute("select")))
-known.begin(shape, since)
-known.learn(standing or b"", below or b"")
-judged = judging.judge_moves(
+known = SD.setdefault("known_parents", judging.KnownParents(pause=lambda: plpy.execute("select")))
+known.begin(tree_version, since)
+known.learn(known_parents or b"", below or b"")
+judged = judging.decide_moves(
     nodes, parents, flags, known=known, look_up=look_up, moves_of=moves_of, tail=tail)
-known.keep(next_shape, since, nodes)
+known.keep(next_tree_version, since, nodes)
 return judged
 $$;
 
 -- Gives the tree's shape a new name: some nodes stand elsewhere now. The caller is alone in the gate.
-create or replace function kerai_private.reshape(shape uuid) returns void
+create or replace function kerai_private.bump_tree_version(tree_version uuid) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    update kerai_private.shapes as s set shape = reshape.shape;
+    update kerai_private.tree_versions as s set tree_version = bump_tree_version.tree_version;
 end
 $$;
 
@@ -133,7 +133,7 @@ $$;
 -- void, and puts the nodes where they belong. The caller is alone in the gate.
 -- The settings: its joins look nodes and moves up, by index; IS TRUE keeps IN from being one of them.
 create or replace function kerai_private.replay_moves(
-    fresh kerai_private.moves[], standing kerai_private.standing default null
+    fresh kerai_private.moves[], known_parents kerai_private.known_parents default null
 ) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -142,7 +142,7 @@ set enable_mergejoin = off
 as $$
 declare
     since constant text collate "C" := (select min(f.stamp) from unnest(fresh) as f);
-    next_shape constant uuid := gen_random_uuid();
+    next_tree_version constant uuid := gen_random_uuid();
     given record;
     judged text[];
     turned uuid[];
@@ -161,10 +161,10 @@ begin
         select m.node_id, m.parent_id, true from kerai_private.moves as m where m.void and m.stamp >= since
     ) as u;
 
-    judged := kerai_private.judge_moves(
-        since, given.nodes, given.parents, given.flags, standing.nodes, standing.parents,
-        (select s.shape from kerai_private.shapes as s), next_shape);
-    perform kerai_private.reshape(next_shape);
+    judged := kerai_private.decide_moves(
+        since, given.nodes, given.parents, given.flags, known_parents.nodes, known_parents.parents,
+        (select s.tree_version from kerai_private.tree_versions as s), next_tree_version);
+    perform kerai_private.bump_tree_version(next_tree_version);
     with t as (
         update kerai_private.moves as m
         set void = not m.void
@@ -203,7 +203,7 @@ begin
     from (
         select w.* from written as w
         where not coalesce(
-            standing.is_one_path and not w.is_turned and w.parent_id is not null and w.name is null, false)
+            known_parents.is_one_path and not w.is_turned and w.parent_id is not null and w.name is null, false)
         order by w.parent_id -- as in the index that finds the parents
     ) as w
     left join lateral (select p.path::text from kerai.nodes as p where p.id = w.parent_id offset 0) as p on true

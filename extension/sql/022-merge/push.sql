@@ -14,7 +14,7 @@ declare
     new_id bytea := sha256(convert_to(document::text, 'UTF8'));
 begin
     begin
-        perform kerai_private.execute_apart(format(
+        perform kerai_private.execute_autonomously(format(
             'insert into kerai.forks (author, seq, public_key, first_id, first_changeset, first_signature, '
             || 'second_id, second_changeset, second_signature) '
             -- Sixteen proofs against one author are enough; more would be a way to fill the disk.
@@ -36,7 +36,7 @@ end
 $$;
 
 -- Runs one statement in a transaction of its own, over the server's own socket and as its own superuser.
-create or replace function kerai_private.execute_apart(statement text) returns void
+create or replace function kerai_private.execute_autonomously(statement text) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
@@ -77,7 +77,7 @@ $$;
 
 -- Refuses unless the changeset follows directly on what its author has pushed before.
 create or replace function kerai_private.require_succession(
-    item kerai_private.checked, head kerai_private.authors, judge boolean, apart boolean
+    item kerai_private.verified_changeset, head kerai_private.authors, enforce_policy boolean, apart boolean
 ) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -86,7 +86,7 @@ declare
     rival bytea;
 begin
     if item.first_seq = head.seq + 1 and item.prev is not distinct from head.changeset_id then
-        perform kerai_private.require_unfrozen(head.author, item.last_seq, follows => not judge);
+        perform kerai_private.require_unfrozen(head.author, item.last_seq, follows => not enforce_policy);
         return;
     end if;
 
@@ -108,7 +108,7 @@ begin
     if rival is not null then
         perform kerai_private.refuse_fork(head.author, item.first_seq, rival, item.document, item.signature, apart);
     end if;
-    perform kerai_private.require_unfrozen(head.author, item.last_seq, follows => not judge);
+    perform kerai_private.require_unfrozen(head.author, item.last_seq, follows => not enforce_policy);
 
     if item.first_seq <> head.seq + 1 then
         perform kerai_private.refuse('KR004', 'a gap in the author''s sequence',
@@ -247,7 +247,7 @@ end;
 -- receive the changesets, take and refuse the same ones.
 create or replace function kerai_private.require_known_nodes(
     ops kerai_private.operation[], author text, base jsonb
-) returns kerai_private.standing
+) returns kerai_private.known_parents
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set enable_bitmapscan = off
@@ -274,13 +274,13 @@ begin
             string_agg(uuid_send(coalesce(n.parent_id, n.id)), '') filter (where coalesce(n.placed_stamp, '') < since),
             min(n.path::text collate "C") filter (where since is not null)
             = max(n.path::text collate "C") filter (where since is not null)
-        )::kerai_private.standing as standing
+        )::kerai_private.known_parents as known_parents
     into seen
     from kerai.nodes as n
     where n.id = any(nodes)
         and kerai_private.has_seen(require_known_nodes.author, base, n.created_stamp, n.created_seq);
     if seen.found = cardinality(nodes) then
-        return seen.standing;
+        return seen.known_parents;
     end if;
 
     -- Two authors may have inserted one node; then the one that was seen need not be the one that counts. Asked apart:
@@ -320,9 +320,9 @@ end
 $$;
 
 -- Merges a batch whose changesets were found to be their authors' next ones. The caller is in the gate.
-create or replace function kerai_private.take_in(
-    items kerai_private.checked[], ops kerai_private.operation[], alone boolean,
-    standing kerai_private.standing default null
+create or replace function kerai_private.apply_changesets(
+    items kerai_private.verified_changeset[], ops kerai_private.operation[], alone boolean,
+    known_parents kerai_private.known_parents default null
 ) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -356,7 +356,7 @@ begin
         ) as i on i.c = o.c;
     end if;
 
-    perform kerai_private.merge_operations(ops, alone, standing);
+    perform kerai_private.merge_operations(ops, alone, known_parents);
 
     update kerai_private.authors as a
     set seq = h.last_seq, lamport = h.last_lamport, changeset_id = h.id
@@ -369,15 +369,16 @@ end
 $$;
 
 -- Does an operation change the shape of the tree, so that its merge has to be alone? Inlined.
-create or replace function kerai_private.reshapes(op jsonb) returns boolean
+create or replace function kerai_private.changes_tree(op jsonb) returns boolean
 language sql immutable parallel safe
 return op ->> 'op' = 'node_move' or (op -> 'set') ? 'name';
 
--- Holds a changeset against what is here, and merges it. judge: whether guard and task are looked at, as they are where
--- it is pushed first. alone: whether the caller has the gate for itself; NULL when the caller is not in the gate.
+-- Holds a changeset against what is here, and merges it. enforce_policy: whether guard and task are looked at, as they
+-- are where it is pushed first. alone: whether the caller has locked the tree for itself; NULL when it has no lock.
 -- apart: see kerai_private.refuse_fork.
 create or replace function kerai_private.receive(
-    item kerai_private.checked, judge boolean, alone boolean default null, apart boolean default true
+    item kerai_private.verified_changeset, enforce_policy boolean, alone boolean default null,
+    apart boolean default true
 ) returns kerai.push_result
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -386,16 +387,16 @@ as $$
 declare
     kept record;
     head kerai_private.authors;
-    sealed kerai_private.checked[];
+    sealed kerai_private.verified_changeset[];
     ops kerai_private.operation[];
 begin
     if item.author is null then
-        item.author := kerai_private.lane_of(item);
+        item.author := kerai_private.writer_of(item);
     end if;
     -- One author's pushes go one after another.
     select a.* into head from kerai_private.authors as a where a.author = item.author for update;
     if head.author is null then
-        -- Introduced in the gate: see kerai_private.enter.
+        -- Introduced in the gate: see kerai_private.lock_for_merge.
         head := (item.author, item.public_key, 0, 0, null, null);
     elsif head.public_key <> item.public_key then
         perform kerai_private.refuse_key(item.author, head.public_key, item.public_key);
@@ -411,13 +412,13 @@ begin
     end if;
 
     if item.id is not null then
-        perform kerai_private.require_succession(item, head, judge, apart);
+        perform kerai_private.require_succession(item, head, enforce_policy, apart);
     end if;
     perform kerai_private.require_covered(item.base);
     perform kerai_private.require_above_horizon(item.base,
         'Take a new checkout, make the change there, and push it on that base.');
     if item.id is null then
-        sealed := kerai_private.seal(array[item]);
+        sealed := kerai_private.wrap_drafts(array[item]);
         if sealed is null then
             perform kerai_private.refuse_lost_key(head.author, head.public_key);
         end if;
@@ -428,31 +429,31 @@ begin
 
     ops := kerai_private.unpack_operations(array[item]);
     if alone is not null then
-        return kerai_private.receive_at_gate(item, ops, judge, alone);
+        return kerai_private.receive_locked(item, ops, enforce_policy, alone);
     end if;
-    if judge and item.task is not null then
+    if enforce_policy and item.task is not null then
         perform kerai_private.lock_budgets(array[item]);
     end if;
-    if item.guard is not null and judge
-        or exists (select from jsonb_array_elements(item.ops) as o (op) where kerai_private.reshapes(o.op)) then
-        perform kerai_private.enter_gate(true);
-        return kerai_private.receive_at_gate(item, ops, judge, alone => true);
+    if item.guard is not null and enforce_policy
+        or exists (select from jsonb_array_elements(item.ops) as o (op) where kerai_private.changes_tree(o.op)) then
+        perform kerai_private.lock_tree(true);
+        return kerai_private.receive_locked(item, ops, enforce_policy, alone => true);
     end if;
     -- Two sessions that share the gate and both want it for themselves would wait for each other: undoing this much
     -- gives up the share.
     begin
-        perform kerai_private.enter_gate(false);
-        return kerai_private.receive_at_gate(item, ops, judge, alone => false);
+        perform kerai_private.lock_tree(false);
+        return kerai_private.receive_locked(item, ops, enforce_policy, alone => false);
     exception when unique_violation then
         -- It inserts a node that another author has inserted too.
-        perform kerai_private.enter_gate(true);
-        return kerai_private.receive_at_gate(item, ops, judge, alone => true);
+        perform kerai_private.lock_tree(true);
+        return kerai_private.receive_locked(item, ops, enforce_policy, alone => true);
     end;
 end
 $$;
 
-create or replace function kerai_private.receive_at_gate(
-    item kerai_private.checked, ops kerai_private.operation[], judge boolean, alone boolean
+create or replace function kerai_private.receive_locked(
+    item kerai_private.verified_changeset, ops kerai_private.operation[], enforce_policy boolean, alone boolean
 ) returns kerai.push_result
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -461,17 +462,17 @@ declare
     head kerai_private.authors;
     agent kerai.agents;
     overtaken boolean;
-    standing kerai_private.standing;
+    known_parents kerai_private.known_parents;
 begin
     if item.first_seq = 1 then
         perform kerai_private.introduce_author(item.author, item.public_key);
         select a.* into head from kerai_private.authors as a where a.author = item.author for update;
         if head.seq > 0 then
             -- Another session has introduced the author, and pushed for it, at the same time.
-            return kerai_private.receive(item, judge, alone);
+            return kerai_private.receive(item, enforce_policy, alone);
         end if;
     end if;
-    if judge and item.guard is not null then
+    if enforce_policy and item.guard is not null then
         if item.guard <> kerai_private.whole_state() then
             perform kerai_private.require_node(item.guard);
             overtaken := kerai_private.touched_since(item.guard, item.author, item.member, item.base);
@@ -482,20 +483,20 @@ begin
             return (item.id, 'stale'::text, 0, item.first_seq, item.last_seq);
         end if;
     end if;
-    standing := kerai_private.require_known_nodes(ops, item.author, item.base);
-    if judge then
+    known_parents := kerai_private.require_known_nodes(ops, item.author, item.base);
+    if enforce_policy then
         perform kerai_private.require_metadata_bound(ops);
     end if;
 
     -- Tasks are this instance's own: a foreign author's changeset may name one that is not here.
-    if judge and item.task is not null then
+    if enforce_policy and item.task is not null then
         select a.* into agent from kerai.agents as a where a.author = coalesce(item.member, item.author);
         if agent.id is not null then
             perform kerai_private.check_task(item.task, agent, ops);
         end if;
     end if;
     perform kerai_private.enter_scope(ops);
-    perform kerai_private.take_in(array[item], ops, alone, standing);
+    perform kerai_private.apply_changesets(array[item], ops, alone, known_parents);
     return (item.id, 'merged'::text, cardinality(ops), item.first_seq, item.last_seq);
 end
 $$;
@@ -565,7 +566,7 @@ begin
         perform kerai_private.refuse_lost_key(agent.name, agent.public_key);
     end if;
     return kerai_private.receive((kerai_private.check_changesets(
-        array[row(document, signature, null)::kerai_private.incoming], array[changeset]))[1], judge => true);
+        array[row(document, signature, null)::kerai_private.incoming], array[changeset]))[1], enforce_policy => true);
 end
 $$;
 
@@ -596,7 +597,7 @@ declare
     parsed constant jsonb := kerai_private.parse_changeset(changeset);
     draft_keys constant text[] := '{ops,base,guard,task,message}';
 begin
-    perform kerai_private.renew_plans();
+    perform kerai_private.discard_stale_plans();
     if signature is null and public_key is null then
         if jsonb_typeof(parsed) = 'array' then
             perform kerai_private.require_operations(parsed);
@@ -607,7 +608,7 @@ begin
         end if;
     end if;
     return kerai_private.receive((kerai_private.check_changesets(
-        array[row(changeset, signature, public_key)::kerai_private.incoming], array[parsed]))[1], judge => true);
+        array[row(changeset, signature, public_key)::kerai_private.incoming], array[parsed]))[1], enforce_policy => true);
 exception when lock_not_available or deadlock_detected then
     -- Somebody holds his push open: one transaction, one push, and a commit right after it.
     perform kerai_private.refuse('KR009', 'other pushes are in the way', sqlerrm,

@@ -7,7 +7,7 @@
 -- A session keeps its plans, and one that was made while a table was empty reads all of it when it no longer is. So
 -- plans are made anew when a table gets its first page, its 16th, its 256th and so on. Who merges has sequential scans
 -- switched off besides, and index scans made cheap: how much a batch will look up is not known when its plan is made.
-create or replace function kerai_private.renew_plans() returns void
+create or replace function kerai_private.discard_stale_plans() returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
@@ -25,17 +25,17 @@ begin
 end
 $$;
 
-create or replace function kerai_private.enter_gate(alone boolean) returns void
+create or replace function kerai_private.lock_tree(alone boolean) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
     if kerai_private.has_one_snapshot() then
-        perform kerai_private.enter_gate_with_one_snapshot();
+        perform kerai_private.lock_tree_with_one_snapshot();
     elsif alone then
-        lock table kerai_private.merge_gate in exclusive mode;
+        lock table kerai_private.tree_lock in exclusive mode;
     else
-        lock table kerai_private.merge_gate in row exclusive mode;
+        lock table kerai_private.tree_lock in row exclusive mode;
     end if;
 end
 $$;
@@ -51,7 +51,7 @@ return case when name = '' or name is null or length(parent) > 400
         || left(regexp_replace(name, '[^A-Za-z0-9_]', '_', 'g'), 200) end;
 
 create or replace function kerai_private.merge_operations(
-    ops kerai_private.operation[], alone boolean, standing kerai_private.standing default null
+    ops kerai_private.operation[], alone boolean, known_parents kerai_private.known_parents default null
 ) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -61,7 +61,7 @@ declare
     moves kerai_private.moves[];
 begin
     if 'node_insert' = any(kinds) and kerai_private.merge_inserts(ops, alone) then
-        perform kerai_private.repeat_inserts(ops);
+        perform kerai_private.merge_duplicate_inserts(ops);
     end if;
     -- Writing the registers locks by id what it writes; where more than that is to be written, this does.
     if kinds && '{node_delete,node_restore}' or 'node_update' = any(kinds) and exists (
@@ -91,7 +91,7 @@ begin
             select row(o.stamp, o.node, o.parent, o.position, false)::kerai_private.moves
             from unnest(ops) as o where o.op = 'node_move');
         insert into kerai_private.moves select * from unnest(moves);
-        perform kerai_private.replay_moves(moves, case when kinds = '{node_move}' then standing end);
+        perform kerai_private.replay_moves(moves, case when kinds = '{node_move}' then known_parents end);
     end if;
     if kinds && '{edge_insert,edge_delete,perspective_set,perspective_delete,association_set,association_delete}' then
         perform kerai_private.merge_relations(ops);
@@ -160,7 +160,7 @@ $$;
 
 -- Of the inserts of one node the earliest counts. When one that is here already is inserted by an earlier stamp than
 -- its own, this changes what earlier moves started from.
-create or replace function kerai_private.repeat_inserts(ops kerai_private.operation[]) returns void
+create or replace function kerai_private.merge_duplicate_inserts(ops kerai_private.operation[]) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
@@ -191,7 +191,7 @@ begin
     select min(c.created_stamp), array_agg(c.id) into rebased, rebased_nodes from changed as c;
     -- The moves first: until they are replayed, a node may stand below itself.
     if rebased is not null then
-        perform kerai_private.reshape(gen_random_uuid());
+        perform kerai_private.bump_tree_version(gen_random_uuid());
         -- Any of them may count now, or no longer.
         update kerai_private.moves as m set void = false where m.stamp >= rebased and m.void;
         perform kerai_private.replay_moves(array(select m from kerai_private.moves as m where m.stamp >= rebased));

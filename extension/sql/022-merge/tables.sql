@@ -115,12 +115,12 @@ create index moves_void on kerai_private.moves (stamp) where void;
 
 -- Empty: only its lock is used. Pushes that leave the shape of the tree alone share it, a push that
 -- moves, renames or is guarded has it alone. A table and not an advisory lock, since anyone can take those.
-create table kerai_private.merge_gate ();
+create table kerai_private.tree_lock ();
 
 -- One row. A session that changes where nodes stand gives the shape of the tree a new name. So another session knows
 -- whether the places that it has looked up still hold.
-create table kerai_private.shapes (shape uuid not null);
-insert into kerai_private.shapes values (gen_random_uuid());
+create table kerai_private.tree_versions (tree_version uuid not null);
+insert into kerai_private.tree_versions values (gen_random_uuid());
 
 -- A frozen author's branch may still be followed up to here: as far as a peer with the same branch had merged it.
 create table kerai_private.followed_branches (
@@ -155,7 +155,7 @@ create index scope_nodes_state on kerai_private.scope_nodes (state) where state 
 -- roots: ids of 16 bytes, one after the other. Places that were looked up to check the changeset need no second look-up
 -- to merge it. And whether all nodes that it names have one path: then those without a name keep it below whichever of
 -- them it moves them.
-create type kerai_private.standing as (
+create type kerai_private.known_parents as (
     nodes bytea,
     parents bytea,
     is_one_path boolean

@@ -1,7 +1,7 @@
 -- Who may use what of this domain.
 
-grant execute on function kerai.waiting to kerai_reader;
+grant execute on function kerai.waiting_pushes to kerai_reader;
 
-grant execute on function kerai.settle, kerai.settle_more, kerai.submit, kerai.withdraw to kerai_agent;
+grant execute on function kerai.await_push, kerai.lead_next_batch, kerai.submit_push, kerai.withdraw to kerai_agent;
 
-grant execute on procedure kerai.push_together to kerai_agent;
+grant execute on procedure kerai.push_batched to kerai_agent;

@@ -1,7 +1,8 @@
--- Submissions: changesets that wait to be settled. Each is signed by its author, and so many wait at most that
--- nobody fills the disk or another author's turn with them.
+-- Submissions: changesets that wait to be merged. Each is signed by its author, and so many wait at most that
+-- nobody fills the disk or another author's batch with them.
 
-create or replace function kerai.submit(changeset json, signature bytea, public_key bytea default null) returns uuid
+create or replace function kerai.submit_push(changeset json, signature bytea, public_key bytea default null)
+returns uuid
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -11,11 +12,11 @@ declare
     size constant int := octet_length(changeset::text);
     wrote text;
     key bytea;
-    side int;
+    partition int;
     known kerai_private.outcome;
     ticket uuid;
 begin
-    -- The limit itself is looked up for what is not small: what exceeds a lower one is refused when it is settled.
+    -- The limit itself is looked up for what is not small: what exceeds a lower one is refused when it is merged.
     if changeset is null or size > 65536 then
         perform kerai_private.require_size(changeset);
     end if;
@@ -23,7 +24,7 @@ begin
         wrote := changeset ->> 'author';
         -- Looked for as text first: to take a document apart takes longer, and most are no drafts.
         if strpos(changeset::text, '"swarm"') > 0 then
-            side := kerai_private.side_of_lane((changeset ->> 'swarm')::uuid, wrote);
+            partition := kerai_private.partition_of_writer((changeset ->> 'swarm')::uuid, wrote);
         end if;
     exception when data_exception or statement_too_complex or program_limit_exceeded then
         wrote := null;
@@ -35,9 +36,9 @@ begin
         perform kerai_private.require_room(wrote, size);
     end if;
     ticket := (lpad(to_hex(nextval('kerai_private.arrivals')), 16, '0') || right(replace(gen_random_uuid()::text, '-', ''), 15)
-        || coalesce(side, kerai_private.side_of(wrote)))::uuid;
+        || coalesce(partition, kerai_private.partition_of(wrote)))::uuid;
     if known.n is not null then
-        insert into kerai_private.settled (ticket, outcome) values (ticket, known);
+        insert into kerai_private.push_outcomes (ticket, outcome) values (ticket, known);
         return ticket;
     end if;
     -- Nobody else waits for a large one, which gains nothing from a batch.
@@ -47,8 +48,8 @@ begin
 end
 $$;
 
-comment on function kerai.submit(json, bytea, bytea) is
-'Verifies and stores a signed changeset, or the draft of a grouped swarm''s member, to be merged together with others, and returns a ticket. Commit, then ask kerai.settle(ticket) for the result. All but the signature is looked at when it is settled. KR003: it is kept in kerai.forks. KR009: too much of this author, or of your role, waits already; kerai.waiting() shows it and kerai.withdraw takes it back.';
+comment on function kerai.submit_push(json, bytea, bytea) is
+'Verifies and stores a signed changeset, or the draft of a grouped swarm''s member, to be merged together with others, and returns a ticket. Commit, then ask kerai.await_push(ticket) for the result. All but the signature is looked at when it is merged. KR003: it is kept in kerai.forks. KR009: too much of this author, or of your role, waits already; kerai.waiting_pushes() shows it and kerai.withdraw takes it back.';
 
 -- The outcome of a changeset or draft that is merged already, NULL for any other. Everybody can read what is merged,
 -- and submit it again: it takes no room from its author.
@@ -67,7 +68,7 @@ begin
         union all
         select c.id, c.first_seq, c.last_seq
         from (select d.* from kerai.changesets as d where d.draft_id = id offset 0) as c
-        inner join kerai_private.lanes as l on l.author = c.author
+        inner join kerai_private.writers as l on l.author = c.author
         limit 1
     ) as k;
     return known;
@@ -150,45 +151,45 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform kerai_private.refuse('KR009', format('too much of this %s waits to be settled', kind),
+    perform kerai_private.refuse('KR009', format('too much of this %s waits to be merged', kind),
         format('%s: %s, %s changesets wait; %s bytes with this one; at most %s and %s', kind, name, number, bytes,
             kerai_private.setting(format('max_%s_submissions', kind)),
             kerai_private.setting(format('max_%s_submission_bytes', kind))),
-        'Settle them, or take them back with kerai.withdraw; kerai.waiting() shows them.');
+        'Settle them, or take them back with kerai.withdraw; kerai.waiting_pushes() shows them.');
 end
 $$;
 
--- On which of the two sides an author's changesets are settled: they stay in order. Inlined.
-create or replace function kerai_private.side_of(author text) returns int
+-- The partition in which an author's changesets are merged: one, so that they stay in order. Inlined.
+create or replace function kerai_private.partition_of(author text) returns int
 language sql immutable parallel safe
 return hashtext(coalesce(author, '')) & 1;
 
--- On which side the drafts of one lane are settled: all on one, since who merges them has the lane for himself. A
--- swarm's id begins with what is random. NULL where there is no such lane.
-create or replace function kerai_private.side_of_lane(swarm uuid, member text) returns int
+-- The partition of one writer's drafts: one, since a leader has the writer for itself. A swarm's id begins with random
+-- digits. NULL where there is no such writer.
+create or replace function kerai_private.partition_of_writer(swarm uuid, member text) returns int
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
     return (
-        select (get_byte(uuid_send(side_of_lane.swarm), 0)
-            + kerai_private.lane_number(side_of_lane.member, count(*)::int)) & 1
-        from kerai_private.lanes as l
-        where l.swarm_id = side_of_lane.swarm
+        select (get_byte(uuid_send(partition_of_writer.swarm), 0)
+            + kerai_private.writer_number(partition_of_writer.member, count(*)::int)) & 1
+        from kerai_private.writers as l
+        where l.swarm_id = partition_of_writer.swarm
         having count(*) > 0);
 end
 $$;
 
--- On which side a submitted changeset is settled: its ticket's last bit says it. Inlined.
-create or replace function kerai_private.side_of(ticket uuid) returns int
+-- The partition of a submitted changeset: the last bit of its ticket. Inlined.
+create or replace function kerai_private.partition_of(ticket uuid) returns int
 language sql immutable parallel safe
 return get_byte(uuid_send(ticket), 15) & 1;
 
--- What a turn merges, no more than is looked at together: first, `own` of them, up to the ticket's, what its author has
--- submitted. It stays locked. The settings: what comes and goes this fast leaves more dead rows than live ones, and
--- only the indexes pass over them.
+-- What a batch merges, no more than is looked at together. First, `own` of them, what the ticket's author has
+-- submitted, up to the ticket's. It stays locked. The settings: rows that come and go this fast leave more dead ones
+-- than live ones, and only the indexes pass over them.
 create or replace function kerai_private.take_waiting(
-    ticket uuid, sides int[], out tickets uuid[], out given kerai_private.incoming[], out own int
+    ticket uuid, partitions int[], out tickets uuid[], out given kerai_private.incoming[], out own int
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -220,7 +221,7 @@ begin
 
     waiting as materialized (
         select s.ticket, s.bytes from kerai_private.submissions as s
-        where kerai_private.side_of(s.ticket) = any(sides) and not s.apart and s.author <> all(held_up)
+        where kerai_private.partition_of(s.ticket) = any(partitions) and not s.apart and s.author <> all(held_up)
             and s.ticket not in (select o.ticket from own as o)
         order by s.ticket
         limit most
@@ -251,16 +252,16 @@ $$;
 
 -- Keeps what became of submissions, by their places in the batch. One that has raised an error stays where its author
 -- and operators see it; when the error may be gone the next time, its ticket's session tries it again.
-create or replace function kerai_private.note_settled(tickets uuid[], outcomes kerai_private.outcome[]) returns void
+create or replace function kerai_private.keep_outcomes(tickets uuid[], outcomes kerai_private.outcome[]) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 begin
-    insert into kerai_private.settled (ticket, outcome)
+    insert into kerai_private.push_outcomes (ticket, outcome)
     select tickets[o.n], o from unnest(outcomes) as o
     where not kerai_private.is_transient(coalesce(o.code, ''))
-    on conflict on constraint settled_pkey do update set outcome = excluded.outcome, settled_at = excluded.settled_at;
+    on conflict on constraint push_outcomes_pkey do update set outcome = excluded.outcome, decided_at = excluded.decided_at;
     delete from kerai_private.submissions as s
     using unnest(outcomes) as o
     where s.ticket = tickets[o.n] and coalesce(o.code, 'KR') like 'KR%';
@@ -272,11 +273,11 @@ begin
         where s.apart and (s.failure).code is not null and s.submitted_at < now() - interval '1 day';
     end if;
     -- What nobody came for.
-    delete from kerai_private.settled as s where s.settled_at < now() - interval '10 minutes';
+    delete from kerai_private.push_outcomes as s where s.decided_at < now() - interval '10 minutes';
 end
 $$;
 
-create or replace function kerai.waiting()
+create or replace function kerai.waiting_pushes()
 returns table (
     ticket uuid, author text, submitted_by name, submitted_at timestamptz, bytes int, changeset_id bytea,
     code text, message text, detail text, hint text
@@ -299,8 +300,8 @@ begin
 end
 $$;
 
-comment on function kerai.waiting() is
-'The submitted changesets that are not settled: all for operators, for others those of their own agents and those that they have submitted. With a code: it raised this error (a SQLSTATE) when it was merged by itself, and was set aside for a day; kerai.settle(ticket) tries it again. kerai.withdraw removes it.';
+comment on function kerai.waiting_pushes() is
+'The submitted changesets that are not merged: all for operators, for others those of their own agents and those that they have submitted. With a code: it raised this error (a SQLSTATE) when it was merged by itself, and was set aside for a day; kerai.await_push(ticket) tries it again. kerai.withdraw removes it.';
 
 -- Is it the caller's own, or is he an operator?
 create or replace function kerai_private.may_withdraw(author text, submitted_by oid) returns boolean
@@ -346,7 +347,7 @@ begin
             format('author: %s, the caller is %s', foreign_author, session_user),
             'Connect as the role that submitted it or that owns the author''s agent, or as a member of kerai_operator.');
     end if;
-    -- Who settles one of them now has locked it: this waits for him, and leaves it then. Only what was looked at above:
+    -- A leader that merges one of them now has locked it: this waits for the leader, and leaves it then. Only what was looked at above:
     -- another's may have come since.
     delete from kerai_private.submissions as s
     where s.ticket = any(tickets);
@@ -358,4 +359,4 @@ end
 $$;
 
 comment on function kerai.withdraw(uuid, text, uuid) is
-'Takes back what your agent has submitted and what is not settled, and returns how many changesets that were. After a crash or a refusal something may still wait and be merged by somebody''s settle: withdraw before the agent signs its next changeset, and ask kerai.next_changeset after that. By author or ticket instead, as in kerai.waiting(): what your role has submitted; a member of kerai_operator takes back anything.';
+'Takes back what your agent has submitted and what is not merged, and returns how many changesets that were. After a crash or a refusal something may still wait and be merged by another session: withdraw before the agent signs its next changeset, and ask kerai.next_changeset after that. By author or ticket instead, as in kerai.waiting_pushes(): what your role has submitted; a member of kerai_operator takes back anything.';

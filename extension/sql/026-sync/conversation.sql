@@ -191,7 +191,7 @@ begin
             )
 
             select coalesce(array_agg(h.author), '{}') into locked from held as h;
-            perform kerai_private.enter_gate(alone => true);
+            perform kerai_private.lock_tree(alone => true);
             exit when not exists (
                 select from kerai_private.authors as a
                 where a.author in (select e.author from kerai_private.vector_entries(theirs) as e)

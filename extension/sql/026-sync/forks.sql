@@ -17,7 +17,7 @@ begin
             'A draft has no place in a sequence. Report the changesets that hold the drafts.');
     end if;
     perform kerai_private.require_draft(document, changeset);
-    ops := kerai_private.body_of(changeset) -> 'ops';
+    ops := kerai_private.signed_body(changeset) -> 'ops';
     problem := case when jsonb_array_length(ops) = 0 then 'no operation'
         else kerai_private.operations_problem(array[ops], limited => false) end;
     if problem is not null then
@@ -72,7 +72,7 @@ $$;
 create or replace function kerai_private.seqs_of(changeset jsonb) returns int8range
 language sql immutable parallel safe
 return int8range((changeset ->> 'seq')::bigint,
-    (changeset ->> 'seq')::bigint + jsonb_array_length(kerai_private.body_of(changeset) -> 'ops'));
+    (changeset ->> 'seq')::bigint + jsonb_array_length(kerai_private.signed_body(changeset) -> 'ops'));
 
 create or replace function kerai.report_fork(
     public_key bytea, first_changeset json, first_signature bytea, second_changeset json, second_signature bytea,

@@ -247,13 +247,13 @@ begin
 
     perform kerai_private.refuse_partial('this instance takes changesets only with the sync that it makes itself',
         'Push to the instance that it has its scope from.');
-    perform kerai_private.renew_plans();
+    perform kerai_private.discard_stale_plans();
     for changeset_id, status, applied, code, message, detail, hint, place in
         select r.changeset_id, r.status, r.applied, r.code, r.message, r.detail, r.hint, r.n
         from kerai_private.receive_all(array(
             select row(g.document, g.signature, g.public_key)::kerai_private.incoming
             from unnest(changesets, signatures, public_keys) with ordinality as g (document, signature, public_key, n)
-            order by g.n), judge => false) as r
+            order by g.n), enforce_policy => false) as r
         order by r.n
     loop
         author := null;
@@ -395,7 +395,7 @@ begin
             'A partial instance has one scope and one peer. Make another database for another scope.');
     end if;
     if own.scope is null then
-        perform kerai_private.enter_gate(alone => true);
+        perform kerai_private.lock_tree(alone => true);
         perform kerai_private.show_change();
         if exists (select from kerai.changesets) or exists (select from kerai.peer_connections as p where p.name <> peer) then
             perform kerai_private.refuse('KR011', 'only an empty instance can become partial',

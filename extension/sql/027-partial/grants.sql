@@ -5,6 +5,6 @@ grant execute on function
 to kerai_peer;
 
 grant execute on function
-    kerai_sync.scope_state, kerai_sync.take_members, kerai_sync.take_late, kerai_sync.merge_late,
+    kerai_sync.scope_state, kerai_sync.add_scope_nodes, kerai_sync.backfill_documents, kerai_sync.merge_late,
     kerai_sync.accept_scoped, kerai_sync.exchange, kerai.pull, kerai.push, kerai.sync
 to kerai_operator;

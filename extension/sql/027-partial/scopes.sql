@@ -23,7 +23,7 @@ $$;
 comment on function kerai_sync.scope_state() is
 'The scope that this instance holds, NULL when it holds everything, and how far the list of the scope''s nodes has been followed.';
 
-create or replace function kerai_sync.take_members(
+create or replace function kerai_sync.add_scope_nodes(
     served uuid, nodes uuid[], inside boolean[], named bigint
 ) returns void
 language plpgsql volatile security definer
@@ -54,7 +54,7 @@ begin
 end
 $$;
 
-comment on function kerai_sync.take_members(uuid, uuid[], boolean[], bigint) is
+comment on function kerai_sync.add_scope_nodes(uuid, uuid[], boolean[], bigint) is
 'A part of kerai.sync in a partial instance: takes the nodes that have come into the scope, as its peer names them.';
 
 -- Refuses KR006 what the peer has not sent before what needs it.
@@ -79,7 +79,7 @@ begin
 end
 $$;
 
-create or replace function kerai_sync.take_late(
+create or replace function kerai_sync.backfill_documents(
     arrivals bigint[], documents json[], signatures bytea[], public_keys bytea[],
     out taken int, out applied bigint)
 language plpgsql volatile security definer
@@ -88,16 +88,16 @@ set jit = off
 as $$
 #variable_conflict use_variable
 declare
-    items kerai_private.checked[];
+    items kerai_private.verified_changeset[];
     bad bytea;
 begin
     perform kerai_private.require_page(documents, signatures, public_keys);
-    perform kerai_private.enter_gate(alone => true);
+    perform kerai_private.lock_tree(alone => true);
     perform kerai_private.show_change();
-    items := kerai_private.look_at(array(
+    items := kerai_private.verify_changesets(array(
         select row(g.document, g.signature, g.public_key)::kerai_private.incoming
         from unnest(documents, signatures, public_keys) with ordinality as g (document, signature, public_key, n)
-        order by g.n), judge => false, verified => false);
+        order by g.n), enforce_policy => false, verified => false);
     select c.id into bad
     from unnest(items) as i
     inner join kerai.changesets as c on c.id = i.id
@@ -127,7 +127,7 @@ begin
 end
 $$;
 
-comment on function kerai_sync.take_late(bigint[], json[], bytea[], bytea[]) is
+comment on function kerai_sync.backfill_documents(bigint[], json[], bytea[], bytea[]) is
 'A part of kerai.sync in a partial instance: takes documents of changesets of which only a stub was here.';
 
 -- All that is late is here: now what it says of the nodes is merged, in the order of arrival.
@@ -139,16 +139,16 @@ set enable_seqscan = off
 as $$
 declare
     done bigint := 0;
-    items kerai_private.checked[];
+    items kerai_private.verified_changeset[];
     ops kerai_private.operation[];
 begin
-    perform kerai_private.enter_gate(alone => true);
+    perform kerai_private.lock_tree(alone => true);
     perform kerai_private.show_change();
     loop
         select max(p.arrival), array_agg(row(
             p.id, p.author, p.first_seq, p.last_seq, p.first_lamport, p.last_lamport, null, null, null, null, null,
-            kerai_private.body_of(p.document::jsonb) -> 'ops', null, null, null, null, p.member, null, null, null
-        )::kerai_private.checked order by p.arrival)
+            kerai_private.signed_body(p.document::jsonb) -> 'ops', null, null, null, null, p.member, null, null, null
+        )::kerai_private.verified_changeset order by p.arrival)
         into done, items
         from (
             select c.*, sum(c.last_seq - c.first_seq + 1) over (order by c.arrival) as running,
@@ -200,8 +200,8 @@ return jsonb_build_object('direction', 'pull', 'changeset_id', encode(id, 'hex')
 
 -- Looks at changesets of a page, each by itself when something is wrong with one of them: NULL in the place of what is
 -- refused.
-create or replace function kerai_private.look_at_each(
-    given kerai_private.incoming[], out items kerai_private.checked[], out refused jsonb
+create or replace function kerai_private.verify_each(
+    given kerai_private.incoming[], out items kerai_private.verified_changeset[], out refused jsonb
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -213,7 +213,7 @@ declare
 begin
     refused := '[]';
     begin
-        items := kerai_private.look_at(given, judge => false);
+        items := kerai_private.verify_changesets(given, enforce_policy => false);
         return;
     exception when others then
         if sqlstate not like 'KR%' then
@@ -222,14 +222,14 @@ begin
     end;
     for place in 1 .. cardinality(given) loop
         begin
-            items := items || kerai_private.look_at(given[place:place], judge => false);
+            items := items || kerai_private.verify_changesets(given[place:place], enforce_policy => false);
         exception when others then
             if sqlstate not like 'KR%' then
                 raise;
             end if;
             get stacked diagnostics detail = pg_exception_detail, hint = pg_exception_hint;
             document := (given[place]).document;
-            items := items || null::kerai_private.checked;
+            items := items || null::kerai_private.verified_changeset;
             refused := refused || (
                 select kerai_private.refused_pull(sha256(convert_to(document::text, 'UTF8')), c.author, c.last_seq, sqlstate,
                     sqlerrm, detail, hint)
@@ -254,10 +254,10 @@ as $$
 #variable_conflict use_variable
 declare
     given kerai_private.incoming[];
-    items kerai_private.checked[];
-    run kerai_private.checked[];
+    items kerai_private.verified_changeset[];
+    run kerai_private.verified_changeset[];
     unsure int[];
-    item kerai_private.checked;
+    item kerai_private.verified_changeset;
     head kerai_private.authors;
     first int := 1;
     last int;
@@ -269,27 +269,27 @@ begin
     merged := 0;
     applied := 0;
     refused := '[]';
-    perform kerai_private.renew_plans();
+    perform kerai_private.discard_stale_plans();
     given := array(
         select row(g.document, g.signature, g.public_key)::kerai_private.incoming
         from unnest(documents, signatures, public_keys) with ordinality as g (document, signature, public_key, n)
         where g.document is not null
         order by g.n);
     if cardinality(given) > 0 then
-        select l.items, l.refused into items, refused from kerai_private.look_at_each(given) as l;
+        select l.items, l.refused into items, refused from kerai_private.verify_each(given) as l;
     end if;
     items := kerai_private.with_stubs(items, ids, authors, first_seqs, last_seqs, first_lamports, prevs, bases, documents,
         signatures, public_keys);
-    items := kerai_private.enter(array(select u from unnest(items) as u where u.id is not null), alone => true);
+    items := kerai_private.lock_for_merge(array(select u from unnest(items) as u where u.id is not null), alone => true);
 
-    foreach last in array kerai_private.run_ends(items, judge => false) loop
+    foreach last in array kerai_private.run_ends(items, enforce_policy => false) loop
         run := items[first:last];
         first := last + 1;
-        unsure := case when cardinality(run) = 1 then '{1}' else kerai_private.find_unsure(run, '{}', '{}', judge => false) end;
+        unsure := case when cardinality(run) = 1 then '{1}' else kerai_private.find_unsure(run, '{}', '{}', enforce_policy => false) end;
         done := 0;
         foreach place in array unsure || (cardinality(run) + 1) loop
             if place - done > 1 then
-                applied := applied + kerai_private.take_in_scoped(run[done + 1:place - 1]);
+                applied := applied + kerai_private.apply_scoped_changesets(run[done + 1:place - 1]);
                 merged := merged + place - done - 1;
             end if;
             done := place;
@@ -297,7 +297,7 @@ begin
             continue when place > cardinality(run) or exists (select from kerai.changesets as c where c.id = item.id);
             select a.* into head from kerai_private.authors as a where a.author = item.author;
             begin
-                perform kerai_private.require_succession(item, head, judge => false, apart => true);
+                perform kerai_private.require_succession(item, head, enforce_policy => false, apart => true);
                 perform kerai_private.require_covered(item.base);
                 perform kerai_private.require_lamport(item.first_lamport, item.base, head.lamport);
             exception when others then
@@ -309,7 +309,7 @@ begin
                     detail, hint);
                 continue;
             end;
-            applied := applied + kerai_private.take_in_scoped(array[item]);
+            applied := applied + kerai_private.apply_scoped_changesets(array[item]);
             merged := merged + 1;
         end loop;
     end loop;
@@ -320,7 +320,7 @@ comment on function kerai_sync.accept_scoped(bytea[], text[], bigint[], bigint[]
 'A part of kerai.sync in a partial instance: merges a page of changesets, of those without a document only their place in the history, and says which were refused.';
 
 -- Merges a part of a page; returns how many of its operations are of the scope.
-create or replace function kerai_private.take_in_scoped(run kerai_private.checked[]) returns int
+create or replace function kerai_private.apply_scoped_changesets(run kerai_private.verified_changeset[]) returns int
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
@@ -328,16 +328,16 @@ declare
     ops constant kerai_private.operation[] := kerai_private.of_scope(coalesce(kerai_private.unpack_operations(run), '{}'));
 begin
     perform kerai_private.require_sent(ops);
-    perform kerai_private.take_in(run, ops, alone => true);
+    perform kerai_private.apply_changesets(run, ops, alone => true);
     return cardinality(ops);
 end
 $$;
 
 -- A page's items in their order: those with a document as they were looked at, the others as the peer says.
 create or replace function kerai_private.with_stubs(
-    items kerai_private.checked[], ids bytea[], authors text[], first_seqs bigint[], last_seqs bigint[],
+    items kerai_private.verified_changeset[], ids bytea[], authors text[], first_seqs bigint[], last_seqs bigint[],
     first_lamports bigint[], prevs bytea[], bases jsonb[], documents json[], signatures bytea[], public_keys bytea[]
-) returns kerai_private.checked[]
+) returns kerai_private.verified_changeset[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -363,7 +363,7 @@ begin
         select case when g.document is null then row(
             g.id, g.author, g.first_seq, g.last_seq, g.first_lamport, g.first_lamport + g.last_seq - g.first_seq, g.prev,
             g.base, null, null, null, '[]', null, g.signature, g.public_key, null, null, null,
-            null, null)::kerai_private.checked
+            null, null)::kerai_private.verified_changeset
             else items[count(g.document) over (order by g.n)] end
         from unnest(ids, authors, first_seqs, last_seqs, first_lamports, prevs, bases, documents, signatures, public_keys)
             with ordinality as g (id, author, first_seq, last_seq, first_lamport, prev, base, document, signature, public_key, n)

@@ -137,14 +137,14 @@ begin
 
             -- The nodes that have come into the scope, then what is late of them, then what is new.
             when 'members' then
-                perform kerai_sync.take_members(list.served, '{}', '{}', 0);
+                perform kerai_sync.add_scope_nodes(list.served, '{}', '{}', 0);
                 holding := kerai_sync.scope_state();
                 execute 'select array_agg(t.node_id) as nodes, array_agg(t.inside) as inside, max(t.number) as number,
                     count(*) as members from (select * from ' || format(asking, '(node_id uuid, inside boolean, number bigint)') || ' limit $3) as t'
                 into page using link, format('select * from kerai_sync.scope_members(%L, %s, %s)', list.served, holding.named,
                     most_changesets), most_changesets;
                 if page.members > 0 then
-                    perform kerai_sync.take_members(list.served, page.nodes, page.inside, page.number);
+                    perform kerai_sync.add_scope_nodes(list.served, page.nodes, page.inside, page.number);
                 else
                     step := 'late';
                 end if;
@@ -171,7 +171,7 @@ begin
                         problem := 'the peer sends again what it has sent';
                         step := 'end';
                     else
-                        answer := kerai_sync.take_late(page.arrivals, page.documents, page.signatures, page.public_keys);
+                        answer := kerai_sync.backfill_documents(page.arrivals, page.documents, page.signatures, page.public_keys);
                         result.bytes := result.bytes + page.bytes;
                         result.pulled_changesets := result.pulled_changesets + answer.taken;
                         result.pulled_operations := result.pulled_operations + answer.applied;

@@ -69,7 +69,7 @@ as $$
     cross join lateral (
         select (d.doc ->> 'seq')::bigint as seq, (d.doc ->> 'lamport')::bigint as lamport, b.body,
             jsonb_array_length(b.body -> 'ops') as given
-        from (select kerai_private.body_of(d.doc) as body) as b
+        from (select kerai_private.signed_body(d.doc) as body) as b
         offset 0
     ) as e
     cross join lateral (
@@ -149,11 +149,11 @@ as $$
     where c.id <> all(wrong)
     union all
     select c.id, d.doc ->> 'author', d.seq, d.seq + d.given - 1, d.lamport, d.lamport + d.given - 1,
-        decode(d.doc ->> 'prev', 'hex'), kerai_private.body_of(d.doc) -> 'base', c.arrival
+        decode(d.doc ->> 'prev', 'hex'), kerai_private.signed_body(d.doc) -> 'base', c.arrival
     from kerai.changesets as c
     cross join lateral (
         select x.doc, (x.doc ->> 'seq')::bigint as seq, (x.doc ->> 'lamport')::bigint as lamport,
-            jsonb_array_length(kerai_private.body_of(x.doc) -> 'ops') as given
+            jsonb_array_length(kerai_private.signed_body(x.doc) -> 'ops') as given
         from (select c.document::jsonb as doc) as x
     ) as d
     where c.id = any(wrong)
@@ -309,7 +309,7 @@ as $$
             coalesce(u.op ->> 'node', u.op ->> 'source')::uuid, u.op,
             coalesce(c.document -> 'draft' ->> 'author', c.document ->> 'author')
         from kerai.changesets as c
-        cross join lateral jsonb_array_elements(kerai_private.body_of(c.document::jsonb) -> 'ops') with ordinality as u (op, n)
+        cross join lateral jsonb_array_elements(kerai_private.signed_body(c.document::jsonb) -> 'ops') with ordinality as u (op, n)
         where c.id = any(wrong) and u.op ->> 'op' = any(kinds)
     ) as l
     where before is null or l.stamp < before collate "C"

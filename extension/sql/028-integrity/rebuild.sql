@@ -10,7 +10,7 @@ set lock_timeout = '30s'
 as $$
 begin
     lock table kerai_private.authors in exclusive mode;
-    perform kerai_private.enter_gate(alone => true);
+    perform kerai_private.lock_tree(alone => true);
     perform kerai_private.show_change();
 exception when lock_not_available or deadlock_detected then
     perform kerai_private.refuse('KR009', 'a push is in the way', sqlerrm,
@@ -65,7 +65,7 @@ as $$
         draft_id = sha256(convert_to((c.document -> 'draft')::text, 'UTF8'))
     from kerai_private.true_changesets(wrong) as t
     inner join (
-        select x.id, kerai_private.body_of(x.document::jsonb) as body from kerai.changesets as x where x.id = any(wrong)
+        select x.id, kerai_private.signed_body(x.document::jsonb) as body from kerai.changesets as x where x.id = any(wrong)
     ) as b on b.id = t.id
     where t.id = c.id
 $$;
@@ -122,7 +122,7 @@ $$;
 -- The next changesets in the order of arrival, with the operations that have to be merged: of a stub those that are not
 -- below the floor, from the log.
 create or replace function kerai_private.next_page(
-    floor bigint, inout arrival bigint, out items kerai_private.checked[]
+    floor bigint, inout arrival bigint, out items kerai_private.verified_changeset[]
 )
 language sql stable
 set search_path = pg_catalog, pg_temp
@@ -130,7 +130,7 @@ as $$
     select max(p.arrival), array_agg(row(
         p.id, p.author, p.last_seq - o.given + 1, p.last_seq, p.last_lamport - o.given + 1, p.last_lamport,
         null, null, null, null, null, o.ops, p.document, null, null, null, p.member, null, null, null
-    )::kerai_private.checked order by p.arrival)
+    )::kerai_private.verified_changeset order by p.arrival)
     from (
         select c.*, sum(c.last_seq - c.first_seq + 1) over (order by c.arrival) as running,
             row_number() over (order by c.arrival) as n
@@ -141,7 +141,7 @@ as $$
         ) as c
     ) as p
     cross join lateral (
-        select case when p.document is not null then kerai_private.body_of(p.document::jsonb) -> 'ops' else (
+        select case when p.document is not null then kerai_private.signed_body(p.document::jsonb) -> 'ops' else (
             select jsonb_agg(k.payload order by k.author_seq) from kerai.operations as k
             where k.author = p.author and k.author_seq between p.first_seq and p.last_seq and k.lamport_ts >= floor
         ) end as ops
@@ -186,7 +186,7 @@ begin
     delete from kerai.perspectives;
     delete from kerai.associations;
     delete from kerai_private.moves;
-    perform kerai_private.reshape(gen_random_uuid());
+    perform kerai_private.bump_tree_version(gen_random_uuid());
     if last_floor is null then
         delete from kerai.operations;
     else

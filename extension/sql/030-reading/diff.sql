@@ -3,7 +3,7 @@
 -- Whether these nodes are visible as of a vector (NULL: now), and whether they lie in the scope. Then in which file
 -- they lie: of a file in a file, the outer one. The path is that of the file, or of the node where it lies in none. A
 -- path is made of entries as kerai.checkout() has them; equal ones are not numbered.
-create or replace function kerai_private.standing(nodes uuid[], at jsonb, scope uuid)
+create or replace function kerai_private.node_states(nodes uuid[], at jsonb, scope uuid)
 returns table (id uuid, is_visible boolean, file uuid, path text, is_inside boolean)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -102,8 +102,8 @@ begin
     select array_agg(n.id) filter (where n.is_visible and o.is_visible is not true),
         array_agg(o.id) filter (where o.is_visible and n.is_visible is not true)
     into shown, hidden
-    from kerai_private.standing(touched, a, null) as o
-    full join kerai_private.standing(touched, b, null) as n on n.id = o.id;
+    from kerai_private.node_states(touched, a, null) as o
+    full join kerai_private.node_states(touched, b, null) as n on n.id = o.id;
     if shown is not null or hidden is not null then
         touched := array(
             select u.id from unnest(touched) as u (id)
@@ -120,14 +120,14 @@ begin
         select n.id, n.kind, s.file, s.path, s.is_inside, jsonb_build_object('parent', n.parent_id, 'position', n.position,
             'kind', n.kind, 'name', n.name, 'language', n.language, 'content', n.content, 'metadata', n.metadata) as fields
         from kerai_private.nodes_at(a, touched) as n
-        inner join kerai_private.standing(touched, a, scope) as s on s.id = n.id and s.is_visible
+        inner join kerai_private.node_states(touched, a, scope) as s on s.id = n.id and s.is_visible
     ),
 
     new as materialized (
         select n.id, n.kind, s.file, s.path, s.is_inside, jsonb_build_object('parent', n.parent_id, 'position', n.position,
             'kind', n.kind, 'name', n.name, 'language', n.language, 'content', n.content, 'metadata', n.metadata) as fields
         from kerai_private.nodes_at(b, touched) as n
-        inner join kerai_private.standing(touched, b, scope) as s on s.id = n.id and s.is_visible
+        inner join kerai_private.node_states(touched, b, scope) as s on s.id = n.id and s.is_visible
     )
 
     select coalesce(n.id, o.id),

@@ -110,7 +110,7 @@ begin
     select p.id, coalesce(p.member, p.author)::text, p.received_at, p.message, p.last_seq - p.first_seq + 1, p.task_id,
         coalesce(t.files, 0),
         array(
-            select s.path from kerai_private.standing(t.some, null, null) as s order by s.path collate "C"),
+            select s.path from kerai_private.node_states(t.some, null, null) as s order by s.path collate "C"),
         p.first_seq, p.last_seq, p.arrival
     from page as p
     left join touched as t on t.arrival = p.arrival
@@ -155,7 +155,7 @@ begin
     end if;
 
     seen := item.base;
-    -- Of a swarm's lane a vector also names what other members have pushed between the base and this changeset, which
+    -- Of a swarm's writer a vector also names what other members have pushed between the base and this changeset, which
     -- was made from what their bases name.
     if item.member is not null then
         select coalesce(jsonb_object_agg(b.author, b.seq), '{}') into seen

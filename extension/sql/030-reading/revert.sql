@@ -58,7 +58,7 @@ begin
             x.content as content_mine, x.deleted as deleted_mine
         from touched as t
         inner join kerai.nodes as n on n.id = t.id
-        left join kerai_private.fold_nodes(null, array(select t.id from touched as t), undone.id) as w on w.id = t.id
+        left join kerai_private.replay_nodes(null, array(select t.id from touched as t), undone.id) as w on w.id = t.id
         cross join lateral (
             select kerai_private.is_between(n.created_stamp, first_stamp, last_stamp) as created,
                 kerai_private.is_between(coalesce(n.placed_stamp, n.created_stamp), first_stamp, last_stamp) as placed,

@@ -1,8 +1,8 @@
 -- Time travel: the nodes as of a version vector.
 --
 -- What a vector has not seen is what happened since. So a past state is the current one but for the nodes that those
--- operations touched, and these are folded again from their own operations (kerai_private.past_nodes). Only when less
--- was seen than was not, the whole of it is folded from the beginning (kerai_private.fold_nodes).
+-- operations touched, and these are folded again from their own operations (kerai_private.changed_since). When less
+-- was seen than was not, all of it is folded from the beginning (kerai_private.replay_nodes).
 --
 -- The functions here get by with plans that are made once: they go by index from what is given, however much that is.
 --
@@ -72,7 +72,7 @@ $$;
 -- Where moves have put nodes as of a vector: the last move of each that is not void. among: of these nodes, and then
 -- nothing is decided anew that is older than the first operation that the vector has not seen. What a compaction has
 -- folded is decided for good.
-create or replace function kerai_private.places_at(at jsonb, among uuid[] default null)
+create or replace function kerai_private.moves_at(at jsonb, among uuid[] default null)
 returns table (node uuid, parent_id uuid, "position" text, stamp text)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -193,7 +193,7 @@ $$;
 -- The nodes that a vector (NULL: now) names as the fold of its operations makes them, in the form of kerai.nodes. A
 -- register's stamp is NULL while it holds what the insert gave it. among: these nodes, from their own operations.
 -- without: leaves out this changeset and all moves.
-create or replace function kerai_private.fold_nodes(at jsonb, among uuid[] default null, without bytea default null)
+create or replace function kerai_private.replay_nodes(at jsonb, among uuid[] default null, without bytea default null)
 returns table (
     id uuid, parent_id uuid, "position" text, kind text, name text, language text, content text, metadata jsonb,
     deleted boolean, created_stamp text, created_seq bigint, placed_stamp text, kind_stamp text, name_stamp text,
@@ -248,7 +248,7 @@ begin
     ),
 
     places as (
-        select p.* from kerai_private.places_at(at, among) as p where without is null
+        select p.* from kerai_private.moves_at(at, among) as p where without is null
     )
 
     select
@@ -315,7 +315,7 @@ begin
     union all
     select f.id, f.parent_id, f.position, f.kind, f.name, f.language, f.content, f.metadata, f.deleted,
         coalesce(f.placed_stamp, f.created_stamp)
-    from kerai_private.fold_nodes(at, stale) as f
+    from kerai_private.replay_nodes(at, stale) as f
     where stale <> '{}';
 end
 $$;
@@ -391,7 +391,7 @@ $$;
 
 -- The nodes that may be other than they are now as of a vector, some with exists false: they are not there yet. Path:
 -- NULL unless the node itself has kept its name and parent. folded: all of them.
-create or replace function kerai_private.past_nodes(at jsonb, folded boolean)
+create or replace function kerai_private.changed_since(at jsonb, folded boolean)
 returns table (
     id uuid, parent_id uuid, "position" text, kind text, name text, language text, content text, metadata jsonb,
     deleted boolean, place text, path kerai.nodes.path%type, is_there boolean -- noqa: LT01
@@ -422,7 +422,7 @@ begin
 
     return query
     with fold as materialized (
-        select f.* from kerai_private.fold_nodes(at, touched) as f
+        select f.* from kerai_private.replay_nodes(at, touched) as f
     )
 
     select f.id, f.parent_id, f.position, f.kind, f.name, f.language, f.content, f.metadata, f.deleted,
@@ -448,7 +448,7 @@ returns table (
 language sql stable
 begin atomic
     with past as materialized (
-        select p.* from kerai_private.past_nodes(at, folded) as p where at is not null
+        select p.* from kerai_private.changed_since(at, folded) as p where at is not null
     )
 
     select n.id, n.parent_id, n."position", n.kind, n.name, n.language, n.content, n.metadata,

@@ -63,7 +63,7 @@ begin
 
     with recursive past as materialized (
         select p.id, p.parent_id, p.is_there and not p.deleted as stands
-        from kerai_private.past_nodes(at, folded) as p
+        from kerai_private.changed_since(at, folded) as p
         where at is not null
     ),
 

@@ -166,7 +166,7 @@ declare
     amounts bigint[];
 begin
     if kerai_private.has_one_snapshot() then
-        perform kerai_private.enter_gate_with_one_snapshot();
+        perform kerai_private.lock_tree_with_one_snapshot();
     end if;
     if not kerai_private.is_shared_state(result.version_vector, job.scope_node_id) then
         return;

@@ -4,8 +4,9 @@
 -- scope is not known of nodes that the run itself brings, nor after moves in it. Moves are node_move, and inserts of
 -- what is here already, since the earlier of two inserts counts. Budgets are counted from what is merged: an agent's
 -- second changeset of a task waits for the first. Where nothing can be exceeded nothing is counted.
-create or replace function kerai_private.find_outside_task(run kerai_private.checked[], ops kerai_private.operation[])
-returns int[]
+create or replace function kerai_private.find_outside_task(
+    run kerai_private.verified_changeset[], ops kerai_private.operation[]
+) returns int[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -81,8 +82,8 @@ end
 $$;
 
 -- Lets an agent into a task that counts its operations with one changeset at a time. Its own changesets and those of a
--- swarm's lane have different authors, whose locks do not keep them apart. After the authors' rows, before the gate.
-create or replace function kerai_private.lock_budgets(items kerai_private.checked[]) returns void
+-- swarm's writer have different authors, whose locks do not keep them apart. After the authors' rows, before the gate.
+create or replace function kerai_private.lock_budgets(items kerai_private.verified_changeset[]) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$

@@ -49,7 +49,7 @@ begin
 
     select a.* into row_found from kerai.agents as a where a.name = given_name;
     if row_found.id is null then
-        if exists (select from kerai_private.lanes as l where l.author = new_author) then
+        if exists (select from kerai_private.writers as l where l.author = new_author) then
             perform kerai_private.refuse('KR002', 'this name belongs to a swarm', format('author: %s', new_author),
                 'Register under another name.');
         end if;

@@ -17,8 +17,8 @@ as $$
     ('task', 'kerai.tasks', 'id', 'scope_node_id', 'kerai.nodes', 'id'),
     ('task', 'kerai.tasks', 'id', 'sponsor_wallet', 'kerai.wallets', 'id'),
     ('swarm', 'kerai.swarms', 'id', 'task_id', 'kerai.tasks', 'id'),
-    ('lane', 'kerai_private.lanes', 'author', 'swarm_id', 'kerai.swarms', 'id'),
-    ('lane', 'kerai_private.lanes', 'author', 'author', 'kerai_private.authors', 'author'),
+    ('writer', 'kerai_private.writers', 'author', 'swarm_id', 'kerai.swarms', 'id'),
+    ('writer', 'kerai_private.writers', 'author', 'author', 'kerai_private.authors', 'author'),
     ('swarm member', 'kerai.swarm_members', 'concat(swarm_id, '' '', agent_id)', 'swarm_id', 'kerai.swarms', 'id'),
     ('swarm member', 'kerai.swarm_members', 'concat(swarm_id, '' '', agent_id)', 'agent_id', 'kerai.agents', 'id'),
     ('test result', 'kerai.test_results', 'id', 'task_id', 'kerai.tasks', 'id'),
@@ -99,12 +99,12 @@ as $$
     where t.status = 'succeeded' and not exists (select from kerai.convergences as c where c.task_id = t.id)
     union all
     select 'swarm', s.id::text,
-        kerai_private.difference('number of lanes', coalesce(l.lanes, 0)::text, coalesce(s.lanes, 0)::text)
+        kerai_private.difference('number of writers', coalesce(l.writers, 0)::text, coalesce(s.writers, 0)::text)
     from kerai.swarms as s
     left join (
-        select a.swarm_id, count(*) as lanes from kerai_private.lanes as a group by a.swarm_id
+        select a.swarm_id, count(*) as writers from kerai_private.writers as a group by a.swarm_id
     ) as l on l.swarm_id = s.id
-    where coalesce(s.lanes, 0) <> coalesce(l.lanes, 0)
+    where coalesce(s.writers, 0) <> coalesce(l.writers, 0)
 $$;
 
 -- A sequence that is behind its column makes the next insert fail.

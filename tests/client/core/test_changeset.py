@@ -104,7 +104,7 @@ def test_the_text_of_a_draft() -> None:
 
 def test_the_text_of_a_changeset_that_holds_a_draft() -> None:
     # Spaces and the order of keys are the member's own: they were signed.
-    sealed = changeset.seal(
+    sealed = changeset.wrap(
         "crew.1", 3, 9, '{"b": 1, "a":"é"}', member_key=PUBLIC, member_signature=bytes(64), prev=None
     )
     assert sealed == (
@@ -114,13 +114,13 @@ def test_the_text_of_a_changeset_that_holds_a_draft() -> None:
 
 
 @given(TEXT, TEXT, st.sampled_from([None, 1]))
-def test_a_draft_inside_a_changeset_is_the_same_text(lane: str, message: str, indent: int | None) -> None:
+def test_a_draft_inside_a_changeset_is_the_same_text(writer: str, message: str, indent: int | None) -> None:
     draft = json.dumps(json.loads(changeset.draft("ann.1", "s", [], message=message)), indent=indent)
-    sealed = changeset.seal(
-        lane, 1, 1, draft, member_key=PUBLIC, member_signature=changeset.sign(draft, KEY), prev="0" * 64
+    sealed = changeset.wrap(
+        writer, 1, 1, draft, member_key=PUBLIC, member_signature=changeset.sign(draft, KEY), prev="0" * 64
     )
     whole = json.loads(sealed)
-    assert (whole["author"], whole["prev"], whole["draft"]) == (lane, "0" * 64, json.loads(draft))
+    assert (whole["author"], whole["prev"], whole["draft"]) == (writer, "0" * 64, json.loads(draft))
     start = sealed.rindex(draft)
     assert changeset.verify(
         sealed[start : start + len(draft)], bytes.fromhex(whole["member_signature"]), PUBLIC

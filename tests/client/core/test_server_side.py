@@ -60,12 +60,14 @@ def test_a_file_with_another_key_is_not_used(tmp_path: Path) -> None:
 
 
 def drafts(*texts: tuple[str, int, int]) -> list[tuple[int, str, int, int, str, bytes, bytes]]:
-    """Return drafts of (lane, highest clock seen, operations), as the server hands them over."""
+    """Return drafts of (writer, highest clock seen, operations), as the server hands them over."""
     member = SigningKey(bytes(32))
     made = []
-    for place, (lane, seen, count) in enumerate(texts, start=7):
+    for place, (writer, seen, count) in enumerate(texts, start=7):
         text = changeset.draft("ann.0", "s", [{"op": str(n)} for n in range(count)], message=f"{place}")
-        made.append((place, lane, seen, count, text, bytes(member.verify_key), changeset.sign(text, member)))
+        made.append(
+            (place, writer, seen, count, text, bytes(member.verify_key), changeset.sign(text, member))
+        )
     return made
 
 
@@ -83,7 +85,7 @@ def test_sealed_drafts_follow_on_each_other_lane_by_lane(tmp_path: Path) -> None
     ]
     ids = [name for _, _, name, *_ in sealed]
     assert [prev for *_, prev, _ in sealed] == [b"\1" * 32, None, ids[0], ids[2], ids[1]]
-    for (_, lane, _, _, text, member_key, _), envelope in zip(given_drafts, sealed, strict=True):
+    for (_, writer, _, _, text, member_key, _), envelope in zip(given_drafts, sealed, strict=True):
         _, document, name, seq, lamport, prev, signature = envelope
         assert name.hex() == changeset.changeset_id(document)
         assert changeset.verify(document, signature, key)
@@ -91,7 +93,7 @@ def test_sealed_drafts_follow_on_each_other_lane_by_lane(tmp_path: Path) -> None
         assert whole["draft"] == json.loads(text)
         assert text in document
         assert changeset.verify(text, bytes.fromhex(whole["member_signature"]), member_key)
-        assert (whole["author"], whole["seq"], whole["lamport"]) == (lane, seq, lamport)
+        assert (whole["author"], whole["seq"], whole["lamport"]) == (writer, seq, lamport)
         assert whole["prev"] == (prev.hex() if prev else None)
     assert heads == {"a": (4, 9, b"\1" * 32), "b": (0, 0, None)}
 

@@ -25,7 +25,7 @@ Result = subprocess.CompletedProcess[str]
 Run = Callable[..., Result]
 
 TESTS = f"{shlex.quote(sys.executable)} check.py"
-SUBMIT = "select kerai.submit(%(document)s, %(signature)s, %(public_key)s) as ticket"
+SUBMIT = "select kerai.submit_push(%(document)s, %(signature)s, %(public_key)s) as ticket"
 REPAIR = "sed -i 's/a - b/a + b/' sum.py"
 
 
@@ -208,7 +208,7 @@ def test_withdrawing_waits_for_whoever_settles(database: Any) -> None:
         (ticket,) = way.connection().execute(SUBMIT, first._signed(page)).fetchall()
         with connect_to(database.dsn) as settler, connect_to(database.dsn) as other:
             with settler.transaction():
-                settler.execute("select kerai.settle(%(ticket)s)", ticket)
+                settler.execute("select kerai.await_push(%(ticket)s)", ticket)
                 waiting = pool.submit(
                     lambda: other.execute("select kerai.withdraw(%s)", [first.agent_id]).fetchall()
                 )

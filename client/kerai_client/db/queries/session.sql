@@ -77,9 +77,9 @@ select
     prev
 from kerai.next_changeset(%(author)s, %(base)s);
 
--- name: push_together
+-- name: push_batched
 -- application_name tells an agent's next process that this one is still under way.
-call kerai.push_together(%(document)s, %(signature)s, %(public_key)s, %(name)s);
+call kerai.push_batched(%(document)s, %(signature)s, %(public_key)s, %(name)s);
 
 -- name: withdraw
 select kerai.withdraw(%(agent)s);

@@ -9,27 +9,27 @@ select id as ann from kerai.register_agent('ann', 'tool', pg_temp.key('ann')) \g
 select id as bob from kerai.register_agent('bob', 'tool', pg_temp.key('bob')) \gset
 
 -- launch_swarm
-select pg_temp.refuses(format('select kerai.launch_swarm(%L, grouped => %s, lanes => %s)', :'task', grouped, lanes), 'KR005',
-    'a swarm that groups its members has 1 to 64 lanes', format('grouped: %s, lanes: %s', grouped, lanes), 'One lane',
-    format('grouped %s, lanes %s', grouped, lanes))
-from (values ('true', '0'), ('true', '65'), ('true', '-1'), ('true', 'null'), ('null', '1'), ('false', '0')) as v (grouped, lanes);
-select is((s.lanes, count(l.author))::text, '(,0)', 'by default members write under their own author ids')
-from kerai.launch_swarm(:'task', 'plain') as s left join kerai_private.lanes as l on l.swarm_id = s.id group by s.lanes;
+select pg_temp.refuses(format('select kerai.launch_swarm(%L, grouped => %s, writers => %s)', :'task', grouped, writers), 'KR005',
+    'a swarm that groups its members has 1 to 64 writers', format('grouped: %s, writers: %s', grouped, writers), 'One writer',
+    format('grouped %s, writers %s', grouped, writers))
+from (values ('true', '0'), ('true', '65'), ('true', '-1'), ('true', 'null'), ('null', '1'), ('false', '0')) as v (grouped, writers);
+select is((s.writers, count(l.author))::text, '(,0)', 'by default members write under their own author ids')
+from kerai.launch_swarm(:'task', 'plain') as s left join kerai_private.writers as l on l.swarm_id = s.id group by s.writers;
 select id as plain from kerai.swarms where name = 'plain' \gset
-select is(s.lanes, v.lanes, format('%s lanes', v.lanes))
-from (values (1), (3), (64)) as v (lanes) cross join lateral kerai.launch_swarm(:'task', 'crew', 10, true, v.lanes) as s;
+select is(s.writers, v.writers, format('%s writers', v.writers))
+from (values (1), (3), (64)) as v (writers) cross join lateral kerai.launch_swarm(:'task', 'crew', 10, true, v.writers) as s;
 select results_eq('select count(*)::int, count(distinct l.author)::int from kerai.swarms as s
-    inner join kerai_private.lanes as l on l.swarm_id = s.id group by s.id order by 1', 'values (1, 1), (3, 3), (64, 64)',
+    inner join kerai_private.writers as l on l.swarm_id = s.id group by s.id order by 1', 'values (1, 1), (3, 3), (64, 64)',
     'each has author ids of its own');
 select is(count(*), 68::bigint, 'whose key is the instance''s')
-from kerai_private.lanes as l inner join kerai_private.authors as a on a.author = l.author
+from kerai_private.writers as l inner join kerai_private.authors as a on a.author = l.author
 where a.public_key = kerai.instance_key() and right(a.author, 16) = left(encode(sha256(a.public_key), 'hex'), 16);
 select is(bool_and(right(replace(s.id::text, '-', ''), 16) = left(encode(sha256(kerai.instance_key()), 'hex'), 16)), true,
-    'a grouped swarm''s id names that key') from kerai.swarms as s where s.lanes is not null;
+    'a grouped swarm''s id names that key') from kerai.swarms as s where s.writers is not null;
 select is(pg_temp.author('ann') = any(array(select jsonb_object_keys(kerai.version_vector()))), true, 'and ann is in the vector');
-select is(count(*), 1::bigint, 'alone: lanes without changesets are not') from jsonb_object_keys(kerai.version_vector());
-select id as swarm from kerai.swarms where lanes = 1 \gset
-select author as lane from kerai_private.lanes where swarm_id = :'swarm' \gset
+select is(count(*), 1::bigint, 'alone: writers without changesets are not') from jsonb_object_keys(kerai.version_vector());
+select id as swarm from kerai.swarms where writers = 1 \gset
+select author as writer from kerai_private.writers where swarm_id = :'swarm' \gset
 select agent_id from kerai.join_swarm(:'swarm', :'ann') \g /dev/null
 select agent_id from kerai.join_swarm(:'plain', :'ann') \g /dev/null
 
@@ -80,18 +80,18 @@ select pg_temp.draft('ann', :'swarm', pg_temp.one()) as draft \gset
 select is((r.status, r.applied, r.first_seq, r.last_seq)::text, '(merged,1,1,1)', 'a draft')
 from kerai.push_ops(:'draft', pg_temp.sign(:'draft', 'ann')) as r;
 select is((c.author, c.first_seq, c.first_lamport, c.prev, c.member, c.member_signature, c.draft_id)::text,
-    (:'lane'::text, 1, 3, null, pg_temp.author('ann'), pg_temp.sign(:'draft', 'ann'), sha256(convert_to(:'draft', 'UTF8')))::text,
-    'is the lane''s changeset, with the member and the signature on the row') from kerai.changesets as c where c.author = :'lane';
-select is((c.document -> 'draft')::text, :'draft', 'its exact text is inside') from kerai.changesets as c where c.author = :'lane';
-select is(c.document ->> 'member_key', encode(pg_temp.key('ann'), 'hex'), 'with the member''s key') from kerai.changesets as c where c.author = :'lane';
+    (:'writer'::text, 1, 3, null, pg_temp.author('ann'), pg_temp.sign(:'draft', 'ann'), sha256(convert_to(:'draft', 'UTF8')))::text,
+    'is the writer''s changeset, with the member and the signature on the row') from kerai.changesets as c where c.author = :'writer';
+select is((c.document -> 'draft')::text, :'draft', 'its exact text is inside') from kerai.changesets as c where c.author = :'writer';
+select is(c.document ->> 'member_key', encode(pg_temp.key('ann'), 'hex'), 'with the member''s key') from kerai.changesets as c where c.author = :'writer';
 select is(kerai_private.verify_signature(c.document::text, c.signature, kerai.instance_key()), true, 'the instance has signed the envelope')
-from kerai.changesets as c where c.author = :'lane';
+from kerai.changesets as c where c.author = :'writer';
 select is((r.status, r.applied, r.first_seq)::text, '(duplicate,0,1)', 'again it is a duplicate')
 from kerai.push_ops(:'draft', pg_temp.sign(:'draft', 'ann')) as r;
-select is(kerai.version_vector() ->> :'lane', '1', 'the vector has one entry for the lane');
+select is(kerai.version_vector() ->> :'writer', '1', 'the vector has one entry for the writer');
 
-select pg_temp.refuses(format('select kerai.register_agent(%L, ''human'')', regexp_replace(:'lane', E'\\.[0-9a-f]{16}$', '')), 'KR002',
-    'this name belongs to a swarm', 'author: crew', 'another name', 'nobody takes the lane''s author id');
+select pg_temp.refuses(format('select kerai.register_agent(%L, ''human'')', regexp_replace(:'writer', E'\\.[0-9a-f]{16}$', '')), 'KR002',
+    'this name belongs to a swarm', 'author: crew', 'another name', 'nobody takes the writer''s author id');
 select pg_temp.refuses(pg_temp.sending(jsonb_build_object('v', 1, 'author', pg_temp.author('eve'), 'seq', 1, 'lamport', 3, 'prev', null,
     'draft', :'draft'::jsonb, 'member_key', encode(pg_temp.key('ann'), 'hex'),
     'member_signature', encode(pg_temp.sign(:'draft', 'ann'), 'hex'))::text, 'eve'), 'KR013',
@@ -101,7 +101,7 @@ select status from kerai.stop_swarm(:'swarm') \g /dev/null
 select is((kerai.push_ops(:'draft', pg_temp.sign(:'draft', 'ann'))).status, 'duplicate', 'of a stopped swarm too');
 select pg_temp.refuses(pg_temp.sending(pg_temp.draft('ann', :'swarm', pg_temp.one()), 'ann'), 'KR011', 'the swarm does not run',
     'crew.*stopped', 'Stop working', 'a new one of a stopped swarm');
-select pg_temp.refuses(format('select kerai.settle(%L)', kerai.submit(d::json, pg_temp.sign(d, 'ann'), pg_temp.key('ann'))), 'KR011', 'the swarm does not run', 'stopped',
+select pg_temp.refuses(format('select kerai.await_push(%L)', kerai.submit_push(d::json, pg_temp.sign(d, 'ann'), pg_temp.key('ann'))), 'KR011', 'the swarm does not run', 'stopped',
     'Stop working', 'submitted, too') from pg_temp.draft('ann', :'swarm', pg_temp.one()) as d;
 
 select finish();

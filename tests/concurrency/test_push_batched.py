@@ -38,7 +38,7 @@ def test_one_call_submits_and_settles(members: Any, level: str) -> None:
     (ann,) = members(1)
     ann.connection.execute(f"set default_transaction_isolation = '{level}'")
     document = ann.own(insert(str(uuid4())))
-    answer = ann.push_together(document)
+    answer = ann.push_batched(document)
     assert answer == {
         "changeset_id": bytes.fromhex(changeset.changeset_id(document)),
         "status": "merged",
@@ -46,15 +46,15 @@ def test_one_call_submits_and_settles(members: Any, level: str) -> None:
         "first_seq": 1,
         "last_seq": 1,
     }
-    assert status(ann.push_together(document)) == "duplicate"
-    assert status(ann.push_together(ann.own(update(str(uuid4()), content="x")))) == "KR006"
+    assert status(ann.push_batched(document)) == "duplicate"
+    assert status(ann.push_batched(ann.own(update(str(uuid4()), content="x")))) == "KR006"
     ann.connection.execute("reset default_transaction_isolation")
     assert scalar(ann.connection, "select kerai.withdraw(%s)", [ann.id]) == 1
     ann.connection.execute("begin")
-    assert status(ann.push_together(ann.own(insert(str(uuid4()))))) == "2D000"
+    assert status(ann.push_batched(ann.own(insert(str(uuid4()))))) == "2D000"
     ann.connection.execute("rollback")
     assert scalar(ann.connection, "select count(*) from kerai_private.submissions") == 0
-    assert status(ann.push_together(ann.own(insert(str(uuid4()))))) == "merged"
+    assert status(ann.push_batched(ann.own(insert(str(uuid4()))))) == "merged"
     assert advisory_locks(ann.connection) == 0
     assert_fold(ann.connection)
 
@@ -79,7 +79,7 @@ def test_a_call_submits_while_others_submit_and_read(members: Any, connect: Any,
         reader.execute("select from kerai_private.submissions")
         with gate.transaction():
             gate.execute("lock table public.gate")
-            answer = pool.submit(ann.push_together, document)
+            answer = pool.submit(ann.push_batched, document)
             until_blocked(observer, ann, gate)
             bob.submit(bob.own(insert(str(uuid4()))))
         assert status(answer.result(timeout=30)) == "merged"
@@ -107,35 +107,35 @@ def test_one_call_looks_nothing_up_in_the_path_of_its_caller(members: Any, conne
     ann.connection.execute("set search_path = trap, pg_catalog")
     with pytest.raises(psycopg.errors.RaiseException, match="a trap"):
         ann.connection.execute("select 'a'::text <> 'b'::text")
-    assert status(ann.push_together(document, application_name="ann")) == "merged"
+    assert status(ann.push_batched(document, application_name="ann")) == "merged"
 
 
 @contextmanager
 def held_up(connection: Connection[Any]) -> Iterator[None]:
     """Let nobody into the gate."""
     with connection.transaction():
-        connection.execute("lock table kerai_private.merge_gate in exclusive mode")
+        connection.execute("lock table kerai_private.tree_lock in exclusive mode")
         yield
 
 
 def test_who_merges_goes_on_with_what_comes_meanwhile(members: Any, connect: Any) -> None:
-    ann, *others = members(5, sides="00000")
+    ann, *others = members(5, partitions="00000")
     observer, gate = connect(), connect()
     # With her plans made she is not slow to begin.
-    assert status(ann.push_together(ann.own(insert(str(uuid4()))))) == "merged"
+    assert status(ann.push_batched(ann.own(insert(str(uuid4()))))) == "merged"
     documents = [each.own(insert(str(uuid4()))) for each in (ann, *others)]
     with ThreadPoolExecutor(5) as pool:
         with held_up(gate):
-            answers = [pool.submit(ann.push_together, documents[0], application_name="ann's")]
+            answers = [pool.submit(ann.push_batched, documents[0], application_name="ann's")]
             until_blocked(observer, ann, gate)
             named = "select application_name from pg_stat_activity where pid = %s"
             assert scalar(observer, named, [ann.connection.info.backend_pid]) == "ann's"
             for each, document in zip(others, documents[1:], strict=True):
-                answers.append(pool.submit(each.push_together, document))
+                answers.append(pool.submit(each.push_batched, document))
                 until_blocked(observer, each, ann)
         assert [status(each.result(timeout=30)) for each in answers] == ["merged"] * 5
     assert scalar(observer, "select count(distinct received_at) from kerai.changesets") == 3
-    practised = "select coalesce(current_setting('kerai.practised', true), '')"
+    practised = "select coalesce(current_setting('kerai.is_warm', true), '')"
     assert [scalar(each.connection, practised) for each in (ann, *others)] == ["yes", "", "", "", ""]
     assert advisory_locks(observer) == 0
     assert_fold(observer)
@@ -143,13 +143,13 @@ def test_who_merges_goes_on_with_what_comes_meanwhile(members: Any, connect: Any
 
 @pytest.fixture
 def lock_turn(connect: Any) -> Any:
-    """Take, for the session, the lock of a side's turn: of the one that ran last, or of a later one."""
+    """Take, for the session, the lock of a partition's batch: of the one that ran last, or of a later one."""
 
-    def lock(side: int, later: int, mode: str = "") -> Connection[Any]:
-        turns = f"'kerai_private.turns_{side}'::regclass"
+    def lock(partition: int, later: int, mode: str = "") -> Connection[Any]:
+        batches = f"'kerai_private.batches_{partition}'::regclass"
         taken: Connection[Any] = connect()
-        turn = f"kerai_private.next_turn({turns}) - 1 + {later}"
-        taken.execute(f"select pg_advisory_lock{mode}({turns}::int, {turn})".encode())
+        batch = f"kerai_private.next_batch({batches}) - 1 + {later}"
+        taken.execute(f"select pg_advisory_lock{mode}({batches}::int, {batch})".encode())
         return taken
 
     return lock
@@ -160,32 +160,34 @@ def lock_turn(connect: Any) -> Any:
 def test_whoever_takes_a_turn_lets_those_wake_whom_the_last_one_has_served(
     members: Any, connect: Any, lock_turn: Any, goes_on: bool
 ) -> None:
-    """What they submit then is merged in the same turn."""
-    *crew, late = members(9, sides="0" * 9)
+    """What they submit then is merged in the same batch."""
+    *crew, late = members(9, partitions="0" * 9)
     ann, bob = crew[:2]
     observer = connect()
     observer.execute("alter function kerai_private.wait_for_served set lock_timeout = '1min'")
     for each in (ann, bob):
-        each.connection.execute("select set_config('kerai.practised', 'yes', false)")
+        each.connection.execute("select set_config('kerai.is_warm', 'yes', false)")
     tickets = [each.submit(each.own(insert(str(uuid4())))) for each in crew]
     until = f"clock_timestamp() + interval '{int(goes_on)} hours'"
-    assert scalar(ann.connection, f"select status from kerai.settle(%s, {until})", [tickets[0]]) == "merged"
+    assert (
+        scalar(ann.connection, f"select status from kerai.await_push(%s, {until})", [tickets[0]]) == "merged"
+    )
 
     served, _ = lock_turn(0, 0, "_shared"), lock_turn(1, 1)
     submitted = [bob.submit(bob.own(insert(str(uuid4()))))]
     document = late.own(insert(str(uuid4())))
     with ThreadPoolExecutor(1) as pool:
         if goes_on:
-            turn = pool.submit(scalar, ann.connection, "select kerai.settle_more(clock_timestamp())")
+            batch = pool.submit(scalar, ann.connection, "select kerai.lead_next_batch(clock_timestamp())")
         else:
-            turn = pool.submit(bob.settle, submitted[0])
+            batch = pool.submit(bob.answer, submitted[0])
         until_blocked(observer, ann if goes_on else bob, served)
         submitted.append(late.submit(document))
         served.execute("select pg_advisory_unlock_all()")
-        turn.result(timeout=30)
+        batch.result(timeout=30)
     assert scalar(observer, "select count(distinct received_at) from kerai.changesets") == 2
     assert scalar(observer, "select count(*) from kerai_private.submissions") == 0
-    assert {status(late.settle(ticket)) for ticket in submitted} == {"merged"}
+    assert {status(late.answer(ticket)) for ticket in submitted} == {"merged"}
     assert advisory_locks(observer) == 1
     assert_fold(observer)
 
@@ -193,31 +195,31 @@ def test_whoever_takes_a_turn_lets_those_wake_whom_the_last_one_has_served(
 @pytest.mark.parametrize(
     "case",
     [(8, False, "1min"), (7, True, "1min"), (8, True, "20ms")],
-    ids=["while nobody merges on the other side", "few", "longer than that"],
+    ids=["while nobody merges on the other partition", "few", "longer than that"],
 )
 def test_nobody_waits_for_whom_the_last_turn_has_served(
     members: Any, connect: Any, lock_turn: Any, case: tuple[int, bool, str]
 ) -> None:
     crew, other_side, timeout = case
-    served = members(crew, sides="0" * crew)
+    served = members(crew, partitions="0" * crew)
     ann, bob = served[:2]
     observer = connect()
     observer.execute(f"alter function kerai_private.wait_for_served set lock_timeout = '{timeout}'")
     tickets = [each.submit(each.own(insert(str(uuid4())))) for each in served]
-    settle = "select status from kerai.settle(%s, clock_timestamp() + interval '1 hour')"
+    settle = "select status from kerai.await_push(%s, clock_timestamp() + interval '1 hour')"
     assert scalar(ann.connection, settle, [tickets[0]]) == "merged"
     taken = [lock_turn(0, 0, "_shared"), *([lock_turn(1, 1)] if other_side else [])]
     ticket = bob.submit(bob.own(insert(str(uuid4()))))
     ann.connection.execute("set statement_timeout = '30s'")
-    assert scalar(ann.connection, "select kerai.settle_more(clock_timestamp())") is False
+    assert scalar(ann.connection, "select kerai.lead_next_batch(clock_timestamp())") is False
     assert scalar(observer, "select count(*) from kerai_private.submissions") == 0
-    assert status(bob.settle(ticket)) == "merged"
+    assert status(bob.answer(ticket)) == "merged"
     assert advisory_locks(observer) == len(taken)
     assert_fold(observer)
 
 
 def test_what_goes_wrong_for_others_is_not_told_to_who_merges_for_them(members: Any, connect: Any) -> None:
-    ann, bob = members(2, sides="00")
+    ann, bob = members(2, partitions="00")
     observer, gate = connect(), connect()
     observer.execute(
         """
@@ -226,32 +228,32 @@ def test_what_goes_wrong_for_others_is_not_told_to_who_merges_for_them(members: 
         create trigger fail before insert on kerai.changesets
             for each row when (new.message = 'too much') execute function public.fail();"""
     )
-    assert status(ann.push_together(ann.own(insert(str(uuid4()))))) == "merged"
+    assert status(ann.push_batched(ann.own(insert(str(uuid4()))))) == "merged"
     with ThreadPoolExecutor(2) as pool:
         with held_up(gate):
-            first = pool.submit(ann.push_together, ann.own(insert(str(uuid4()))))
+            first = pool.submit(ann.push_batched, ann.own(insert(str(uuid4()))))
             until_blocked(observer, ann, gate)
-            assert advisory_locks(observer) == 2  # this turn and the next
-            second = pool.submit(bob.push_together, bob.own(insert(str(uuid4())), message="too much"))
+            assert advisory_locks(observer) == 2  # this batch and the next
+            second = pool.submit(bob.push_batched, bob.own(insert(str(uuid4())), message="too much"))
             until_blocked(observer, bob, ann)
         assert status(first.result(timeout=30)) == "merged"
         assert status(second.result(timeout=30)) == "53100"
     assert scalar(observer, "select kerai.withdraw(%s)", [bob.id]) == 1
-    assert status(bob.push_together(bob.own(insert(str(uuid4()))))) == "merged"
+    assert status(bob.push_batched(bob.own(insert(str(uuid4()))))) == "merged"
     assert advisory_locks(observer) == 0
     assert_fold(observer)
 
 
 def test_a_turn_that_was_announced_in_vain_is_somebody_elses(members: Any) -> None:
     """Who settles until some time and does not go on keeps others waiting for a moment, and once."""
-    ann, bob = members(2, sides="00")
+    ann, bob = members(2, partitions="00")
     ticket = ann.submit(ann.own(insert(str(uuid4()))))
-    settle = "select status from kerai.settle(%s, clock_timestamp() + interval '1 hour')"
+    settle = "select status from kerai.await_push(%s, clock_timestamp() + interval '1 hour')"
     assert scalar(ann.connection, settle, [ticket]) == "merged"
     assert advisory_locks(ann.connection) == 1
-    assert status(bob.push_together(bob.own(insert(str(uuid4()))))) == "merged"
+    assert status(bob.push_batched(bob.own(insert(str(uuid4()))))) == "merged"
     # The next time it is given back.
-    assert status(ann.push_together(ann.own(insert(str(uuid4()))))) == "merged"
+    assert status(ann.push_batched(ann.own(insert(str(uuid4()))))) == "merged"
     assert advisory_locks(ann.connection) == 0
     assert_fold(ann.connection)
 
@@ -259,44 +261,44 @@ def test_a_turn_that_was_announced_in_vain_is_somebody_elses(members: Any) -> No
 @pytest.mark.read_committed
 def test_who_takes_a_turn_too_late_gives_it_back(members: Any, connect: Any) -> None:
     """He was told its number before it was over."""
-    ann, bob = members(2, sides="00")
+    ann, bob = members(2, partitions="00")
     for _ in range(2):
-        assert status(bob.settle(bob.submit(bob.own(insert(str(uuid4())))))) == "merged"
-    ann.connection.execute("select set_config('kerai.practised', 'yes', false)")
+        assert status(bob.answer(bob.submit(bob.own(insert(str(uuid4())))))) == "merged"
+    ann.connection.execute("select set_config('kerai.is_warm', 'yes', false)")
     ann.connection.execute("begin")
     # Seen by nobody else.
-    settle = str(scalar(ann.connection, "select pg_get_functiondef('kerai.settle'::regproc)"))
-    number = "turn int := kerai_private.next_turn(turns);"
+    settle = str(scalar(ann.connection, "select pg_get_functiondef('kerai.await_push'::regproc)"))
+    number = "batch int := kerai_private.next_batch(batches);"
     assert number in settle
     ann.connection.execute(settle.replace(number, f"{number[:-1]} - 2;").encode())
     ticket = ann.submit(ann.own(insert(str(uuid4()))))
-    assert status(ann.settle(ticket)) == "merged"
-    # Her own turn and the one before are locked.
-    free = "select from kerai_private.turn_locks where side = 0 for update skip locked"
+    assert status(ann.answer(ticket)) == "merged"
+    # Her own batch and the one before are locked.
+    free = "select from kerai_private.batch_locks where partition = 0 for update skip locked"
     assert connect().execute(free).rowcount == 1
     ann.connection.execute("rollback")
 
 
 @pytest.mark.read_committed
 def test_an_unknown_ticket_is_refused_while_others_settle(members: Any, connect: Any) -> None:
-    ann, bob = members(2, sides="00")
+    ann, bob = members(2, partitions="00")
     observer, gate = connect(), connect()
     bob.connection.execute("set statement_timeout = '10s'")
     unknown = f"{uuid4()}"[:-1] + "0"
-    assert status(bob.settle(unknown)) == "KR006"
-    assert status(ann.push_together(ann.own(insert(str(uuid4()))))) == "merged"
+    assert status(bob.answer(unknown)) == "KR006"
+    assert status(ann.push_batched(ann.own(insert(str(uuid4()))))) == "merged"
     with ThreadPoolExecutor(1) as pool:
         with held_up(gate):
-            first = pool.submit(ann.push_together, ann.own(insert(str(uuid4()))))
+            first = pool.submit(ann.push_batched, ann.own(insert(str(uuid4()))))
             until_blocked(observer, ann, gate)
-            # This turn is running, and the next is announced.
-            assert status(bob.settle(unknown)) == "KR006"
+            # This batch is running, and the next is announced.
+            assert status(bob.answer(unknown)) == "KR006"
         assert status(first.result(timeout=30)) == "merged"
 
 
 def test_who_merges_for_others_is_canceled(members: Any, connect: Any) -> None:
     """After what was his own is merged: the others' is by one of them, and nothing stays locked."""
-    ann, bob = members(2, sides="00")
+    ann, bob = members(2, partitions="00")
     observer, gate, other = connect(), connect(), connect()
     observer.execute(
         """
@@ -306,23 +308,23 @@ def test_who_merges_for_others_is_canceled(members: Any, connect: Any) -> None:
         create trigger wait before insert on kerai.changesets
             for each row when (new.message = 'slow') execute function public.wait();"""
     )
-    assert status(ann.push_together(ann.own(insert(str(uuid4()))))) == "merged"
+    assert status(ann.push_batched(ann.own(insert(str(uuid4()))))) == "merged"
     document = ann.own(insert(str(uuid4())))
     with ThreadPoolExecutor(2) as pool:
         with gate.transaction():
             gate.execute("lock table public.gate")
             with held_up(other):
-                first = pool.submit(ann.push_together, document)
+                first = pool.submit(ann.push_batched, document)
                 until_blocked(observer, ann, other)
-                second = pool.submit(bob.push_together, bob.own(insert(str(uuid4())), message="slow"))
+                second = pool.submit(bob.push_batched, bob.own(insert(str(uuid4())), message="slow"))
                 until_blocked(observer, bob, ann)
             until_blocked(observer, ann, gate)
             observer.execute("select pg_cancel_backend(%s)", [ann.connection.info.backend_pid])
             assert status(first.result(timeout=30)) == "57014"
         assert status(second.result(timeout=30)) == "merged"
     assert advisory_locks(observer) == 0
-    assert status(ann.push_together(document)) == "duplicate"
-    assert status(ann.push_together(ann.own(insert(str(uuid4()))))) == "merged"
+    assert status(ann.push_batched(document)) == "duplicate"
+    assert status(ann.push_batched(ann.own(insert(str(uuid4()))))) == "merged"
     assert advisory_locks(observer) == 0
     assert_fold(observer)
 
@@ -333,17 +335,17 @@ def test_whoever_is_canceled_while_waiting_leaves_nothing_locked(
     members: Any, connect: Any, lock_turn: Any, practised: bool
 ) -> None:
     """Also when the lock comes in the moment of the cancel: the session goes on, and so would its locks."""
-    (ann,) = members(1, sides="0")
+    (ann,) = members(1, partitions="0")
     observer = connect()
-    observer.execute("alter function kerai.settle set lock_timeout = '1min'")
-    ann.connection.execute("select set_config('kerai.practised', %s, false)", ["yes" if practised else ""])
+    observer.execute("alter function kerai.await_push set lock_timeout = '1min'")
+    ann.connection.execute("select set_config('kerai.is_warm', %s, false)", ["yes" if practised else ""])
     pid = ann.connection.info.backend_pid
     document = ann.own(insert(str(uuid4())))
     for _ in range(5):
         ticket = ann.submit(document)
         running = lock_turn(0, 1 if practised else 0)
         with ThreadPoolExecutor(1) as pool:
-            answer = pool.submit(ann.settle, ticket)
+            answer = pool.submit(ann.answer, ticket)
             until_blocked(observer, ann, running)
             running.execute("select pg_advisory_unlock_all(), pg_cancel_backend(%s)", [pid])
             assert status(answer.result(timeout=30)) in {"57014", "merged", "duplicate"}
@@ -357,14 +359,14 @@ def test_strangers_locks_and_forged_announcements_stop_nobody(members: Any, conn
         """
         select pg_advisory_lock(c.oid::int, n)
         from pg_class as c cross join generate_series(1, 300) as n
-        where c.relname in ('turns_0', 'turns_1')"""
+        where c.relname in ('batches_0', 'batches_1')"""
     )
     forged = ["0 1", "1 7", "5 5", "0 2000000000"]
     for each, text in zip(crew, forged, strict=False):
         each.connection.execute("select set_config('kerai.announced', %s, false)", [text])
 
     def push(member: Member) -> list[str]:
-        return [status(member.push_together(member.own(insert(str(uuid4()))))) for _ in range(3)]
+        return [status(member.push_batched(member.own(insert(str(uuid4()))))) for _ in range(3)]
 
     assert at_once([partial(push, each) for each in crew]) == [["merged"] * 3] * 6
     assert_fold(stranger)
@@ -372,7 +374,7 @@ def test_strangers_locks_and_forged_announcements_stop_nobody(members: Any, conn
 
 def test_agents_may_push_together_and_readers_may_not(role_connection: Any) -> None:
     ann, reader = Member(role_connection("kerai_agent"), "ann"), role_connection("kerai_reader")
-    assert status(ann.push_together(ann.own(insert(str(uuid4()))))) == "merged"
-    for call in ("call kerai.push_together('{}', '')", "select kerai.settle_more(now())"):
+    assert status(ann.push_batched(ann.own(insert(str(uuid4()))))) == "merged"
+    for call in ("call kerai.push_batched('{}', '')", "select kerai.lead_next_batch(now())"):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             reader.execute(call)

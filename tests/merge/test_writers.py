@@ -1,4 +1,4 @@
-"""Swarms that group their members: one entry a lane in the vectors, each member's signature kept."""
+"""Swarms that group their members: one entry a writer in the vectors, each member's signature kept."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from nacl.signing import SigningKey
 from psycopg import Connection
 from tests.merge.batches import Parcel, push_each, receive_all
-from tests.merge.crew import Member, lane_authors, launch, status, verified
+from tests.merge.crew import Member, launch, status, verified, writer_authors
 from tests.merge.live import insert, move, update
 from tests.merge.observe import digest, scalar
 from tests.settings.odd import connect as connect_to
@@ -29,10 +29,10 @@ def crew(connect: Any) -> Callable[..., tuple[Connection[Any], str, list[Member]
     """Return a function that launches a grouped swarm: connection, swarm and its members."""
 
     def make(
-        members: int = 2, lanes: int | None = 1, **task: Any
+        members: int = 2, writers: int | None = 1, **task: Any
     ) -> tuple[Connection[Any], str, list[Member]]:
         connection = connect()
-        _, swarm = launch(connection, lanes, **task)
+        _, swarm = launch(connection, writers, **task)
         joined = [Member(connection, f"member-{n}") for n in range(members)]
         for each in joined:
             each.join(swarm)
@@ -61,12 +61,12 @@ def assert_replicates(connection: Connection[Any], second: Any) -> None:
                 assert told(other) == parcels
 
 
-@pytest.mark.parametrize("lanes", [1, 3])
-@pytest.mark.parametrize("way", ["push", "settle"])
+@pytest.mark.parametrize("writers", [1, 3])
+@pytest.mark.parametrize("way", ["push", "await"])
 def test_members_write_under_the_swarms_author_ids(
-    crew: Any, second_database: Any, lanes: int, way: str
+    crew: Any, second_database: Any, writers: int, way: str
 ) -> None:
-    connection, swarm, members = crew(6, lanes)
+    connection, swarm, members = crew(6, writers)
     root = str(uuid4())
     assert status(members[0].send(members[0].draft(swarm, insert(root)))) == "merged"
     drafts = [
@@ -78,13 +78,13 @@ def test_members_write_under_the_swarms_author_ids(
         results = [each.send(draft) for each, draft in drafts]
     else:
         tickets = [(each, each.submit(draft)) for each, draft in drafts]
-        results = [each.settle(ticket) for each, ticket in tickets]
+        results = [each.answer(ticket) for each, ticket in tickets]
     assert [(each["status"], each["applied"]) for each in results] == [("merged", 2)] * len(drafts)
 
-    authors = lane_authors(connection, swarm)
+    authors = writer_authors(connection, swarm)
     vector = scalar(connection, "select kerai.version_vector()")
     assert set(vector) <= set(authors)
-    assert len(vector) > 1 or lanes == 1
+    assert len(vector) > 1 or writers == 1
     assert sum(vector.values()) == 1 + 2 * len(drafts)
     rows = connection.execute(CHANGESETS).fetchall()
     keys = {each.author: each.public_key for each in members}
@@ -106,26 +106,28 @@ def test_members_write_under_the_swarms_author_ids(
     assert_replicates(connection, second_database)
 
 
-@pytest.mark.parametrize("lanes", [1, 2, 3])
-def test_all_drafts_of_a_lane_are_settled_on_one_side(crew: Any, lanes: int) -> None:
-    connection, swarm, members = crew(12, lanes)
+@pytest.mark.parametrize("writers", [1, 2, 3])
+def test_all_drafts_of_a_lane_are_settled_on_one_side(crew: Any, writers: int) -> None:
+    connection, swarm, members = crew(12, writers)
     tickets = {each.author: each.submit(each.draft(swarm, insert(str(uuid4())))) for each in members}
     for each in members:
-        assert status(each.settle(tickets[each.author])) == "merged"
+        assert status(each.answer(tickets[each.author])) == "merged"
     used: dict[str, set[int]] = {}
     for row in connection.execute("select author, member from kerai.changesets where member is not null"):
-        side = scalar(connection, "select kerai_private.side_of(%s::uuid)", [tickets[row["member"]]])
-        used.setdefault(row["author"], set()).add(side)
-    assert len(used) == lanes
-    assert all(len(sides) == 1 for sides in used.values())
-    assert len(set.union(*used.values())) == min(lanes, 2)
+        partition = scalar(
+            connection, "select kerai_private.partition_of(%s::uuid)", [tickets[row["member"]]]
+        )
+        used.setdefault(row["author"], set()).add(partition)
+    assert len(used) == writers
+    assert all(len(partitions) == 1 for partitions in used.values())
+    assert len(set.union(*used.values())) == min(writers, 2)
 
 
 def test_a_draft_is_merged_once(crew: Any, second_database: Any) -> None:
     connection, swarm, (ann, bob) = crew()
     draft = ann.draft(swarm, insert(str(uuid4())))
     first = ann.send(draft)
-    again = [ann.send(draft), ann.settle(ann.submit(draft)), bob.settle(ann.submit(draft))]
+    again = [ann.send(draft), ann.answer(ann.submit(draft)), bob.answer(ann.submit(draft))]
     assert first["status"] == "merged"
     assert again == [first | {"status": "duplicate", "applied": 0}] * 3
     assert_replicates(connection, second_database)
@@ -135,7 +137,7 @@ def test_a_draft_that_waits_twice_is_merged_once(crew: Any) -> None:
     connection, swarm, (ann, bob) = crew()
     draft = ann.draft(swarm, insert(str(uuid4())))
     tickets = [ann.submit(draft), bob.submit(bob.draft(swarm, insert(str(uuid4())))), ann.submit(draft)]
-    results = [bob.settle(tickets[n]) for n in (1, 0, 2)]
+    results = [bob.answer(tickets[n]) for n in (1, 0, 2)]
     assert [each["status"] for each in results] == ["merged", "merged", "duplicate"], results
     assert results[2]["changeset_id"] == results[1]["changeset_id"]
     assert scalar(connection, "select count(*) from kerai.changesets") == 2
@@ -143,7 +145,7 @@ def test_a_draft_that_waits_twice_is_merged_once(crew: Any) -> None:
 
 def test_who_may_not_push_drafts(crew: Any) -> None:
     connection, swarm, (ann, _) = crew()
-    _, other = launch(connection, lanes=None)
+    _, other = launch(connection, writers=None)
     ann.join(other)
     stranger = Member(connection, "stranger")
     change = insert(str(uuid4()))
@@ -169,8 +171,8 @@ def test_what_was_merged_before_the_swarm_stopped_is_a_duplicate_after(crew: Any
     merged = ann.send(draft)
     connection.execute("select kerai.stop_swarm(%s)", [swarm])
     assert ann.send(draft) == merged | {"status": "duplicate", "applied": 0}
-    assert ann.settle(ann.submit(draft)) == merged | {"status": "duplicate", "applied": 0}
-    assert status(bob.settle(late)) == "KR011"
+    assert ann.answer(ann.submit(draft)) == merged | {"status": "duplicate", "applied": 0}
+    assert status(bob.answer(late)) == "KR011"
     assert status(ann.send(bob_draft)) == "KR011"
 
 
@@ -250,8 +252,8 @@ def test_a_long_name_of_a_swarm_does_not_keep_its_changesets_here(
 
 
 def test_nobody_else_writes_under_a_lanes_author_id(crew: Any) -> None:
-    connection, swarm, _ = crew(lanes=2)
-    for author in lane_authors(connection, swarm):
+    connection, swarm, _ = crew(writers=2)
+    for author in writer_authors(connection, swarm):
         name = author.rpartition(".")[0]
         with pytest.raises(Exception) as refused:
             connection.execute("select kerai.register_agent(%s, 'human')", [name])
@@ -267,51 +269,54 @@ def test_what_was_changed_on_the_way_does_not_verify(second_database: Any) -> No
     ops = [insert(str(uuid4()), name='é \\ "{}')]
     draft = changeset.draft(changeset.author_id("ann", member_key), swarm, ops, message="true")
     signature = changeset.sign(draft, member)
-    lane = changeset.author_id("crew", key)
-    text = changeset.seal(lane, 1, 1, draft, member_key=member_key, member_signature=signature, prev=None)
+    writer = changeset.author_id("crew", key)
+    text = changeset.wrap(writer, 1, 1, draft, member_key=member_key, member_signature=signature, prev=None)
     whole = json.loads(text)
 
-    def seal(text: str) -> Parcel:
+    def wrapped(text: str) -> Parcel:
         return Parcel(text, changeset.sign(text, instance), key)
 
     wrong = {
         "KR001": [
-            seal(text.replace('"true"', '"false"')),
-            seal(text.replace(draft, draft.replace(":", ": ", 1))),
-            seal(json.dumps(whole | {"member_signature": "0" * 128})),
+            wrapped(text.replace('"true"', '"false"')),
+            wrapped(text.replace(draft, draft.replace(":", ": ", 1))),
+            wrapped(json.dumps(whole | {"member_signature": "0" * 128})),
             Parcel(text.replace('"seq":1', '"seq": 1'), changeset.sign(text, instance), key),
         ],
         "KR002": [
-            seal(json.dumps(whole | {"member_key": bytes(other.verify_key).hex()})),
+            wrapped(json.dumps(whole | {"member_key": bytes(other.verify_key).hex()})),
             Parcel(text, changeset.sign(text, instance), bytes(other.verify_key)),
         ],
         "KR005": [
-            seal(json.dumps({k: v for k, v in whole.items() if k != dropped}))
+            wrapped(json.dumps({k: v for k, v in whole.items() if k != dropped}))
             for dropped in ("member_key", "member_signature", "seq", "prev", "lamport")
         ]
-        + [seal(json.dumps(whole | {"ops": []})), seal(json.dumps(whole | {"base": {}}))]
-        + [seal(json.dumps(whole | {"draft": changeset.build(whole["draft"]["author"], 1, 1, ops)}))]
+        + [wrapped(json.dumps(whole | {"ops": []})), wrapped(json.dumps(whole | {"base": {}}))]
+        + [wrapped(json.dumps(whole | {"draft": changeset.build(whole["draft"]["author"], 1, 1, ops)}))]
         + [
-            seal(
+            wrapped(
                 json.dumps(
                     whole | {"draft": json.loads(changeset.build(whole["draft"]["author"], 1, 1, ops))}
                 )
             )
         ]
-        + [seal(text.replace('"lamport":1', '"lamport":2')), seal(json.dumps(whole | {"member_key": None}))],
+        + [
+            wrapped(text.replace('"lamport":1', '"lamport":2')),
+            wrapped(json.dumps(whole | {"member_key": None})),
+        ],
     }
     with connect_to(second_database.dsn) as second:
         for code, parcels in wrong.items():
             for take in (push_each, receive_all):
                 assert [each["code"] for each in take(second, parcels)] == [code] * len(parcels), code
         assert scalar(second, "select kerai.version_vector()") == {}
-        assert push_each(second, [seal(text)])[0]["status"] == "merged"
+        assert push_each(second, [wrapped(text)])[0]["status"] == "merged"
         (row,) = second.execute(CHANGESETS).fetchall()
         assert verified(row, member_key)["author"] == row["member"]
 
 
 def test_a_stolen_draft_does_not_cut_its_lane_off(crew: Any, second_database: Any) -> None:
-    """A thief wraps a member's draft in a changeset of its own; the lane's is merged all the same."""
+    """A thief wraps a member's draft in a changeset of its own; the writer's is merged all the same."""
     connection, swarm, (ann, _) = crew()
     node = str(uuid4())
     ann.send(ann.draft(swarm, insert(node)))
@@ -320,7 +325,9 @@ def test_a_stolen_draft_does_not_cut_its_lane_off(crew: Any, second_database: An
     key = bytes(thief.verify_key)
     whole = told(connection)[0]
     text = whole.document.replace(
-        f'"author":"{lane_authors(connection, swarm)[0]}"', f'"author":"{changeset.author_id("eve", key)}"', 1
+        f'"author":"{writer_authors(connection, swarm)[0]}"',
+        f'"author":"{changeset.author_id("eve", key)}"',
+        1,
     )
     stolen = Parcel(text, changeset.sign(text, thief), key)
     states = []
@@ -342,8 +349,8 @@ def test_a_guard_sees_other_members_of_the_lane_and_not_oneself(crew: Any) -> No
     own = ann.draft(swarm, update(leaf, content="2"), seen=seen, guard=root)
     others = bob.draft(swarm, update(leaf, content="3"), seen=seen, guard=root)
     assert status(bob.send(others)) == "stale"
-    assert status(bob.settle(bob.submit(others))) == "stale"
-    assert status(ann.settle(ann.submit(own))) == "merged"
+    assert status(bob.answer(bob.submit(others))) == "stale"
+    assert status(ann.answer(ann.submit(own))) == "merged"
     assert status(bob.send(bob.draft(swarm, update(leaf, content="3"), guard=root))) == "merged"
 
 
@@ -368,7 +375,7 @@ def test_views_and_wallets_are_the_members_own(crew: Any) -> None:
 
 def test_budgets_and_rewards_are_the_members_own(connect: Any) -> None:
     connection = connect()
-    task, swarm = launch(connection, lanes=1, budget_ops=3)
+    task, swarm = launch(connection, writers=1, budget_ops=3)
     members = [Member(connection, f"member-{n}") for n in range(2)]
     root = str(uuid4())
     for each in members:
@@ -380,7 +387,7 @@ def test_budgets_and_rewards_are_the_members_own(connect: Any) -> None:
         for each, count in ((ann, 2), (bob, 1), (ann, 1), (bob, 3), (bob, 1))
     ]
     results = [
-        status(each.settle(ticket)) for each, ticket in zip([bob, ann, ann, bob, bob], tickets, strict=True)
+        status(each.answer(ticket)) for each, ticket in zip([bob, ann, ann, bob, bob], tickets, strict=True)
     ]
     assert results == ["KR008", "merged", "merged", "KR008", "merged"]
     vector = json.dumps(scalar(connection, "select kerai.version_vector()"))
@@ -393,18 +400,18 @@ def test_budgets_and_rewards_are_the_members_own(connect: Any) -> None:
 
 
 def test_grouped_and_ungrouped_agents_mix(crew: Any, second_database: Any) -> None:
-    connection, swarm, (ann, bob) = crew(lanes=3)
+    connection, swarm, (ann, bob) = crew(writers=3)
     connection.execute("select kerai.register_agent('shell', 'human')")
     root, x, y = (str(uuid4()) for _ in range(3))
     assert status(ann.send(ann.draft(swarm, insert(root), insert(x), insert(y)))) == "merged"
     assert status(bob.send(bob.own(move(x, y)))) == "merged"
-    assert status(ann.settle(ann.submit(ann.draft(swarm, move(y, root))))) == "merged"
-    assert status(bob.settle(bob.submit(bob.draft(swarm, move(root, x))))) == "merged"
+    assert status(ann.answer(ann.submit(ann.draft(swarm, move(y, root))))) == "merged"
+    assert status(bob.answer(bob.submit(bob.draft(swarm, move(root, x))))) == "merged"
     assert (
         scalar(connection, "select status from kerai.push_ops(%s::json)", [json.dumps([update(x, name="x")])])
         == "merged"
     )
-    assert status(bob.settle(bob.submit(bob.own(update(x, content="bob"))))) == "merged"
+    assert status(bob.answer(bob.submit(bob.own(update(x, content="bob"))))) == "merged"
     assert_replicates(connection, second_database)
 
 
@@ -412,14 +419,14 @@ def test_grouped_and_ungrouped_agents_mix(crew: Any, second_database: Any) -> No
 def test_a_restored_key_is_named_when_it_is_missing_and_keeps_nobody_else_waiting(
     crew: Any, first: str
 ) -> None:
-    connection, swarm, (ann, bob) = crew(lanes=2)
-    lanes = lane_authors(connection, swarm)
+    connection, swarm, (ann, bob) = crew(writers=2)
+    writers = writer_authors(connection, swarm)
     keys = connection.execute(
-        "select author, public_key from kerai_private.authors where author = any(%s)", [lanes]
+        "select author, public_key from kerai_private.authors where author = any(%s)", [writers]
     ).fetchall()
     setting = "update kerai_private.authors set public_key = %s where author = %s"
-    for lane in lanes:
-        connection.execute(setting, [bytes(SigningKey.generate().verify_key), lane])
+    for writer in writers:
+        connection.execute(setting, [bytes(SigningKey.generate().verify_key), writer])
 
     result = ann.send(ann.draft(swarm, insert(str(uuid4()))))
     assert result["code"] == "KR011"
@@ -430,9 +437,9 @@ def test_a_restored_key_is_named_when_it_is_missing_and_keeps_nobody_else_waitin
         "own": bob.submit(bob.own(insert(str(uuid4())))),
     }
     connection.execute("set statement_timeout = '20s'")  # nobody's turn takes so long
-    assert status(ann.settle(tickets[first])) == {"draft": "KR011", "own": "merged"}[first]
-    assert status(bob.settle(tickets["own"])) == "merged"
-    assert status(ann.settle(tickets["another"])) == "KR011"
+    assert status(ann.answer(tickets[first])) == {"draft": "KR011", "own": "merged"}[first]
+    assert status(bob.answer(tickets["own"])) == "merged"
+    assert status(ann.answer(tickets["another"])) == "KR011"
 
     for row in keys:
         connection.execute(setting, [row["public_key"], row["author"]])

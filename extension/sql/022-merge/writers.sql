@@ -1,33 +1,34 @@
--- Lanes: the author ids under which a swarm that groups its members writes. A member signs a draft; the instance
--- gives it a place in a lane's sequence and signs the changeset that holds the draft's exact text.
+-- Writers: the author ids under which a swarm that groups its members writes. A member signs a draft; the instance
+-- gives it a place in a writer's sequence and signs the changeset that holds the draft's exact text.
 
--- Which of a swarm's lanes is a member's. Inlined.
-create or replace function kerai_private.lane_number(member text, lanes int) returns int
+-- Which of a swarm's writers is a member's. Inlined.
+create or replace function kerai_private.writer_number(member text, writers int) returns int
 language sql immutable parallel safe
-return 1 + (hashtextextended(member, 0) & 2147483647) % lanes;
+return 1 + (hashtextextended(member, 0) & 2147483647) % writers;
 
--- Gives the drafts of a run their places after the heads of their lanes, in order. NULL when the instance's key is not
--- on this server.
-create or replace function kerai_private.seal(run kerai_private.checked[]) returns kerai_private.checked[]
+-- Gives the drafts of a run their places after the heads of their writers, in order. NULL when the instance's key is
+-- not on this server.
+create or replace function kerai_private.wrap_drafts(run kerai_private.verified_changeset[])
+returns kerai_private.verified_changeset[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    lanes constant text[] := array(select distinct r.author from unnest(run) as r where r.id is null order by 1);
-    lane_key bytea;
-    sealed kerai_private.checked[];
+    writers constant text[] := array(select distinct r.author from unnest(run) as r where r.id is null order by 1);
+    writer_key bytea;
+    sealed kerai_private.verified_changeset[];
 begin
-    if cardinality(lanes) = 0 then
+    if cardinality(writers) = 0 then
         return run;
     end if;
-    -- All lanes have the instance's key.
-    select a.public_key into lane_key from kerai_private.authors as a where a.author = lanes[1];
+    -- All writers have the instance's key.
+    select a.public_key into writer_key from kerai_private.authors as a where a.author = writers[1];
 
     with head as (
         select array_agg(a.author order by a.author) as authors, array_agg(a.seq order by a.author) as seqs,
             array_agg(a.lamport order by a.author) as lamports, array_agg(a.changeset_id order by a.author) as ids
         from kerai_private.authors as a
-        where a.author = any(lanes)
+        where a.author = any(writers)
     ),
 
     seen as (
@@ -55,14 +56,14 @@ begin
     select array_agg(case when e.place is null then r.item else row(
         e.id, (r.item).author, e.seq, e.seq + jsonb_array_length((r.item).ops) - 1,
         e.lamport, e.lamport + jsonb_array_length((r.item).ops) - 1, e.prev, (r.item).base, (r.item).guard, (r.item).task,
-        (r.item).message, (r.item).ops, e.document::json, e.signature, lane_key, (r.item).swarm, (r.item).member,
-        (r.item).member_signature, (r.item).member_key, (r.item).draft_id)::kerai_private.checked end order by r.n)
+        (r.item).message, (r.item).ops, e.document::json, e.signature, writer_key, (r.item).swarm, (r.item).member,
+        (r.item).member_signature, (r.item).member_key, (r.item).draft_id)::kerai_private.verified_changeset end order by r.n)
     into sealed
     from (select row_number() over () as n, u as item from unnest(run) as u) as r
     cross join head as h
     cross join draft as d
     left join kerai_private.envelopes(
-        h.authors, h.seqs, h.lamports, h.ids, lane_key, current_setting('data_directory'),
+        h.authors, h.seqs, h.lamports, h.ids, writer_key, current_setting('data_directory'),
         d.places, d.authors, d.lamports, d.counts, d.texts, d.keys, d.signatures) as e on e.place = r.n;
 
     if exists (select from unnest(sealed) as s where s.id is null) then
@@ -72,7 +73,7 @@ begin
 end
 $$;
 
--- The changesets that hold the drafts' texts, each after the one before it in its lane; none when the key is not here.
+-- The changesets that hold the drafts' texts, each after its writer's one before; none when the key is not here.
 create or replace function kerai_private.envelopes(
     head_authors text[], head_seqs bigint[], head_lamports bigint[], head_ids bytea[], public_key bytea,
     data_directory text, places bigint[], authors text[], lamports bigint[], counts int[], texts text[],

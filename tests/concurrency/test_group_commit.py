@@ -35,7 +35,7 @@ WRITERS = """
 select o.author, o.author_seq, o.lamport_ts, o.payload, coalesce(c.member, c.author) as writer
 from kerai.operations as o inner join kerai.changesets as c on c.id = o.changeset_id"""
 
-NO_PATIENCE = "alter function kerai_private.settle_in_turn set lock_timeout = '100ms'"
+NO_PATIENCE = "alter function kerai_private.lead_batch set lock_timeout = '100ms'"
 
 
 def operations(connection: Connection[Any], chance: random.Random, shared: list[str]) -> list[Body]:
@@ -77,7 +77,7 @@ def work(member: Member, swarm: str | None, nodes: list[str], shared: list[str],
             else member.own(*body, guard=guard)
         )
         how = chance.choice(
-            [member.send, lambda text: member.settle(member.submit(text)), member.push_together]
+            [member.send, lambda text: member.answer(member.submit(text)), member.push_batched]
         )
         answer = how(document)
         # What names a node that is not there is refused, and nothing else is.
@@ -107,11 +107,11 @@ def assert_written(connection: Connection[Any]) -> None:
     assert scalar(connection, "select kerai.version_vector()") == dict(Counter(each.author for each in log))
 
 
-@pytest.mark.parametrize("lanes", [None, 1, 3])
+@pytest.mark.parametrize("writers", [None, 1, 3])
 @pytest.mark.read_committed
-def test_many_sessions_settle_push_and_read(connect: Any, members: Any, lanes: int | None) -> None:
+def test_many_sessions_settle_push_and_read(connect: Any, members: Any, writers: int | None) -> None:
     setup = connect()
-    swarm = launch(setup, lanes)[1] if lanes else None
+    swarm = launch(setup, writers)[1] if writers else None
     crew = members(16, swarm)
     nodes, shared = [str(uuid4()) for _ in range(10)], [str(uuid4()) for _ in range(8)]
     crew[0].send(crew[0].own(*(insert(node, nodes[n // 2] if n else None) for n, node in enumerate(nodes))))
@@ -149,11 +149,11 @@ def test_many_sessions_settle_push_and_read(connect: Any, members: Any, lanes: i
 
 
 def test_whoever_settles_first_merges_what_waits(members: Any) -> None:
-    crew = members(4, sides="0101")
+    crew = members(4, partitions="0101")
     tickets = [each.submit(each.own(insert(str(uuid4())))) for each in crew]
-    assert status(crew[3].settle(tickets[3])) == "merged"
+    assert status(crew[3].answer(tickets[3])) == "merged"
     assert scalar(crew[0].connection, "select count(*) from kerai.changesets") == 4
-    results = [each.settle(ticket) for each, ticket in zip(crew[:3], tickets[:3], strict=True)]
+    results = [each.answer(ticket) for each, ticket in zip(crew[:3], tickets[:3], strict=True)]
     assert [(each["status"], each["applied"], each["first_seq"]) for each in results] == [
         ("merged", 1, 1)
     ] * 3
@@ -165,10 +165,14 @@ def test_a_refused_leader_loses_nobodys_work_and_keeps_its_refusal(members: Any)
     good = ann.submit(ann.own(insert(str(uuid4()))))
     bad = bob.submit(bob.own(update(str(uuid4()), content="x")))
     other = cleo.submit(cleo.own(insert(str(uuid4()))))
-    first = bob.settle(bad)
+    first = bob.answer(bad)
     assert first["code"] == "KR006"
-    assert status(cleo.settle(other)) == "merged"
-    assert [status(ann.settle(good)), bob.settle(bad), bob.settle(bad)] == ["merged", first, first]
+    assert status(cleo.answer(other)) == "merged"
+    assert [status(ann.answer(good)), bob.answer(bad), bob.answer(bad)] == [
+        "merged",
+        first,
+        first,
+    ]
     assert_fold(ann.connection)
 
 
@@ -184,7 +188,7 @@ def test_one_author_submits_several_and_settles_the_last_first(members: Any, mon
     # However few are merged at once.
     ann.connection.execute("create or replace function kerai_private.most_at_once() returns int return 2")
     tickets = [ann.submit(each) for each in documents]
-    results = [ann.settle(ticket) for ticket in reversed(tickets)]
+    results = [ann.answer(ticket) for ticket in reversed(tickets)]
     assert [(each.get("status"), each.get("first_seq")) for each in results] == [
         ("merged", n) for n in (5, 4, 3, 2)
     ]
@@ -194,17 +198,17 @@ def test_one_author_submits_several_and_settles_the_last_first(members: Any, mon
 def test_a_result_is_given_as_often_as_it_is_asked_for(members: Any) -> None:
     ann, bob, *others = members(6)
     ticket = ann.submit(ann.own(insert(str(uuid4()))))
-    assert [status(each.settle(ticket)) for each in (bob, ann, ann)] == ["merged"] * 3
+    assert [status(each.answer(ticket)) for each in (bob, ann, ann)] == ["merged"] * 3
     for _ in range(6):
         ticket = ann.submit(document := ann.own(insert(str(uuid4()))))
         # Before and after somebody else has merged it.
         if random.Random(ticket).random() < 0.5:
-            bob.settle(bob.submit(bob.own(insert(str(uuid4())))))
-        results = at_once([partial(each.settle, ticket) for each in others])
+            bob.answer(bob.submit(bob.own(insert(str(uuid4())))))
+        results = at_once([partial(each.answer, ticket) for each in others])
         assert {status(each) for each in results} == {"merged"}
         assert len({each["first_seq"] for each in results}) == 1
-        assert status(ann.settle(again := ann.submit(document))) == "duplicate"
-        assert status(bob.settle(again)) == "duplicate"
+        assert status(ann.answer(again := ann.submit(document))) == "duplicate"
+        assert status(bob.answer(again)) == "duplicate"
     assert scalar(ann.connection, "select count(*) from kerai_private.submissions") == 0
     assert_fold(ann.connection)
 
@@ -214,9 +218,9 @@ def test_a_fork_among_what_waits_is_kept_as_evidence(members: Any) -> None:
     ann, bob = members(2)
     documents = [ann.own(insert(str(uuid4())), message=text) for text in ("one", "two")]
     first, second = (ann.submit(each) for each in documents)
-    assert status(bob.settle(bob.submit(bob.own(insert(str(uuid4())))))) == "merged"
-    assert status(ann.settle(first)) == "merged"
-    assert ann.settle(second)["code"] == "KR003"
+    assert status(bob.answer(bob.submit(bob.own(insert(str(uuid4())))))) == "merged"
+    assert status(ann.answer(first)) == "merged"
+    assert ann.answer(second)["code"] == "KR003"
     rows = ann.connection.execute(
         """
         select author, seq, first_changeset::text as first, second_changeset::text as second,
@@ -241,33 +245,33 @@ def test_results_that_nobody_came_for_are_removed(members: Any) -> None:
         ann.submit(ann.own(insert(str(uuid4())))),
         ann.submit(ann.own(update(str(uuid4()), content=""))),
     )
-    bob.settle(bob.submit(bob.own(insert(str(uuid4())))))
-    ann.connection.execute("update kerai_private.settled set settled_at = now() - interval '20 minutes'")
+    bob.answer(bob.submit(bob.own(insert(str(uuid4())))))
+    ann.connection.execute("update kerai_private.push_outcomes set decided_at = now() - interval '1 hour'")
     waiting = ann.submit(ann.own(insert(str(uuid4()))))
-    bob.settle(bob.submit(bob.own(insert(str(uuid4())))))
-    assert [ann.settle(each)["code"] for each in (ticket, bad)] == ["KR006"] * 2
-    assert status(ann.settle(waiting)) == "merged"
+    bob.answer(bob.submit(bob.own(insert(str(uuid4())))))
+    assert [ann.answer(each)["code"] for each in (ticket, bad)] == ["KR006"] * 2
+    assert status(ann.answer(waiting)) == "merged"
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
 @pytest.mark.read_committed
 def test_an_open_settlement_holds_others_up_and_loses_nothing(members: Any, connect: Any, end: str) -> None:
-    ann, bob, cleo = members(3, sides="000")
+    ann, bob, cleo = members(3, partitions="000")
     connect().execute(NO_PATIENCE)
     ticket = ann.submit(ann.own(insert(str(uuid4()))))
     waiting = bob.submit(bob.own(insert(str(uuid4()))))
     ann.connection.execute("begin")
-    assert status(ann.settle(ticket)) == "merged"
+    assert status(ann.answer(ticket)) == "merged"
     late = cleo.submit(cleo.own(insert(str(uuid4()))))
     for each, its in ((bob, waiting), (cleo, late)):
-        refusal = each.settle(its)
+        refusal = each.answer(its)
         assert refusal["code"] == "KR009"
         assert "lock timeout" in refusal["detail"]
     assert scalar(connect(), "select count(*) from kerai.changesets") == 0
     ann.connection.execute(end)
-    assert status(bob.settle(waiting)) == "merged"
-    assert status(cleo.settle(late)) == "merged"
-    assert status(ann.settle(ticket)) == "merged"
+    assert status(bob.answer(waiting)) == "merged"
+    assert status(cleo.answer(late)) == "merged"
+    assert status(ann.answer(ticket)) == "merged"
     assert_fold(ann.connection)
     assert scalar(connect(), "select count(*) from kerai.changesets") == 3
 
@@ -276,38 +280,38 @@ def test_an_open_settlement_holds_others_up_and_loses_nothing(members: Any, conn
 @pytest.mark.read_committed
 def test_two_sides_settle_at_the_same_time(members: Any, connect: Any, waits: bool) -> None:
     """Unless the first has merged what the second one waits for."""
-    ann, bob = members(2, sides="01")
+    ann, bob = members(2, partitions="01")
     connect().execute(NO_PATIENCE)
     first = ann.submit(ann.own(insert(str(uuid4()))))
     document = bob.own(insert(str(uuid4())))
     second = bob.submit(document) if waits else None
     ann.connection.execute("begin")
-    assert status(ann.settle(first)) == "merged"
+    assert status(ann.answer(first)) == "merged"
     second = second or bob.submit(document)
-    assert status(bob.settle(second)) == ("KR009" if waits else "merged")
+    assert status(bob.answer(second)) == ("KR009" if waits else "merged")
     assert scalar(connect(), "select count(*) from kerai.changesets") == (0 if waits else 1)
     ann.connection.execute("commit")
-    assert status(bob.settle(second)) == "merged"
+    assert status(bob.answer(second)) == "merged"
     assert_fold(connect())
 
 
 @pytest.mark.read_committed
 def test_a_batch_that_is_not_all_good_is_merged_alone(members: Any) -> None:
-    """While another is being merged at its side."""
-    ann, bob, cleo, dora = members(4, sides="0111")
+    """While another is being merged at its partition."""
+    ann, bob, cleo, dora = members(4, partitions="0111")
     first = ann.submit(ann.own(insert(str(uuid4()))))
     ann.connection.execute("begin")
-    assert status(ann.settle(first)) == "merged"
+    assert status(ann.answer(first)) == "merged"
     crew = [bob, cleo, dora]
     documents = [each.own(insert(str(uuid4()))) for each in crew]
     documents[1] = cleo.own(update(str(uuid4()), content="of a node that is not there"))
     tickets = [each.submit(document) for each, document in zip(crew, documents, strict=True)]
     with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(bob.settle, tickets[0])
+        answer = pool.submit(bob.answer, tickets[0])
         until_blocked(cleo.connection, bob, ann)
         ann.connection.execute("commit")
         assert status(answer.result(timeout=30)) == "merged"
-    assert [status(each.settle(ticket)) for each, ticket in zip(crew, tickets, strict=True)] == [
+    assert [status(each.answer(ticket)) for each, ticket in zip(crew, tickets, strict=True)] == [
         "merged",
         "KR006",
         "merged",
@@ -320,28 +324,28 @@ def test_a_batch_that_is_not_all_good_is_merged_alone(members: Any) -> None:
 def test_all_wait_for_the_next_one_and_none_is_left_when_he_fails(
     members: Any, connect: Any, canceled: bool
 ) -> None:
-    crew = members(4, sides="1111")
+    crew = members(4, partitions="1111")
     ann, bob, cleo, _ = crew
     observer = connect()
     for each in crew:
-        each.connection.execute("select set_config('kerai.practised', 'yes', false)")
+        each.connection.execute("select set_config('kerai.is_warm', 'yes', false)")
     tickets = [each.submit(each.own(insert(str(uuid4())))) for each in crew[:1]]
     ann.connection.execute("begin")
-    assert status(ann.settle(tickets[0])) == "merged"
+    assert status(ann.answer(tickets[0])) == "merged"
     with ThreadPoolExecutor(3) as pool:
         answers = []
         for each, holder in zip(crew[1:], (ann, bob, bob), strict=True):
             ticket = each.submit(each.own(insert(str(uuid4()))))
             tickets.append(ticket)
-            answers.append(pool.submit(each.settle, ticket))
+            answers.append(pool.submit(each.answer, ticket))
             until_blocked(observer, each, holder)
         if canceled:
             observer.execute("select pg_cancel_backend(%s)", [bob.connection.info.backend_pid])
             assert status(answers[0].result(timeout=30)) == "57014"
         ann.connection.execute("commit")
         assert [status(each.result(timeout=30)) for each in answers[canceled:]] == ["merged"] * (3 - canceled)
-    assert [status(each.settle(ticket)) for each, ticket in zip(crew, tickets, strict=True)] == ["merged"] * 4
-    # One turn was Ann's, the other Bob's or that of whoever came after him.
+    assert [status(each.answer(ticket)) for each, ticket in zip(crew, tickets, strict=True)] == ["merged"] * 4
+    # One batch was Ann's, the other Bob's or that of whoever came after him.
     assert scalar(observer, "select count(distinct received_at) from kerai.changesets") == 2
     assert_fold(cleo.connection)
 
@@ -350,14 +354,14 @@ def test_all_wait_for_the_next_one_and_none_is_left_when_he_fails(
 @pytest.mark.read_committed
 def test_a_stranger_who_locks_turns_keeps_nobody_from_settling(members: Any, connect: Any, mode: str) -> None:
     """Anyone can take an advisory lock."""
-    connect().execute("alter function kerai.settle set lock_timeout = '50ms'")
+    connect().execute("alter function kerai.await_push set lock_timeout = '50ms'")
     stranger = connect()
     stranger.execute("set role pg_read_all_settings")
     taken = scalar(
         stranger,
         f"""select count(pg_advisory_lock{mode}(c.oid::int, n) is null)
         from pg_class as c cross join generate_series(1, 300) as n
-        where c.relname in ('turns_0', 'turns_1')""",
+        where c.relname in ('batches_0', 'batches_1')""",
     )
     assert taken == 600
 
@@ -365,7 +369,7 @@ def test_a_stranger_who_locks_turns_keeps_nobody_from_settling(members: Any, con
         answers = []
         for _ in range(3):
             ticket = member.submit(member.own(insert(str(uuid4()))))
-            tries = (member.settle(ticket) for _ in range(100))
+            tries = (member.answer(ticket) for _ in range(100))
             answers.append(status(next(each for each in tries if each.get("code") != "KR009")))
         return answers
 
@@ -379,24 +383,28 @@ def test_nobody_waits_for_ever_for_a_turn_that_is_taken(members: Any, connect: A
     (ann,) = members(1)
     holder = connect()
     # Thirty seconds are for users; the test need not wait for them.
-    settle = scalar(holder, "select pg_get_functiondef('kerai.settle'::regproc)")
+    settle = scalar(holder, "select pg_get_functiondef('kerai.await_push'::regproc)")
     assert "'30 seconds'" in settle
     holder.execute(settle.replace("'30 seconds'", "'300 milliseconds'").encode())
     ticket = ann.submit(ann.own(insert(str(uuid4()))))
     ann.connection.execute("set statement_timeout = '20s'")
     holder.execute("begin")
-    holder.execute("select from kerai_private.turn_locks for update")
-    refusal = ann.settle(ticket)
-    assert (refusal["code"], refusal["detail"]) == ("KR009", "the turns are taken")
+    holder.execute("select from kerai_private.batch_locks for update")
+    refusal = ann.answer(ticket)
+    assert (refusal["code"], refusal["detail"]) == ("KR009", "the batches are taken")
     holder.execute("rollback")
-    assert status(ann.settle(ticket)) == "merged"
+    assert status(ann.answer(ticket)) == "merged"
 
 
 def test_agents_may_submit_and_settle_and_readers_may_not(role_connection: Any) -> None:
     ann, reader = Member(role_connection("kerai_agent"), "ann"), role_connection("kerai_reader")
     document = ann.own(insert(str(uuid4())))
-    assert status(ann.settle(ann.submit(document))) == "merged"
-    for call in ("kerai.submit('{}', '')", "kerai.settle(gen_random_uuid())", "kerai_private.submissions"):
+    assert status(ann.answer(ann.submit(document))) == "merged"
+    for call in (
+        "kerai.submit_push('{}', '')",
+        "kerai.await_push(gen_random_uuid())",
+        "kerai_private.submissions",
+    ):
         for connection in (reader, ann.connection)[: 1 if call.startswith("kerai.") else 2]:
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 connection.execute(f"select * from {call}")
@@ -457,15 +465,15 @@ def test_kill_9_between_submit_and_settle(own_server: PrivateServer) -> None:
     with connect_to(own_server.dsn) as connection:
         ann, bob = (Member(connection, name) for name in ("ann", "bob"))
         done = ann.own(insert(str(uuid4())))
-        assert status(ann.settle(ann.submit(done))) == "merged"
+        assert status(ann.answer(ann.submit(done))) == "merged"
         waiting = bob.own(insert(str(uuid4())))
         ticket = bob.submit(waiting)
         kill(own_server)
     with connect_to(own_server.dsn) as connection:
         ann.connection = bob.connection = connection
-        assert bob.settle(ticket)["code"] == "KR006"
-        assert status(ann.settle(ann.submit(done))) == "duplicate"
-        assert status(bob.settle(bob.submit(waiting))) == "merged"
+        assert bob.answer(ticket)["code"] == "KR006"
+        assert status(ann.answer(ann.submit(done))) == "duplicate"
+        assert status(bob.answer(bob.submit(waiting))) == "merged"
         assert_fold(connection)
 
 
@@ -487,7 +495,7 @@ def test_kill_9_while_many_settle(own_server: PrivateServer) -> None:
         document = write(member, insert(str(uuid4())))
         while True:
             try:
-                result = member.settle(member.submit(document))
+                result = member.answer(member.submit(document))
             except psycopg.Error:
                 return answered, document
             if "status" not in result:
@@ -513,7 +521,7 @@ def test_kill_9_while_many_settle(own_server: PrivateServer) -> None:
             each.connection.close()
             each.connection = connection
             assert [status(each.send(document)) for document in answered] == ["duplicate"] * len(answered)
-            answers[status(each.settle(each.submit(unknown)))] += 1
+            answers[status(each.answer(each.submit(unknown)))] += 1
             assert status(each.send(write(each, insert(str(uuid4()))))) == "merged"
         assert set(answers) <= {"merged", "duplicate"}
         answered_count = sum(len(answered) for answered, _ in results)
@@ -523,7 +531,7 @@ def test_kill_9_while_many_settle(own_server: PrivateServer) -> None:
         assert_written(connection)
 
 
-@pytest.mark.parametrize("how", ["send", "push_together"])
+@pytest.mark.parametrize("how", ["send", "push_batched"])
 @pytest.mark.read_committed
 def test_a_budget_holds_for_an_agents_own_changesets_and_its_drafts_together(
     members: Any, connect: Any, how: str
