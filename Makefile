@@ -39,7 +39,7 @@ demo: packages $(CLIENT) install ## everything needed, then the main job on the 
 	@.venv/bin/kerai demo
 
 test: packages test-packages $(DEV) install lint ## everything needed, then all checks and tests
-	@.venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --durations=15
+	@.venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations=15
 
 test-settings: packages test-packages $(DEV) install ## the server tests, on a server with settings that nobody expects
 	@KERAI_TEST_SETTINGS=odd .venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \

@@ -32,6 +32,15 @@ from kerai_client.db.instance import ensure_extension
 from kerai_client.server.private import DATABASE, PrivateServer
 
 SERVER_FOLDER = "kerai-test-"
+# Files that take longest begin first, so that no worker is left with one of them at the end.
+LONGEST_FILES = (
+    "swarm/test_swarm.py",
+    "instances/test_scopes_law.py",
+    "client/solve/test_mutate.py",
+    "docs/test_docs.py",
+    "merge/test_convergence.py",
+    "merge/test_layout.py",
+)
 MEMORY = Path("/dev/shm")
 ENOUGH_MEMORY = 4 * 2**30
 numbers = count(1)
@@ -47,6 +56,12 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: pytest.exit("terminated", returncode=143))
     _keep_files_in_memory()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files."""
+    place = {str(Path(__file__).parent / name): n for n, name in enumerate(LONGEST_FILES)}
+    items.sort(key=lambda item: place.get(str(item.path), len(place)))
 
 
 def _keep_files_in_memory() -> None:

@@ -15,7 +15,7 @@ from tests.restore.conftest import Restorer, Way, everything, hosted_push
 SCRATCH = {
     "tree_lock",
     "submissions",
-    "settled",
+    "push_outcomes",
     "served_scopes",
     "served_nodes",
     "repeated_inserts",
