@@ -7,21 +7,16 @@ from typing import Any
 
 import pytest
 from tests.merge.crew import Member
-from tests.merge.observe import scalar
 
 
 @pytest.fixture
 def members(connect: Any) -> Callable[..., list[Member]]:
-    """Return a function that gives members of a swarm, each on the partitions asked for, a session each."""
+    """Return a function that gives members of a swarm, a session each."""
 
-    def make(count: int, swarm: str | None = None, partitions: str = "") -> list[Member]:
+    def make(count: int, swarm: str | None = None) -> list[Member]:
         made = []
         for n in range(count):
             each = Member(connect(), f"{'member' if swarm else 'author'}-{n}")
-            while partitions and scalar(
-                each.connection, "select kerai_private.partition_of(%s)", [each.author]
-            ) != int(partitions[n]):
-                each = Member(each.connection, f"{each.author.rpartition('.')[0]}-")
             made.append(each)
         for each in made if swarm else []:
             each.join(str(swarm))

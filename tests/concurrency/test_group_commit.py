@@ -149,7 +149,7 @@ def test_many_sessions_settle_push_and_read(connect: Any, members: Any, writers:
 
 
 def test_whoever_settles_first_merges_what_waits(members: Any) -> None:
-    crew = members(4, partitions="0101")
+    crew = members(4)
     tickets = [each.submit(each.own(insert(str(uuid4())))) for each in crew]
     assert status(crew[3].answer(tickets[3])) == "merged"
     assert scalar(crew[0].connection, "select count(*) from kerai.changesets") == 4
@@ -256,7 +256,7 @@ def test_results_that_nobody_came_for_are_removed(members: Any) -> None:
 @pytest.mark.parametrize("end", ["commit", "rollback"])
 @pytest.mark.read_committed
 def test_an_open_settlement_holds_others_up_and_loses_nothing(members: Any, connect: Any, end: str) -> None:
-    ann, bob, cleo = members(3, partitions="000")
+    ann, bob, cleo = members(3)
     connect().execute(NO_PATIENCE)
     ticket = ann.submit(ann.own(insert(str(uuid4()))))
     waiting = bob.submit(bob.own(insert(str(uuid4()))))
@@ -276,29 +276,10 @@ def test_an_open_settlement_holds_others_up_and_loses_nothing(members: Any, conn
     assert scalar(connect(), "select count(*) from kerai.changesets") == 3
 
 
-@pytest.mark.parametrize("waits", [False, True])
-@pytest.mark.read_committed
-def test_two_sides_settle_at_the_same_time(members: Any, connect: Any, waits: bool) -> None:
-    """Unless the first has merged what the second one waits for."""
-    ann, bob = members(2, partitions="01")
-    connect().execute(NO_PATIENCE)
-    first = ann.submit(ann.own(insert(str(uuid4()))))
-    document = bob.own(insert(str(uuid4())))
-    second = bob.submit(document) if waits else None
-    ann.connection.execute("begin")
-    assert status(ann.answer(first)) == "merged"
-    second = second or bob.submit(document)
-    assert status(bob.answer(second)) == ("KR009" if waits else "merged")
-    assert scalar(connect(), "select count(*) from kerai.changesets") == (0 if waits else 1)
-    ann.connection.execute("commit")
-    assert status(bob.answer(second)) == "merged"
-    assert_fold(connect())
-
-
 @pytest.mark.read_committed
 def test_a_batch_that_is_not_all_good_is_merged_alone(members: Any) -> None:
-    """While another is being merged at its partition."""
-    ann, bob, cleo, dora = members(4, partitions="0111")
+    """While another is being merged."""
+    ann, bob, cleo, dora = members(4)
     first = ann.submit(ann.own(insert(str(uuid4()))))
     ann.connection.execute("begin")
     assert status(ann.answer(first)) == "merged"
@@ -324,7 +305,7 @@ def test_a_batch_that_is_not_all_good_is_merged_alone(members: Any) -> None:
 def test_all_wait_for_the_next_one_and_none_is_left_when_he_fails(
     members: Any, connect: Any, canceled: bool
 ) -> None:
-    crew = members(4, partitions="1111")
+    crew = members(4)
     ann, bob, cleo, _ = crew
     observer = connect()
     for each in crew:
@@ -361,9 +342,9 @@ def test_a_stranger_who_locks_turns_keeps_nobody_from_settling(members: Any, con
         stranger,
         f"""select count(pg_advisory_lock{mode}(c.oid::int, n) is null)
         from pg_class as c cross join generate_series(1, 300) as n
-        where c.relname in ('batches_0', 'batches_1')""",
+        where c.relname = 'batches'""",
     )
-    assert taken == 600
+    assert taken == 300
 
     def push(member: Member) -> list[Any]:
         answers = []

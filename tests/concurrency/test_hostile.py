@@ -23,7 +23,7 @@ WAITING = "select code, message, detail, author from kerai.waiting_pushes() orde
 
 @pytest.mark.parametrize("code", ["XX000", "54000", "38000", "23505", "P0001"])
 def test_an_error_is_its_own_authors(members: Any, role_connection: Any, code: str) -> None:
-    mallory, ann, bob, cleo = members(4, partitions="0000")
+    mallory, ann, bob, cleo = members(4)
     poison(ann.connection, code)
     bad = mallory.submit(mallory.own(insert(str(uuid4())), message=code))
     good = [each.submit(each.own(insert(str(uuid4())))) for each in (ann, bob)]
@@ -47,7 +47,7 @@ def test_an_error_is_its_own_authors(members: Any, role_connection: Any, code: s
 
 @pytest.mark.parametrize("code", ["53100", "53200", "57P03"])
 def test_an_error_that_may_be_gone_the_next_time_condemns_nobody(members: Any, code: str) -> None:
-    ann, bob = members(2, partitions="00")
+    ann, bob = members(2)
     poison(ann.connection, code)
     first = bob.submit(bob.own(insert(str(uuid4())), message=code))
     push_in_time(ann)
@@ -69,7 +69,7 @@ def test_an_error_that_may_be_gone_the_next_time_condemns_nobody(members: Any, c
 
 
 def test_what_follows_on_an_error_of_the_moment_waits_for_it(members: Any) -> None:
-    ann, bob = members(2, partitions="00")
+    ann, bob = members(2)
     poison(ann.connection, "53100")
     documents = []
     with bob.connection.transaction(force_rollback=True):
@@ -88,7 +88,7 @@ def test_what_follows_on_an_error_of_the_moment_waits_for_it(members: Any) -> No
 
 def test_a_poisoned_one_among_many_takes_nobody_with_it(members: Any) -> None:
     """Also those that follow on it, or on each other, get what they would get alone."""
-    ann, mallory, *crew = members(8, partitions="0" * 8)
+    ann, mallory, *crew = members(8)
     bob = Member(mallory.connection, "bob")
     poison(ann.connection, "XX000")
     node = str(uuid4())
@@ -129,7 +129,7 @@ def guarded(member: Member) -> str:
 
 @pytest.mark.parametrize("write", [gap, nowhere, malformed, guarded])
 def test_many_refused_ones_cost_one_look(members: Any, write: Callable[[Member], str]) -> None:
-    ann, bob = members(2, partitions="00")
+    ann, bob = members(2)
     hostile = [Member(ann.connection, f"hostile-{n}") for n in range(120)]
     tickets = [(each, each.submit(write(each))) for each in hostile]
     with calls(bob.connection) as counted:
@@ -153,11 +153,6 @@ def test_many_refused_drafts_cost_one_look(members: Any) -> None:
         for n in range(8):
             body = insert(str(uuid4())) if n % 2 else update(str(uuid4()), content="x")
             each.submit(each.draft(swarm, body))
-    partition = scalar(
-        ann.connection, "select kerai_private.partition_of_writer(%s, %s)", [swarm, crew[0].author]
-    )
-    while scalar(ann.connection, "select kerai_private.partition_of(%s)", [ann.author]) != partition:
-        ann = Member(ann.connection, f"{ann.author.rpartition('.')[0]}-")
     with calls(ann.connection) as counted:
         push_in_time(ann)
     assert counted["find_unsure"] <= 2 * counted["lead_batch"] <= 12, counted
@@ -168,7 +163,7 @@ def test_many_refused_drafts_cost_one_look(members: Any) -> None:
 
 
 def test_many_forks_are_kept_by_one_session(members: Any) -> None:
-    ann, mallory = members(2, partitions="00")
+    ann, mallory = members(2)
     documents = [mallory.own(insert(str(uuid4())), message=str(n)) for n in range(60)]
     assert status(mallory.send(documents[0])) == "merged"
     tickets = [mallory.submit(document) for document in documents[1:]]
@@ -189,7 +184,7 @@ def test_many_forks_are_kept_by_one_session(members: Any) -> None:
 
 
 def test_nobody_submits_in_another_authors_name(members: Any) -> None:
-    ann, mallory = members(2, partitions="00")
+    ann, mallory = members(2)
     document = ann.own(insert(str(uuid4())))
     for signature, key in (
         (changeset.sign(document, mallory.key), ann.public_key),
@@ -260,7 +255,7 @@ def test_who_may_withdraw_what(members: Any, role_connection: Any) -> None:
 
 def test_a_turn_takes_no_more_of_others_than_it_can_bear(members: Any) -> None:
     """And one's own first, however much others have submitted before."""
-    ann, bob = members(2, partitions="00")
+    ann, bob = members(2)
     crew = [Member(bob.connection, f"crew-{n}") for n in range(24)]
     for each in crew:
         each.submit(each.own(insert(str(uuid4()), content="x" * 200_000)))
@@ -273,7 +268,7 @@ def test_a_turn_takes_no_more_of_others_than_it_can_bear(members: Any) -> None:
 
 def test_a_large_one_is_merged_by_its_own_session(members: Any) -> None:
     """With what its author has submitted after it; nobody else waits for it."""
-    ann, bob = members(2, partitions="00")
+    ann, bob = members(2)
     content = "x" * 300_000
     documents = []
     with bob.connection.transaction(force_rollback=True):
@@ -289,7 +284,7 @@ def test_a_large_one_is_merged_by_its_own_session(members: Any) -> None:
 
 @pytest.mark.parametrize("code", ["40001", "40P01", "55P03"])
 def test_an_error_of_locks_is_the_leaders_to_try_again(members: Any, code: str) -> None:
-    ann, bob = members(2, partitions="00")
+    ann, bob = members(2)
     poison(ann.connection, code)
     first = bob.submit(bob.own(insert(str(uuid4())), message=code))
     second = ann.submit(ann.own(insert(str(uuid4()))))

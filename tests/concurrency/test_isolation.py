@@ -212,7 +212,7 @@ def test_a_push_that_was_open_when_the_snapshot_was_taken_is_not_overlooked(
 
 @each_level
 def test_settling_after_somebody_else_has(members: Any, level: str) -> None:
-    ann, bob = members(2, partitions="00")
+    ann, bob = members(2)
     ticket = ann.submit(ann.own(insert(str(uuid4()))))
     with pytest.raises(psycopg.Error) as refused, transaction(ann.connection, level):
         assert status(bob.answer(bob.submit(bob.own(insert(str(uuid4())))))) == "merged"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -110,6 +111,14 @@ def test_one_call_looks_nothing_up_in_the_path_of_its_caller(members: Any, conne
     assert status(ann.push_batched(document, application_name="ann")) == "merged"
 
 
+def until_waiting(observer: Connection[Any], count: int) -> None:
+    """Return when so many submissions wait."""
+    deadline = time.monotonic() + 30
+    while scalar(observer, "select count(*) from kerai.waiting_pushes()") < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 @contextmanager
 def held_up(connection: Connection[Any]) -> Iterator[None]:
     """Let nobody into the gate."""
@@ -118,8 +127,8 @@ def held_up(connection: Connection[Any]) -> Iterator[None]:
         yield
 
 
-def test_who_merges_goes_on_with_what_comes_meanwhile(members: Any, connect: Any) -> None:
-    ann, *others = members(5, partitions="00000")
+def test_the_next_leader_merges_what_came_meanwhile(members: Any, connect: Any) -> None:
+    ann, *others = members(5)
     observer, gate = connect(), connect()
     # With her plans made she is not slow to begin.
     assert status(ann.push_batched(ann.own(insert(str(uuid4()))))) == "merged"
@@ -132,156 +141,53 @@ def test_who_merges_goes_on_with_what_comes_meanwhile(members: Any, connect: Any
             assert scalar(observer, named, [ann.connection.info.backend_pid]) == "ann's"
             for each, document in zip(others, documents[1:], strict=True):
                 answers.append(pool.submit(each.push_batched, document))
-                until_blocked(observer, each, ann)
+            until_waiting(observer, len(documents))
         assert [status(each.result(timeout=30)) for each in answers] == ["merged"] * 5
     assert scalar(observer, "select count(distinct received_at) from kerai.changesets") == 3
-    practised = "select coalesce(current_setting('kerai.is_warm', true), '')"
-    assert [scalar(each.connection, practised) for each in (ann, *others)] == ["yes", "", "", "", ""]
     assert advisory_locks(observer) == 0
     assert_fold(observer)
 
 
 @pytest.fixture
-def lock_turn(connect: Any) -> Any:
-    """Take, for the session, the lock of a partition's batch: of the one that ran last, or of a later one."""
+def lock_batch(connect: Any) -> Any:
+    """Take, for the session, the lock of the batch that ran last, or of a later one."""
 
-    def lock(partition: int, later: int, mode: str = "") -> Connection[Any]:
-        batches = f"'kerai_private.batches_{partition}'::regclass"
+    def lock(later: int) -> Connection[Any]:
         taken: Connection[Any] = connect()
-        batch = f"kerai_private.next_batch({batches}) - 1 + {later}"
-        taken.execute(f"select pg_advisory_lock{mode}({batches}::int, {batch})".encode())
+        taken.execute(
+            "select pg_advisory_lock('kerai_private.batches'::regclass::int, n - 1 + %s) "
+            "from kerai_private.next_batch() as n",
+            [later],
+        )
         return taken
 
     return lock
 
 
-@pytest.mark.parametrize("goes_on", [True, False])
 @pytest.mark.read_committed
-def test_whoever_takes_a_turn_lets_those_wake_whom_the_last_one_has_served(
-    members: Any, connect: Any, lock_turn: Any, goes_on: bool
-) -> None:
-    """What they submit then is merged in the same batch."""
-    *crew, late = members(9, partitions="0" * 9)
-    ann, bob = crew[:2]
-    observer = connect()
-    observer.execute("alter function kerai_private.wait_for_served set lock_timeout = '1min'")
-    for each in (ann, bob):
-        each.connection.execute("select set_config('kerai.is_warm', 'yes', false)")
-    tickets = [each.submit(each.own(insert(str(uuid4())))) for each in crew]
-    until = f"clock_timestamp() + interval '{int(goes_on)} hours'"
-    assert (
-        scalar(ann.connection, f"select status from kerai.await_push(%s, {until})", [tickets[0]]) == "merged"
-    )
-
-    served, _ = lock_turn(0, 0, "_shared"), lock_turn(1, 1)
-    submitted = [bob.submit(bob.own(insert(str(uuid4()))))]
-    document = late.own(insert(str(uuid4())))
-    with ThreadPoolExecutor(1) as pool:
-        if goes_on:
-            batch = pool.submit(scalar, ann.connection, "select kerai.lead_next_batch(clock_timestamp())")
-        else:
-            batch = pool.submit(bob.answer, submitted[0])
-        until_blocked(observer, ann if goes_on else bob, served)
-        submitted.append(late.submit(document))
-        served.execute("select pg_advisory_unlock_all()")
-        batch.result(timeout=30)
-    assert scalar(observer, "select count(distinct received_at) from kerai.changesets") == 2
-    assert scalar(observer, "select count(*) from kerai_private.submissions") == 0
-    assert {status(late.answer(ticket)) for ticket in submitted} == {"merged"}
-    assert advisory_locks(observer) == 1
-    assert_fold(observer)
-
-
-@pytest.mark.parametrize(
-    "case",
-    [(8, False, "1min"), (7, True, "1min"), (8, True, "20ms")],
-    ids=["while nobody merges on the other partition", "few", "longer than that"],
-)
-def test_nobody_waits_for_whom_the_last_turn_has_served(
-    members: Any, connect: Any, lock_turn: Any, case: tuple[int, bool, str]
-) -> None:
-    crew, other_side, timeout = case
-    served = members(crew, partitions="0" * crew)
-    ann, bob = served[:2]
-    observer = connect()
-    observer.execute(f"alter function kerai_private.wait_for_served set lock_timeout = '{timeout}'")
-    tickets = [each.submit(each.own(insert(str(uuid4())))) for each in served]
-    settle = "select status from kerai.await_push(%s, clock_timestamp() + interval '1 hour')"
-    assert scalar(ann.connection, settle, [tickets[0]]) == "merged"
-    taken = [lock_turn(0, 0, "_shared"), *([lock_turn(1, 1)] if other_side else [])]
-    ticket = bob.submit(bob.own(insert(str(uuid4()))))
-    ann.connection.execute("set statement_timeout = '30s'")
-    assert scalar(ann.connection, "select kerai.lead_next_batch(clock_timestamp())") is False
-    assert scalar(observer, "select count(*) from kerai_private.submissions") == 0
-    assert status(bob.answer(ticket)) == "merged"
-    assert advisory_locks(observer) == len(taken)
-    assert_fold(observer)
-
-
-def test_what_goes_wrong_for_others_is_not_told_to_who_merges_for_them(members: Any, connect: Any) -> None:
-    ann, bob = members(2, partitions="00")
-    observer, gate = connect(), connect()
-    observer.execute(
-        """
-        create function public.fail() returns trigger language plpgsql as
-            $$ begin raise 'the disk is full' using errcode = '53100'; end $$;
-        create trigger fail before insert on kerai.changesets
-            for each row when (new.message = 'too much') execute function public.fail();"""
-    )
-    assert status(ann.push_batched(ann.own(insert(str(uuid4()))))) == "merged"
-    with ThreadPoolExecutor(2) as pool:
-        with held_up(gate):
-            first = pool.submit(ann.push_batched, ann.own(insert(str(uuid4()))))
-            until_blocked(observer, ann, gate)
-            assert advisory_locks(observer) == 2  # this batch and the next
-            second = pool.submit(bob.push_batched, bob.own(insert(str(uuid4())), message="too much"))
-            until_blocked(observer, bob, ann)
-        assert status(first.result(timeout=30)) == "merged"
-        assert status(second.result(timeout=30)) == "53100"
-    assert scalar(observer, "select kerai.withdraw(%s)", [bob.id]) == 1
-    assert status(bob.push_batched(bob.own(insert(str(uuid4()))))) == "merged"
-    assert advisory_locks(observer) == 0
-    assert_fold(observer)
-
-
-def test_a_turn_that_was_announced_in_vain_is_somebody_elses(members: Any) -> None:
-    """Who settles until some time and does not go on keeps others waiting for a moment, and once."""
-    ann, bob = members(2, partitions="00")
-    ticket = ann.submit(ann.own(insert(str(uuid4()))))
-    settle = "select status from kerai.await_push(%s, clock_timestamp() + interval '1 hour')"
-    assert scalar(ann.connection, settle, [ticket]) == "merged"
-    assert advisory_locks(ann.connection) == 1
-    assert status(bob.push_batched(bob.own(insert(str(uuid4()))))) == "merged"
-    # The next time it is given back.
-    assert status(ann.push_batched(ann.own(insert(str(uuid4()))))) == "merged"
-    assert advisory_locks(ann.connection) == 0
-    assert_fold(ann.connection)
-
-
-@pytest.mark.read_committed
-def test_who_takes_a_turn_too_late_gives_it_back(members: Any, connect: Any) -> None:
-    """He was told its number before it was over."""
-    ann, bob = members(2, partitions="00")
+def test_a_leader_that_comes_too_late_gives_its_right_back(members: Any, connect: Any) -> None:
+    """The session was told the number before that batch was over."""
+    ann, bob = members(2)
     for _ in range(2):
         assert status(bob.answer(bob.submit(bob.own(insert(str(uuid4())))))) == "merged"
     ann.connection.execute("select set_config('kerai.is_warm', 'yes', false)")
     ann.connection.execute("begin")
     # Seen by nobody else.
     settle = str(scalar(ann.connection, "select pg_get_functiondef('kerai.await_push'::regproc)"))
-    number = "batch int := kerai_private.next_batch(batches);"
+    number = "batch int := kerai_private.next_batch();"
     assert number in settle
     ann.connection.execute(settle.replace(number, f"{number[:-1]} - 2;").encode())
     ticket = ann.submit(ann.own(insert(str(uuid4()))))
     assert status(ann.answer(ticket)) == "merged"
     # Her own batch and the one before are locked.
-    free = "select from kerai_private.batch_locks where partition = 0 for update skip locked"
+    free = "select from kerai_private.batch_locks for update skip locked"
     assert connect().execute(free).rowcount == 1
     ann.connection.execute("rollback")
 
 
 @pytest.mark.read_committed
 def test_an_unknown_ticket_is_refused_while_others_settle(members: Any, connect: Any) -> None:
-    ann, bob = members(2, partitions="00")
+    ann, bob = members(2)
     observer, gate = connect(), connect()
     bob.connection.execute("set statement_timeout = '10s'")
     unknown = f"{uuid4()}"[:-1] + "0"
@@ -291,59 +197,26 @@ def test_an_unknown_ticket_is_refused_while_others_settle(members: Any, connect:
         with held_up(gate):
             first = pool.submit(ann.push_batched, ann.own(insert(str(uuid4()))))
             until_blocked(observer, ann, gate)
-            # This batch is running, and the next is announced.
+            # This batch is running.
             assert status(bob.answer(unknown)) == "KR006"
         assert status(first.result(timeout=30)) == "merged"
 
 
-def test_who_merges_for_others_is_canceled(members: Any, connect: Any) -> None:
-    """After what was his own is merged: the others' is by one of them, and nothing stays locked."""
-    ann, bob = members(2, partitions="00")
-    observer, gate, other = connect(), connect(), connect()
-    observer.execute(
-        """
-        create function public.wait() returns trigger language plpgsql as
-            $$ begin lock table public.gate in share mode; return new; end $$;
-        create table public.gate (n int);
-        create trigger wait before insert on kerai.changesets
-            for each row when (new.message = 'slow') execute function public.wait();"""
-    )
-    assert status(ann.push_batched(ann.own(insert(str(uuid4()))))) == "merged"
-    document = ann.own(insert(str(uuid4())))
-    with ThreadPoolExecutor(2) as pool:
-        with gate.transaction():
-            gate.execute("lock table public.gate")
-            with held_up(other):
-                first = pool.submit(ann.push_batched, document)
-                until_blocked(observer, ann, other)
-                second = pool.submit(bob.push_batched, bob.own(insert(str(uuid4())), message="slow"))
-                until_blocked(observer, bob, ann)
-            until_blocked(observer, ann, gate)
-            observer.execute("select pg_cancel_backend(%s)", [ann.connection.info.backend_pid])
-            assert status(first.result(timeout=30)) == "57014"
-        assert status(second.result(timeout=30)) == "merged"
-    assert advisory_locks(observer) == 0
-    assert status(ann.push_batched(document)) == "duplicate"
-    assert status(ann.push_batched(ann.own(insert(str(uuid4()))))) == "merged"
-    assert advisory_locks(observer) == 0
-    assert_fold(observer)
-
-
-@pytest.mark.parametrize("practised", [True, False])
+@pytest.mark.parametrize("warm", [True, False])
 @pytest.mark.read_committed
 def test_whoever_is_canceled_while_waiting_leaves_nothing_locked(
-    members: Any, connect: Any, lock_turn: Any, practised: bool
+    members: Any, connect: Any, lock_batch: Any, warm: bool
 ) -> None:
     """Also when the lock comes in the moment of the cancel: the session goes on, and so would its locks."""
-    (ann,) = members(1, partitions="0")
+    (ann,) = members(1)
     observer = connect()
     observer.execute("alter function kerai.await_push set lock_timeout = '1min'")
-    ann.connection.execute("select set_config('kerai.is_warm', %s, false)", ["yes" if practised else ""])
+    ann.connection.execute("select set_config('kerai.is_warm', %s, false)", ["yes" if warm else ""])
     pid = ann.connection.info.backend_pid
     document = ann.own(insert(str(uuid4())))
     for _ in range(5):
         ticket = ann.submit(document)
-        running = lock_turn(0, 1 if practised else 0)
+        running = lock_batch(1 if warm else 0)
         with ThreadPoolExecutor(1) as pool:
             answer = pool.submit(ann.answer, ticket)
             until_blocked(observer, ann, running)
@@ -352,18 +225,15 @@ def test_whoever_is_canceled_while_waiting_leaves_nothing_locked(
         assert advisory_locks(observer) == 0
 
 
-def test_strangers_locks_and_forged_announcements_stop_nobody(members: Any, connect: Any) -> None:
+def test_strangers_locks_stop_nobody(members: Any, connect: Any) -> None:
     crew = members(6)
     stranger = connect()
     stranger.execute(
         """
         select pg_advisory_lock(c.oid::int, n)
         from pg_class as c cross join generate_series(1, 300) as n
-        where c.relname in ('batches_0', 'batches_1')"""
+        where c.relname = 'batches'"""
     )
-    forged = ["0 1", "1 7", "5 5", "0 2000000000"]
-    for each, text in zip(crew, forged, strict=False):
-        each.connection.execute("select set_config('kerai.announced', %s, false)", [text])
 
     def push(member: Member) -> list[str]:
         return [status(member.push_batched(member.own(insert(str(uuid4()))))) for _ in range(3)]
@@ -375,6 +245,5 @@ def test_strangers_locks_and_forged_announcements_stop_nobody(members: Any, conn
 def test_agents_may_push_together_and_readers_may_not(role_connection: Any) -> None:
     ann, reader = Member(role_connection("kerai_agent"), "ann"), role_connection("kerai_reader")
     assert status(ann.push_batched(ann.own(insert(str(uuid4()))))) == "merged"
-    for call in ("call kerai.push_batched('{}', '')", "select kerai.lead_next_batch(now())"):
-        with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            reader.execute(call)
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        reader.execute("call kerai.push_batched('{}', '')")

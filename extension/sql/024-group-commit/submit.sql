@@ -12,7 +12,6 @@ declare
     size constant int := octet_length(changeset::text);
     wrote text;
     key bytea;
-    partition int;
     known kerai_private.outcome;
     ticket uuid;
 begin
@@ -22,10 +21,6 @@ begin
     end if;
     begin
         wrote := changeset ->> 'author';
-        -- Looked for as text first: to take a document apart takes longer, and most are no drafts.
-        if strpos(changeset::text, '"swarm"') > 0 then
-            partition := kerai_private.partition_of_writer((changeset ->> 'swarm')::uuid, wrote);
-        end if;
     exception when data_exception or statement_too_complex or program_limit_exceeded then
         wrote := null;
     end;
@@ -35,8 +30,8 @@ begin
         perform kerai_private.require_no_evidence(wrote, changeset);
         perform kerai_private.require_room(wrote, size);
     end if;
-    ticket := (lpad(to_hex(nextval('kerai_private.arrivals')), 16, '0') || right(replace(gen_random_uuid()::text, '-', ''), 15)
-        || coalesce(partition, kerai_private.partition_of(wrote)))::uuid;
+    ticket := (lpad(to_hex(nextval('kerai_private.arrivals')), 16, '0')
+        || right(replace(gen_random_uuid()::text, '-', ''), 16))::uuid;
     if known.n is not null then
         insert into kerai_private.push_outcomes (ticket, outcome) values (ticket, known);
         return ticket;
@@ -159,37 +154,11 @@ begin
 end
 $$;
 
--- The partition in which an author's changesets are merged: one, so that they stay in order. Inlined.
-create or replace function kerai_private.partition_of(author text) returns int
-language sql immutable parallel safe
-return hashtext(coalesce(author, '')) & 1;
-
--- The partition of one writer's drafts: one, since a leader has the writer for itself. A swarm's id begins with random
--- digits. NULL where there is no such writer.
-create or replace function kerai_private.partition_of_writer(swarm uuid, member text) returns int
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-    return (
-        select (get_byte(uuid_send(partition_of_writer.swarm), 0)
-            + kerai_private.writer_number(partition_of_writer.member, count(*)::int)) & 1
-        from kerai_private.writers as l
-        where l.swarm_id = partition_of_writer.swarm
-        having count(*) > 0);
-end
-$$;
-
--- The partition of a submitted changeset: the last bit of its ticket. Inlined.
-create or replace function kerai_private.partition_of(ticket uuid) returns int
-language sql immutable parallel safe
-return get_byte(uuid_send(ticket), 15) & 1;
-
 -- What a batch merges, no more than is looked at together. First, `own` of them, what the ticket's author has
 -- submitted, up to the ticket's. It stays locked. The settings: rows that come and go this fast leave more dead ones
 -- than live ones, and only the indexes pass over them.
 create or replace function kerai_private.take_waiting(
-    ticket uuid, partitions int[], out tickets uuid[], out given kerai_private.incoming[], out own int
+    ticket uuid, out tickets uuid[], out given kerai_private.incoming[], out own int
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -221,7 +190,7 @@ begin
 
     waiting as materialized (
         select s.ticket, s.bytes from kerai_private.submissions as s
-        where kerai_private.partition_of(s.ticket) = any(partitions) and not s.apart and s.author <> all(held_up)
+        where not s.apart and s.author <> all(held_up)
             and s.ticket not in (select o.ticket from own as o)
         order by s.ticket
         limit most

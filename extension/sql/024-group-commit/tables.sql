@@ -34,10 +34,8 @@ create unlogged table kerai_private.push_outcomes (
 
 create index decided_at on kerai_private.push_outcomes (decided_at);
 
--- The batches of the two partitions: see group-commit.sql. A sequence has the number of the batch that runs, or ran last.
--- The lock of one of three rows, by that number, is the right to lead a batch.
-create unlogged sequence kerai_private.batches_0 maxvalue 2000000000 cycle;
-create unlogged sequence kerai_private.batches_1 maxvalue 2000000000 cycle;
-create table kerai_private.batch_locks (partition int not null, place int not null, primary key (partition, place));
-insert into kerai_private.batch_locks
-select s.partition, t.place from generate_series(0, 1) as s (partition) cross join generate_series(0, 2) as t (place);
+-- The number of the batch that runs, or ran last: see group-commit.sql. The lock of one of three rows, by that number, is
+-- the right to lead a batch.
+create unlogged sequence kerai_private.batches maxvalue 2000000000 cycle;
+create table kerai_private.batch_locks (place int primary key);
+insert into kerai_private.batch_locks select p.place from generate_series(0, 2) as p (place);
