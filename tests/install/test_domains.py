@@ -88,3 +88,10 @@ def test_the_code_that_is_looked_at_is_all_of_it() -> None:
     """A quote that is not closed would hide what follows."""
     for file in SQL.glob("*/*.sql"):
         assert OBJECT.findall(code_of(file)) == OBJECT.findall(file.read_text("utf-8")), file
+
+
+def test_no_sql_file_is_long() -> None:
+    """A file that needs a table of contents is two files."""
+    lengths = {path: len(path.read_text("utf-8").splitlines()) for path in SQL.rglob("*.sql")}
+    assert len(lengths) > 50
+    assert {str(path): length for path, length in lengths.items() if length > 350} == {}
