@@ -28,9 +28,9 @@ SETTINGS = {
     "datestyle": "German",
     "timezone": "Asia/Kolkata",
     "default_transaction_isolation": "serializable",
-    # Its ANALYZE, in any database, would now and then fail a serializable push with 40001: decisions/006.
-    "autovacuum": "off",
 }
+# Its ANALYZE, in any database, would now and then fail a serializable push with 40001: decisions/006.
+SERVER_SETTINGS = {"autovacuum": "off"}
 ICU_LOCALE = "tr-TR"
 KOLKATA = timezone(timedelta(hours=5, minutes=30))
 
@@ -84,7 +84,7 @@ def settings_of(request: pytest.FixtureRequest) -> dict[str, str]:
 def make_odd(server: PrivateServer) -> None:
     """Give a server that is up the odd settings, and the database in it, made anew, an odd locale."""
     with pinned(server.dsn_of("postgres")) as connection:
-        for name, value in SETTINGS.items():
+        for name, value in (SETTINGS | SERVER_SETTINGS).items():
             connection.execute(
                 sql.SQL("alter system set {} = {}").format(sql.Identifier(name), sql.Literal(value))
             )
