@@ -8,6 +8,7 @@ import random
 import re
 import signal
 import time
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -29,7 +30,7 @@ PEER = "chaos_peer"
 SYNC_PROBLEM = re.compile(r"(57014|57P0[123]|08\w\w\w|KR009|55P03)\b")
 
 
-class Operator(Session):
+class Operator(Session, ABC):
     """A session that does one thing again and again, after a pause of about so many seconds."""
 
     def __init__(self, mix: Mix, name: str, pause: float) -> None:
@@ -51,9 +52,9 @@ class Operator(Session):
                 raise
             self.mix.count(f"{self.name} refused with KR009")
 
+    @abstractmethod
     def act(self) -> None:
         """Do it once."""
-        raise NotImplementedError
 
 
 class Rebuild(Operator):

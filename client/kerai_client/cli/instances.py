@@ -90,7 +90,7 @@ def _scope(connection: str, scope: str | None) -> UUID | None:
     except (psycopg.Error, KeraiError) as error:
         raise KeraiError(
             f"the path {scope!r} could not be looked up, since the peer is not reached from here",
-            # What is wrong with a string could quote it, the password in it too.
+            # An error about a connection string could quote it, the password in it too.
             detail=str(error).strip() if isinstance(error, psycopg.Error) else None,
             hint='give the id of the node: `kerai sql "SELECT id, path FROM kerai.nodes"` shows it there',
         ) from error

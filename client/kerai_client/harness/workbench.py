@@ -92,5 +92,5 @@ class Workbench:
             )
 
     def _environment(self) -> dict[str, str]:
-        # What is killed leaves its temporary files: here they go with the workspace.
+        # A killed solver leaves its temporary files: here they go with the workspace.
         return clean_environment() | {"TMPDIR": str(self.workspace.temporary)}

@@ -55,7 +55,7 @@ def exchange(database: Database, direction: str, peer: str) -> dict[str, Any]:
         problem = total.get("problem") if total.get("refused") else None
         total = {**result, **{name: total.get(name, 0) + result[name] for name in COUNTS}}
         total["problem"] = problem or result["problem"]
-        # What is refused does not keep back what comes after it, nor does a break after some progress.
+        # Neither a refused changeset nor a break after some progress keeps back the changesets that follow.
         if result["complete"] or not (moved or result["refused"] > CALL_REFUSALS):
             total["complete"] = result["complete"] and not total["refused"]
             return total

@@ -24,7 +24,7 @@ below one, such as a package. The rule:
 
 3. *Too long.* What would have a path of more than 2000 bytes is left out, with all below it.
 
-The id is written in lower case with hyphens. What is below a file has no path of its own.
+The id is written in lower case with hyphens. A node below a file has no path of its own.
 """
 
 from __future__ import annotations
