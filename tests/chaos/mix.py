@@ -32,10 +32,12 @@ MOST_FINDINGS = 20
 CANCELED = "57014"
 GONE = {"57P01", "57P02", "57P03"}
 # What may stand in the server's log: refusals, overtaken transactions, cancels, ends of sessions.
-# 55000: a worker of a parallel query finds that its leader has ended.
+# 55000, XX000: a worker of a parallel query finds that its leader has ended, or the leader that a worker has.
+LOST_WORKER = "lost connection to parallel worker"
 EXPECTED = re.compile(
     r"(KR\d\d\d|40001|57014|57P0[123]|08\w\w\w) |F0001 lock file "
-    r"|55000 could not (attach to dynamic shared area|map dynamic shared memory segment)"
+    r"|55000 could not (attach to dynamic shared area|map dynamic shared memory segment|attach to a SharedFileSet)"
+    rf"|55000 {LOST_WORKER}|XX000 could not attach to per-session DSM segment"
 )
 LOGGED = re.compile(r"^.{23} \S+ \[\d+\] (\w{5}) (?:ERROR|FATAL|PANIC): +(.*)", re.MULTILINE)
 
@@ -153,6 +155,7 @@ def interruptible(call: Callable[[], Any]) -> Any:
         return call()
     except psycopg.Error as error:
         lost = error.sqlstate is None and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+        lost = lost or (error.sqlstate == "55000" and LOST_WORKER in str(error))
         if lost or error.sqlstate in {CANCELED, *GONE} or str(error.sqlstate).startswith("08"):
             raise Interrupted(str(error)) from error
         raise

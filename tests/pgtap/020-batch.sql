@@ -104,5 +104,10 @@ select results_eq($$
     $$values (1, 'merged', false, false), (2, 'KR005', true, true), (3, 'KR003', true, true), (4, 'KR005', true, true),
         (5, 'merged', false, false), (6, 'duplicate', false, false)$$, 'outcomes of a page');
 select is(count(*), 0::bigint, 'an empty page') from kerai_private.receive_all('{}', enforce_policy => true);
+
+-- an error that says nothing of the changeset is nobody's refusal: its author pushes it again
+select is(kerai_private.is_transient(e.code), e.transient, 'transient: ' || e.code)
+from (values ('40P01', true), ('53100', true), ('55000', true), ('55P03', true), ('57014', true), ('58030', true),
+    ('22P02', false), ('23505', false), ('KR009', false), ('XX000', false)) as e (code, transient);
 select finish();
 rollback;

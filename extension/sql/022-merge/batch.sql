@@ -7,10 +7,11 @@ language sql immutable parallel safe
 return 5000;
 
 -- May an error be gone at the next try, since it says nothing of what was tried? Serialization failures and deadlocks,
--- lock timeouts, a full disk or memory, a server that shuts down. Inlined.
+-- lock timeouts, a full disk or memory, a server that shuts down, a parallel worker that was terminated, a disk that
+-- cannot be read. Inlined.
 create or replace function kerai_private.is_transient(code text) returns boolean
 language sql immutable parallel safe
-return left(code, 2) in ('40', '53', '57') or code = '55P03';
+return left(code, 2) in ('40', '53', '55', '57', '58');
 
 -- Takes changesets as they come, in a causal order. The code of an outcome is a refusal's, or the SQLSTATE of the error
 -- that a changeset has raised when it was alone.
