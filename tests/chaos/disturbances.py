@@ -27,7 +27,7 @@ from kerai_client.server.postgres import processes_in, program
 RESTORED = "chaos_restored"
 PEER = "chaos_peer"
 # A sync says what has ended it: a cancel, a lost connection, pushes in the way.
-SYNC_PROBLEM = re.compile(r"(57014|57P0[123]|08\w\w\w|KR009|55P03|55000: lost connection to parallel worker)\b")
+SYNC_PROBLEM = re.compile(r"(57014|57P0[123]|08\w\w\w|KR009|55P03|55000: lost connection to parallel)\b")
 
 
 class Operator(Session, ABC):

@@ -36,7 +36,7 @@ GONE = {"57P01", "57P02", "57P03"}
 LOST_WORKER = "lost connection to parallel worker"
 EXPECTED = re.compile(
     r"(KR\d\d\d|40001|57014|57P0[123]|08\w\w\w) |F0001 lock file "
-    r"|55000 could not (attach to dynamic shared area|map dynamic shared memory segment|attach to a SharedFileSet)"
+    r"|55000 could not (attach to (dynamic shared area|a SharedFileSet)|map dynamic shared memory segment)"
     rf"|55000 {LOST_WORKER}|XX000 could not attach to per-session DSM segment"
 )
 LOGGED = re.compile(r"^.{23} \S+ \[\d+\] (\w{5}) (?:ERROR|FATAL|PANIC): +(.*)", re.MULTILINE)
