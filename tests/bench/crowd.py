@@ -1,8 +1,7 @@
 """64 agents of one swarm, a session each, push changesets of 10 operations (75 % insert, 25 % update, each in
 a directory of its own) at the same time. The outside is one session that pushes changesets of 1,000, and one
 of the agents alone. The aim is half the rate of the first, or five times that of the second where that is
-less. Once in a swarm whose members write under their own names, once in one that groups them, and once in two
-writers.
+less. Once in a swarm whose members write under their own names, and once in one that groups them.
 
 pgbench is the client: next to nothing beside the server on the same processors. The documents, signed, wait
 in a table, as text, from which every push takes its own: all that this adds for the server is one look-up by
@@ -55,7 +54,7 @@ begin
 end
 $$;
 """
-LAUNCH = "select id::text from kerai.launch_swarm(%s, grouped => %s, writers => %s)"
+LAUNCH = "select id::text from kerai.launch_swarm(%s, grouped => %s)"
 JOIN = "select kerai.join_swarm(%s, a.id) from kerai.register_agent(%s, 'llm', %s) as a"
 START = r"""
 \set agent :first + :client_id
@@ -82,7 +81,7 @@ class Side:
     pushes: int
     operations: int
     script: str
-    writers: int = 0
+    grouped: bool = False
 
 
 def prepare(dsn: str, sides: list[Side]) -> None:
@@ -93,9 +92,7 @@ def prepare(dsn: str, sides: list[Side]) -> None:
         )
         connection.execute(TABLE)
         for side in sides:
-            (swarm,) = (
-                connection.execute(LAUNCH, [task, side.writers > 0, max(1, side.writers)]).fetchone() or ()
-            )
+            (swarm,) = connection.execute(LAUNCH, [task, side.grouped]).fetchone() or ()
             for agent in range(side.first, side.first + side.agents):
                 author, code = Author(f"agent-{agent}"), Codebase(Random(agent))
                 connection.execute(JOIN, [swarm, f"agent-{agent}", author.public_key])
@@ -104,7 +101,7 @@ def prepare(dsn: str, sides: list[Side]) -> None:
                         # Ten is no multiple of four.
                         inserts = (side.operations * 3 + n % 2 * 2) // 4
                         operations = code.edit(inserts, side.operations - inserts)
-                        if side.writers:
+                        if side.grouped:
                             document = author.draft(swarm, operations, task)
                         else:
                             document = author.document(operations, task)
@@ -166,11 +163,10 @@ def run(server: PrivateServer) -> list[Row]:
     """Measure, and return the ratio of the rates in operations a second."""
     dsn = new_database(server, "crowd")
     crowd = Side(0, AGENTS, 80, 10, TOGETHER)
-    grouped = replace(crowd, first=AGENTS, writers=1)
-    with_writers = replace(crowd, first=2 * AGENTS, writers=2)
-    alone = Side(3 * AGENTS, 1, 200, 10, ONE_CALL)
-    large = Side(3 * AGENTS + 1, 1, 12, 1_000, ONE_CALL)
-    sides = [crowd, grouped, with_writers, alone, large]
+    grouped = replace(crowd, first=AGENTS, grouped=True)
+    alone = Side(2 * AGENTS, 1, 200, 10, ONE_CALL)
+    large = Side(2 * AGENTS + 1, 1, 12, 1_000, ONE_CALL)
+    sides = [crowd, grouped, alone, large]
     prepare(dsn, sides)
     rounds = [[measure(dsn, side, number) for side in sides] for number in range(ROUNDS)]
     *crowds, one, best = map(median, zip(*rounds, strict=True))
@@ -183,5 +179,5 @@ def run(server: PrivateServer) -> list[Row]:
             rate / best,
             min(0.5, 5 * one / best),
         )
-        for how, rate in zip(("", ", grouped,", ", grouped in two writers,"), crowds, strict=True)
+        for how, rate in zip(("", ", grouped,"), crowds, strict=True)
     ]

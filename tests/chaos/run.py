@@ -23,7 +23,7 @@ from kerai_client.db.connection import connect as connect_to
 from kerai_client.server.private import DATABASE, PrivateServer
 
 AUTHORS = 10
-MEMBERS = 5  # of them, in a swarm with two writers
+MEMBERS = 5  # of them, in a grouped swarm
 LOOSE_LOCKS = """
 select count(*) from pg_locks
 where locktype = 'advisory' and database = (select oid from pg_database where datname = current_database())"""
@@ -68,7 +68,7 @@ def _prepare(mix: Mix) -> None:
 
 def _go(mix: Mix, seconds: float, *, kills: bool, tell: Callable[[str], None]) -> None:
     with connect_to(mix.server.dsn) as connection:
-        task, swarm = launch(connection, 2)
+        task, swarm = launch(connection)
         way = make_conninfo(mix.server.dsn_of(PEER), connect_timeout=5)
         connection.execute("select kerai.add_peer(%s, %s)", [PEER, way])
     authors = [Author(mix, number, swarm if number < MEMBERS else None) for number in range(AUTHORS)]

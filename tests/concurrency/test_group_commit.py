@@ -107,11 +107,11 @@ def assert_written(connection: Connection[Any]) -> None:
     assert scalar(connection, "select kerai.version_vector()") == dict(Counter(each.author for each in log))
 
 
-@pytest.mark.parametrize("writers", [None, 1, 3])
+@pytest.mark.parametrize("grouped", [False, True])
 @pytest.mark.read_committed
-def test_many_sessions_settle_push_and_read(connect: Any, members: Any, writers: int | None) -> None:
+def test_many_sessions_settle_push_and_read(connect: Any, members: Any, grouped: bool) -> None:
     setup = connect()
-    swarm = launch(setup, writers)[1] if writers else None
+    swarm = launch(setup)[1] if grouped else None
     crew = members(16, swarm)
     nodes, shared = [str(uuid4()) for _ in range(10)], [str(uuid4()) for _ in range(8)]
     crew[0].send(crew[0].own(*(insert(node, nodes[n // 2] if n else None) for n, node in enumerate(nodes))))
@@ -397,7 +397,7 @@ def test_a_scope_holds_in_a_batch(connect: Any) -> None:
     ann, bob, cleo = (Member(connection, name) for name in ("ann", "bob", "cleo"))
     root, inside, outside, child = (str(uuid4()) for _ in range(4))
     ann.send(ann.own(insert(root), insert(inside, root), insert(outside, root), insert(child, inside)))
-    task, swarm = launch(connection, None, scope=inside)
+    task, swarm = launch(connection, grouped=False, scope=inside)
     for each in (bob, cleo):
         each.join(swarm)
     new = str(uuid4())
@@ -462,7 +462,7 @@ def test_kill_9_while_many_settle(own_server: PrivateServer) -> None:
     """Every answered changeset is there; every other one is merged once, whether it was merged before or
     not."""
     with connect_to(own_server.dsn) as setup:
-        _, swarm = launch(setup, 2)
+        _, swarm = launch(setup)
         crew = [Member(connect_to(own_server.dsn), f"member-{n}") for n in range(6)]
         for each in crew:
             each.join(swarm)
@@ -519,7 +519,7 @@ def test_a_budget_holds_for_an_agents_own_changesets_and_its_drafts_together(
 ) -> None:
     """They have different authors, so the authors' locks do not keep them apart."""
     observer = connect()
-    task, swarm = launch(observer, 1, budget_ops=3)
+    task, swarm = launch(observer, budget_ops=3)
     (ann,) = members(1, swarm)
     twin = Member(connect(), "member-0")
     own = ann.own(*(insert(str(uuid4())) for _ in range(2)), task=task)

@@ -147,7 +147,7 @@ def test_many_refused_ones_cost_one_look(members: Any, write: Callable[[Member],
 
 def test_many_refused_drafts_cost_one_look(members: Any) -> None:
     ann = members(1)[0]
-    _, swarm = launch(ann.connection, 1)
+    _, swarm = launch(ann.connection)
     crew = members(12, swarm)
     for each in crew:
         for n in range(8):

@@ -34,7 +34,7 @@ def refusals(connection: Connection[Any]) -> list[tuple[Any, ...]]:
 
 def write_envelopes(connection: Connection[Any], count: int) -> str:
     """Let a member of a grouped swarm write changesets of two operations; return the author id."""
-    _, swarm = launch(connection, 1)
+    _, swarm = launch(connection)
     member = Member(connection, "member")
     member.join(swarm)
     for _ in range(count):

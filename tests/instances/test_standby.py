@@ -98,7 +98,7 @@ def fill(connection: Connection[Any]) -> dict[str, Any]:
     root, other = str(uuid4()), str(uuid4())
     ann = LiveAuthor(connection, "ann")
     ann.push(insert(root, name="a.py"), insert(other, root, name="f"))
-    task, swarm = launch(connection, None)
+    task, swarm = launch(connection, grouped=False)
     member = Member(connection, "member")
     member.join(swarm)
     bob = LiveAuthor(connection, "member", member.key)

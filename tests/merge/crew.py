@@ -92,25 +92,23 @@ def status(result: dict[str, Any]) -> str:
 
 
 def launch(
-    connection: Connection[Any], writers: int | None = 1, name: str = "crew", **task: Any
+    connection: Connection[Any], *, grouped: bool = True, name: str = "crew", **task: Any
 ) -> tuple[str, str]:
-    """Make a task and launch a swarm for it, grouped when it has writers; return the ids of both."""
+    """Make a task and launch a swarm for it; return the ids of both."""
     named = "".join(f", {key} => %s" for key in task)
     made = scalar(connection, f"select (kerai.create_task('d', 'true'{named})).id::text", list(task.values()))
     swarm = scalar(
         connection,
-        "select id::text from kerai.launch_swarm(%s, %s, grouped => %s, writers => %s)",
-        [made, name, writers is not None, writers or 1],
+        "select id::text from kerai.launch_swarm(%s, %s, grouped => %s)",
+        [made, name, grouped],
     )
     return made, swarm
 
 
-def writer_authors(connection: Connection[Any], swarm: str) -> list[str]:
-    """Return the author ids of a swarm's writers."""
-    rows = connection.execute(
-        "select author from kerai_private.writers where swarm_id = %s order by writer", [swarm]
-    )
-    return [row["author"] for row in rows]
+def writer_of(connection: Connection[Any], swarm: str) -> str:
+    """Return the author id of a grouped swarm."""
+    query = "select author from kerai_private.writers where swarm_id = %s"
+    return str(scalar(connection, query, [swarm]))
 
 
 def verified(row: dict[str, Any], public_key: bytes) -> dict[str, Any]:

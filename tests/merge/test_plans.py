@@ -81,9 +81,9 @@ def test_usual_operations_are_tested_all_together(connection: Connection[Any]) -
         assert scalar(connection, calls) > 0  # it does count
 
 
-@pytest.mark.parametrize("writers", [None, 2])
-def test_a_batch_reads_by_index_what_it_names(connection: Connection[Any], writers: int | None) -> None:
-    task, swarm = launch(connection, writers)
+@pytest.mark.parametrize("grouped", [False, True])
+def test_a_batch_reads_by_index_what_it_names(connection: Connection[Any], grouped: bool) -> None:
+    task, swarm = launch(connection, grouped=grouped)
     crew = [Member(connection, f"member-{n}") for n in range(100)]
     for each in crew:
         each.join(swarm)
@@ -94,7 +94,7 @@ def test_a_batch_reads_by_index_what_it_names(connection: Connection[Any], write
         for each in crew[start:stop]:
             top = str(UUID(int=Random(each.author).getrandbits(128)))
             changes = [insert(top), *(insert(str(uuid4()), top) for _ in range(8)), update(top, content="c")]
-            if writers:
+            if grouped:
                 tickets.append(each.submit(each.draft(swarm, *changes, seen={}, task=task)))
             else:
                 tickets.append(each.submit(changeset.build(each.author, 1, 1, changes, base={}, task=task)))
@@ -107,7 +107,7 @@ def test_a_batch_reads_by_index_what_it_names(connection: Connection[Any], write
 
 
 def test_settling_passes_over_what_was_submitted_before(connection: Connection[Any]) -> None:
-    _, swarm = launch(connection, 1)
+    _, swarm = launch(connection)
     crew = [Member(connection, f"member-{n}") for n in range(3)]
     for each in crew:
         each.join(swarm)

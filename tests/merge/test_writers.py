@@ -11,7 +11,7 @@ import pytest
 from nacl.signing import SigningKey
 from psycopg import Connection
 from tests.merge.batches import Parcel, push_each, receive_all
-from tests.merge.crew import Member, launch, status, verified, writer_authors
+from tests.merge.crew import Member, launch, status, verified, writer_of
 from tests.merge.live import insert, move, update
 from tests.merge.observe import digest, scalar
 from tests.settings.odd import connect as connect_to
@@ -28,11 +28,9 @@ from kerai.changesets where member is not null order by arrival"""
 def crew(connect: Any) -> Callable[..., tuple[Connection[Any], str, list[Member]]]:
     """Return a function that launches a grouped swarm: connection, swarm and its members."""
 
-    def make(
-        members: int = 2, writers: int | None = 1, **task: Any
-    ) -> tuple[Connection[Any], str, list[Member]]:
+    def make(members: int = 2, **task: Any) -> tuple[Connection[Any], str, list[Member]]:
         connection = connect()
-        _, swarm = launch(connection, writers, **task)
+        _, swarm = launch(connection, **task)
         joined = [Member(connection, f"member-{n}") for n in range(members)]
         for each in joined:
             each.join(swarm)
@@ -61,12 +59,9 @@ def assert_replicates(connection: Connection[Any], second: Any) -> None:
                 assert told(other) == parcels
 
 
-@pytest.mark.parametrize("writers", [1, 3])
 @pytest.mark.parametrize("way", ["push", "await"])
-def test_members_write_under_the_swarms_author_ids(
-    crew: Any, second_database: Any, writers: int, way: str
-) -> None:
-    connection, swarm, members = crew(6, writers)
+def test_members_write_under_the_swarms_author_id(crew: Any, second_database: Any, way: str) -> None:
+    connection, swarm, members = crew(6)
     root = str(uuid4())
     assert status(members[0].send(members[0].draft(swarm, insert(root)))) == "merged"
     drafts = [
@@ -81,11 +76,8 @@ def test_members_write_under_the_swarms_author_ids(
         results = [each.answer(ticket) for each, ticket in tickets]
     assert [(each["status"], each["applied"]) for each in results] == [("merged", 2)] * len(drafts)
 
-    authors = writer_authors(connection, swarm)
-    vector = scalar(connection, "select kerai.version_vector()")
-    assert set(vector) <= set(authors)
-    assert len(vector) > 1 or writers == 1
-    assert sum(vector.values()) == 1 + 2 * len(drafts)
+    writer = writer_of(connection, swarm)
+    assert scalar(connection, "select kerai.version_vector()") == {writer: 1 + 2 * len(drafts)}
     rows = connection.execute(CHANGESETS).fetchall()
     keys = {each.author: each.public_key for each in members}
     instance_key = scalar(connection, "select kerai.instance_key()")
@@ -104,16 +96,6 @@ def test_members_write_under_the_swarms_author_ids(
         (r["member"], r["author"]) for r in rows
     }
     assert_replicates(connection, second_database)
-
-
-@pytest.mark.parametrize("writers", [1, 2, 3])
-def test_members_are_divided_between_the_writers(crew: Any, writers: int) -> None:
-    connection, swarm, members = crew(12, writers)
-    tickets = {each.author: each.submit(each.draft(swarm, insert(str(uuid4())))) for each in members}
-    for each in members:
-        assert status(each.answer(tickets[each.author])) == "merged"
-    rows = connection.execute("select distinct author from kerai.changesets where member is not null")
-    assert {row["author"] for row in rows} == set(writer_authors(connection, swarm))
 
 
 def test_a_draft_is_merged_once(crew: Any, second_database: Any) -> None:
@@ -138,7 +120,7 @@ def test_a_draft_that_waits_twice_is_merged_once(crew: Any) -> None:
 
 def test_who_may_not_push_drafts(crew: Any) -> None:
     connection, swarm, (ann, _) = crew()
-    _, other = launch(connection, writers=None)
+    _, other = launch(connection, grouped=False)
     ann.join(other)
     stranger = Member(connection, "stranger")
     change = insert(str(uuid4()))
@@ -236,7 +218,7 @@ def test_a_long_name_of_a_swarm_does_not_keep_its_changesets_here(
     connect: Any, second_database: Any, name: str
 ) -> None:
     connection = connect()
-    _, swarm = launch(connection, 64, name)
+    _, swarm = launch(connection, name=name)
     for n in range(4):
         member = Member(connection, f"member-{n}")
         member.join(swarm)
@@ -244,13 +226,12 @@ def test_a_long_name_of_a_swarm_does_not_keep_its_changesets_here(
     assert_replicates(connection, second_database)
 
 
-def test_nobody_else_writes_under_a_lanes_author_id(crew: Any) -> None:
-    connection, swarm, _ = crew(writers=2)
-    for author in writer_authors(connection, swarm):
-        name = author.rpartition(".")[0]
-        with pytest.raises(Exception) as refused:
-            connection.execute("select kerai.register_agent(%s, 'human')", [name])
-        assert refused.value.sqlstate == "KR002"  # type: ignore[attr-defined]
+def test_nobody_else_writes_under_a_writers_author_id(crew: Any) -> None:
+    connection, swarm, _ = crew()
+    name = writer_of(connection, swarm).rpartition(".")[0]
+    with pytest.raises(Exception) as refused:
+        connection.execute("select kerai.register_agent(%s, 'human')", [name])
+    assert refused.value.sqlstate == "KR002"  # type: ignore[attr-defined]
 
 
 def test_what_was_changed_on_the_way_does_not_verify(second_database: Any) -> None:
@@ -318,7 +299,7 @@ def test_a_stolen_draft_does_not_cut_its_lane_off(crew: Any, second_database: An
     key = bytes(thief.verify_key)
     whole = told(connection)[0]
     text = whole.document.replace(
-        f'"author":"{writer_authors(connection, swarm)[0]}"',
+        f'"author":"{writer_of(connection, swarm)[0]}"',
         f'"author":"{changeset.author_id("eve", key)}"',
         1,
     )
@@ -368,7 +349,7 @@ def test_views_and_wallets_are_the_members_own(crew: Any) -> None:
 
 def test_budgets_and_rewards_are_the_members_own(connect: Any) -> None:
     connection = connect()
-    task, swarm = launch(connection, writers=1, budget_ops=3)
+    task, swarm = launch(connection, budget_ops=3)
     members = [Member(connection, f"member-{n}") for n in range(2)]
     root = str(uuid4())
     for each in members:
@@ -393,7 +374,7 @@ def test_budgets_and_rewards_are_the_members_own(connect: Any) -> None:
 
 
 def test_grouped_and_ungrouped_agents_mix(crew: Any, second_database: Any) -> None:
-    connection, swarm, (ann, bob) = crew(writers=3)
+    connection, swarm, (ann, bob) = crew()
     connection.execute("select kerai.register_agent('shell', 'human')")
     root, x, y = (str(uuid4()) for _ in range(3))
     assert status(ann.send(ann.draft(swarm, insert(root), insert(x), insert(y)))) == "merged"
@@ -412,14 +393,11 @@ def test_grouped_and_ungrouped_agents_mix(crew: Any, second_database: Any) -> No
 def test_a_restored_key_is_named_when_it_is_missing_and_keeps_nobody_else_waiting(
     crew: Any, first: str
 ) -> None:
-    connection, swarm, (ann, bob) = crew(writers=2)
-    writers = writer_authors(connection, swarm)
-    keys = connection.execute(
-        "select author, public_key from kerai_private.authors where author = any(%s)", [writers]
-    ).fetchall()
+    connection, swarm, (ann, bob) = crew()
+    writer = writer_of(connection, swarm)
+    key = scalar(connection, "select public_key from kerai_private.authors where author = %s", [writer])
     setting = "update kerai_private.authors set public_key = %s where author = %s"
-    for writer in writers:
-        connection.execute(setting, [bytes(SigningKey.generate().verify_key), writer])
+    connection.execute(setting, [bytes(SigningKey.generate().verify_key), writer])
 
     result = ann.send(ann.draft(swarm, insert(str(uuid4()))))
     assert result["code"] == "KR011"
@@ -434,6 +412,5 @@ def test_a_restored_key_is_named_when_it_is_missing_and_keeps_nobody_else_waitin
     assert status(bob.answer(tickets["own"])) == "merged"
     assert status(ann.answer(tickets["another"])) == "KR011"
 
-    for row in keys:
-        connection.execute(setting, [row["public_key"], row["author"]])
+    connection.execute(setting, [key, writer])
     assert status(ann.send(ann.draft(swarm, insert(str(uuid4()))))) == "merged"

@@ -75,7 +75,7 @@ MONEY = {
         "task",
         "its convergence is not here",
     ),
-    "delete from kerai_private.writers": ("swarm", "number of writers is '0', should be '1'"),
+    "delete from kerai_private.writers": ("swarm", "writer is 'none', should be 'one'"),
     "alter sequence kerai.changesets_arrival_seq restart": ("sequence", "a row of kerai.changesets has "),
     "alter sequence kerai.ledger_id_seq restart": ("sequence", "stands at 0, and a row of kerai.ledger has "),
 }

@@ -188,11 +188,6 @@ def test_views_show_the_members(beds: Beds, rows: Rows, monkeypatch: pytest.Monk
     assert paid == {"first": 1, "second": 1}
 
 
-def test_launch_says_what_it_cannot_do(kerai: Any, database: Any) -> None:
-    refused = kerai("--dsn", database.dsn, "swarm", "launch", "--task", "green", "--writers", "2")
-    assert refused.returncode != 0 and "--grouped" in refused.stderr
-
-
 # -- agents at work ----------------------------------------------------------------------------------
 
 CHECK = """
@@ -228,9 +223,9 @@ def test_grouped_and_ungrouped_agents_work_side_by_side(
             *("task", "create", "no bugs", "--success-command", COMMAND),
             *(() if scope is None else ("--scope", scope)),
         )["id"]
-        grouped = rows("swarm", "launch", "--task", task, "--name", "many", "--grouped", "--writers", "2")
+        grouped = rows("swarm", "launch", "--task", task, "--name", "many", "--grouped")
         single = rows("swarm", "launch", "--task", task, "--name", "single")
-        assert (grouped["writers"], single["writers"]) == (2, None)
+        assert (grouped["grouped"], single["grouped"]) == (True, False)
         members = ["member-a", "member-b", "member-c"]
         with (
             Crew(database.dsn, UUID(grouped["id"]), members, solver=SOLVER) as many,

@@ -178,7 +178,7 @@ class _Story:
         )
         swarm = connection.execute(
             queries()["launch_swarm"],
-            {"task": task["id"], "name": "demo", "max_agents": self._agents, "grouped": False, "writers": 1},
+            {"task": task["id"], "name": "demo", "max_agents": self._agents, "grouped": False},
         ).fetchone()
         assert swarm is not None
         self._say(f"a swarm of {self._agents} agents, each running `{SOLVER}`")

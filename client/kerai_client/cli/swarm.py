@@ -15,7 +15,6 @@ from kerai_client.cli.options import AMOUNT, COUNT, DURATION
 from kerai_client.cli.output import emit, emit_record, format_nkoi, write
 from kerai_client.errors import KeraiError, printable
 
-MOST_LANES = 64
 # What `kerai agent work` takes of a launch.
 LIMITS = ("max_attempts", "attempt_timeout", "test_timeout", "cost_per_second")
 NKOI = dict.fromkeys(("rewards_nkoi", "nkoi", "budget_nkoi", "spent_nkoi"), format_nkoi)
@@ -49,12 +48,6 @@ def swarm() -> None:
 @click.option(
     "--grouped", is_flag=True, help="Let the agents push in the swarm's name: for hundreds of them."
 )
-@click.option(
-    "--writers",
-    type=click.IntRange(1, MOST_LANES),
-    metavar="N",
-    help=f"With --grouped: in so many sequences, 1 to {MOST_LANES} (default: 1).",
-)
 @click.option("--solver", metavar="CMD", help="What edits the working tree; agents with it are started here.")
 @click.option(
     "--start", type=click.IntRange(0), metavar="N", help="How many to start here (default: one a core)."
@@ -79,7 +72,6 @@ def launch(
     model: str | None,
     name: str | None,
     grouped: bool,
-    writers: int | None,
     solver: str | None,
     start: int | None,
     agent_prefix: str,
@@ -94,9 +86,8 @@ def launch(
     the swarm stays open for others. Agents elsewhere join with `kerai agent work`.
 
     Each agent's changes make an entry in every version vector. In a --grouped swarm they enter under the
-    swarm's own author id instead: one entry for all its agents, or one a writer. Each change still names its
-    agent and carries that agent's signature. Rewards are the agent's. More writers than one only help agents
-    that push so much that they wait for each other.
+    swarm's own author id instead: one entry for all its agents. Each change still names its agent and
+    carries that agent's signature. Rewards are the agent's.
 
     \b
     Example:
@@ -109,11 +100,6 @@ def launch(
     from kerai_client.db.connection import Connection, queries  # noqa: PLC0415 -- drivers are slow to import
     from kerai_client.harness.tasks import task_to_launch  # noqa: PLC0415
 
-    if writers is not None and not grouped:
-        raise KeraiError(
-            "only a swarm that groups its agents has writers",
-            hint="say --grouped too, or leave --writers out",
-        )
     limits = {name: options.pop(name) for name in LIMITS}
     config = client.config
     solver = solver or config.solvers.get(model or "")
@@ -138,7 +124,6 @@ def launch(
                     "name": name,
                     "max_agents": agents,
                     "grouped": grouped,
-                    "writers": writers or 1,
                 },
             ).fetchone()
         assert row is not None

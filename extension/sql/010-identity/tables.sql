@@ -89,10 +89,8 @@ create table kerai_private.authors (
 
 -- The author ids of swarms that group their members. Their key is the instance's.
 create table kerai_private.writers (
-    swarm_id uuid not null,
-    writer int not null check (writer > 0),
-    author text collate "C" not null unique,
-    primary key (swarm_id, writer)
+    swarm_id uuid primary key,
+    author text collate "C" not null unique
 );
 
 create table kerai.agents (

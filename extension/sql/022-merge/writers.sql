@@ -1,10 +1,5 @@
--- Writers: the author ids under which a swarm that groups its members writes. A member signs a draft; the instance
--- gives it a place in a writer's sequence and signs the changeset that holds the draft's exact text.
-
--- Which of a swarm's writers is a member's. Inlined.
-create or replace function kerai_private.writer_number(member text, writers int) returns int
-language sql immutable parallel safe
-return 1 + (hashtextextended(member, 0) & 2147483647) % writers;
+-- Writers: the author id under which a swarm that groups its members writes. A member signs a draft; the instance
+-- gives it a place in the writer's sequence and signs the changeset that holds the draft's exact text.
 
 -- Gives the drafts of a run their places after the heads of their writers, in order. NULL when the instance's key is
 -- not on this server.

@@ -26,7 +26,7 @@ create table kerai.swarms (
     name text not null,
     task_id uuid not null,
     max_agents int not null check (max_agents > 0),
-    writers int check (writers between 1 and 64),
+    grouped boolean not null default false,
     status text not null default 'running' check (status in ('running', 'stopped', 'converged')),
     created_at timestamptz not null default now(),
     stopped_at timestamptz
@@ -35,7 +35,7 @@ create table kerai.swarms (
 create index swarms_task on kerai.swarms (task_id, created_at);
 create index swarms_created on kerai.swarms (created_at);
 
-comment on column kerai.swarms.writers is 'NULL: every member writes under its own author id. Else members write under the swarm''s, in so many sequences.';
+comment on column kerai.swarms.grouped is 'Members write under the swarm''s author id, else each under its own.';
 
 comment on table kerai.swarms is 'The agents launched against one task. Names need not be unique; ids are.';
 

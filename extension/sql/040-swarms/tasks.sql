@@ -138,7 +138,7 @@ comment on function kerai.create_task(text, text, uuid, int, int, bigint, uuid) 
 'Makes a task, pending until a swarm is launched. The scope is the node below which agents may change things (NULL: everywhere). Budgets: budget_ops, operations an agent may push; budget_seconds, wall clock since the first launch; budget_nkoi, sum of the reported compute costs. NULL is no limit.';
 
 create or replace function kerai.launch_swarm(
-    task uuid, name text default null, max_agents int default 100, grouped boolean default false, writers int default 1
+    task uuid, name text default null, max_agents int default 100, grouped boolean default false
 ) returns kerai.swarms
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -146,7 +146,7 @@ as $$
 #variable_conflict use_variable
 declare
     job kerai.tasks := kerai_private.require_task(task);
-    -- A draft names the swarm, and so the instance whose key signs the writers: see kerai_private.check_changeset.
+    -- A draft names the swarm, and so the instance whose key signs for the writer: see kerai_private.check_changeset.
     new_id constant uuid := case when grouped then left(replace(gen_random_uuid()::text, '-', ''), 16)
         || left(encode(sha256(kerai_private.instance_public_key()), 'hex'), 16) else gen_random_uuid()::text end;
     new_swarm kerai.swarms;
@@ -154,10 +154,9 @@ declare
     writer_name constant text := format('%s-%s', left(coalesce(name, 'swarm'), 180), left(new_id::text, 8));
     writer_author text;
 begin
-    if grouped is null or writers is null or writers not between 1 and 64 then
-        perform kerai_private.refuse('KR005', 'a swarm that groups its members has 1 to 64 writers',
-            format('grouped: %s, writers: %s', coalesce(grouped::text, 'null'), coalesce(writers::text, 'null')),
-            'One writer is enough unless its members wait for each other.');
+    if grouped is null then
+        perform kerai_private.refuse('KR005', 'a swarm groups its members or does not', 'grouped: null',
+            'Pass true or false, or leave it out.');
     end if;
     if max_agents is null or max_agents < 1 then
         perform kerai_private.refuse('KR005', 'a swarm takes at least one agent',
@@ -175,15 +174,14 @@ begin
             format('task %s: %s at %s', task, job.status, kerai_private.utc(job.finished_at)), 'Make a new task with kerai.create_task.');
     end if;
 
-    insert into kerai.swarms as s (id, name, task_id, max_agents, writers)
-    values (new_id, coalesce(name, 'swarm-' || left(new_id::text, 8)), task, max_agents, case when grouped then writers end)
+    insert into kerai.swarms as s (id, name, task_id, max_agents, grouped)
+    values (new_id, coalesce(name, 'swarm-' || left(new_id::text, 8)), task, max_agents, grouped)
     returning s.* into new_swarm;
-    for writer in 1 .. coalesce(new_swarm.writers, 0) loop
-        writer_author := kerai_private.author_id(
-            case when writer = 1 then writer_name else writer_name || '/' || writer end, kerai_private.instance_public_key());
+    if grouped then
+        writer_author := kerai_private.author_id(writer_name, kerai_private.instance_public_key());
         perform kerai_private.introduce_author(writer_author, kerai_private.instance_public_key());
-        insert into kerai_private.writers (swarm_id, writer, author) values (new_id, writer, writer_author);
-    end loop;
+        insert into kerai_private.writers (swarm_id, author) values (new_id, writer_author);
+    end if;
     update kerai.tasks as t
     set status = 'running', started_at = coalesce(t.started_at, new_swarm.created_at)
     where t.id = task and (t.status <> 'running' or t.started_at is null);
@@ -191,8 +189,8 @@ begin
 end
 $$;
 
-comment on function kerai.launch_swarm(uuid, text, int, boolean, int) is
-'Opens a swarm of at most max_agents for a task and sets the task running. Agents are outside processes: each joins with kerai.join_swarm. If grouped, members push drafts that are merged under the swarm''s author id, in so many writers. So version vectors have an entry a writer and not one an agent.';
+comment on function kerai.launch_swarm(uuid, text, int, boolean) is
+'Opens a swarm of at most max_agents for a task and sets the task running. Agents are outside processes: each joins with kerai.join_swarm. If grouped, members push drafts that are merged under the swarm''s author id. So version vectors have an entry a swarm and not one an agent.';
 
 create or replace function kerai.join_swarm(swarm uuid, agent uuid) returns kerai.swarm_members
 language plpgsql volatile security definer

@@ -1,7 +1,7 @@
--- Writers of a swarm: which of them is a member's, and who may write in it.
+-- The writer of a swarm, and who may write in it.
 
--- The writer that takes a draft: always the same for one member, so that the member's changes stay in order. A draft
--- that is merged already keeps its writer, whatever has become of the swarm: it is a duplicate.
+-- The writer that takes a draft. A draft that is merged already keeps its writer, whatever has become of the swarm: it
+-- is a duplicate.
 create or replace function kerai_private.writer_of(item kerai_private.verified_changeset) returns text
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -17,7 +17,7 @@ begin
         return writer;
     end if;
 
-    select s.name, s.status, s.writers, a.id as agent, m.agent_id into member_of
+    select s.name, s.status, s.grouped, a.id as agent, m.agent_id into member_of
     from kerai.swarms as s
     left join kerai.agents as a on a.author = item.member
     left join kerai.swarm_members as m on m.swarm_id = s.id and m.agent_id = a.id
@@ -25,10 +25,10 @@ begin
     if member_of.name is null then
         perform kerai_private.require_swarm(item.swarm);
     end if;
-    if member_of.writers is null then
+    if not member_of.grouped then
         perform kerai_private.refuse('KR011', 'the swarm does not group its members',
             format('swarm: %s (%s)', member_of.name, item.swarm),
-            'Push a changeset of your own (kerai.next_changeset says what it must carry), or launch a swarm with writers.');
+            'Push a changeset of your own (kerai.next_changeset says what it must carry), or launch a grouped swarm.');
     end if;
     if member_of.agent_id is null then
         perform kerai_private.refuse('KR013', 'not a member of the swarm',
@@ -42,7 +42,7 @@ begin
     end if;
 
     select l.author into writer from kerai_private.writers as l
-    where l.swarm_id = item.swarm and l.writer = kerai_private.writer_number(item.member, member_of.writers);
+    where l.swarm_id = item.swarm;
     return writer;
 end
 $$;
@@ -64,11 +64,11 @@ begin
             select m.swarm_id from kerai.swarm_members as m where m.agent_id = a.id and m.swarm_id = i.swarm offset 0
         ) as m on true
         left join lateral (
-            select w.id, w.writers from kerai.swarms as w where w.id = m.swarm_id and w.status <> 'stopped' offset 0
+            select w.id from kerai.swarms as w where w.id = m.swarm_id and w.status <> 'stopped' offset 0
         ) as s on true
         left join lateral (
             select k.author from kerai_private.writers as k
-            where k.swarm_id = s.id and k.writer = kerai_private.writer_number(i.member, s.writers)
+            where k.swarm_id = s.id
             offset 0
         ) as l on i.author is null
             and not exists (select from kerai.changesets as c where c.draft_id = i.draft_id offset 0)

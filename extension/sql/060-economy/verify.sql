@@ -99,12 +99,10 @@ as $$
     where t.status = 'succeeded' and not exists (select from kerai.convergences as c where c.task_id = t.id)
     union all
     select 'swarm', s.id::text,
-        kerai_private.difference('number of writers', coalesce(l.writers, 0)::text, coalesce(s.writers, 0)::text)
+        kerai_private.difference('writer', coalesce(l.author, 'none'), case when s.grouped then 'one' else 'none' end)
     from kerai.swarms as s
-    left join (
-        select a.swarm_id, count(*) as writers from kerai_private.writers as a group by a.swarm_id
-    ) as l on l.swarm_id = s.id
-    where coalesce(s.writers, 0) <> coalesce(l.writers, 0)
+    left join kerai_private.writers as l on l.swarm_id = s.id
+    where s.grouped <> (l.author is not null)
 $$;
 
 -- A sequence that is behind its column makes the next insert fail.

@@ -74,7 +74,7 @@ where id::text like %(prefix)s || '%%' or %(name)s in (name, author)
 order by name;
 
 -- name: launch_swarm
-select * from kerai.launch_swarm(%(task)s, %(name)s, %(max_agents)s::int, %(grouped)s, %(writers)s::int);
+select * from kerai.launch_swarm(%(task)s, %(name)s, %(max_agents)s::int, %(grouped)s);
 
 -- name: stop_swarm
 select * from kerai.stop_swarm(%(swarm)s);
@@ -85,7 +85,7 @@ select
     s.name,
     s.status,
     s.task_id,
-    s.writers is not null as grouped,
+    s.grouped,
     t.status as task_status,
     t.description,
     t.success_command,
