@@ -121,7 +121,7 @@ def until_waiting(observer: Connection[Any], count: int) -> None:
 
 @contextmanager
 def held_up(connection: Connection[Any]) -> Iterator[None]:
-    """Let nobody into the gate."""
+    """Keep the tree lock."""
     with connection.transaction():
         connection.execute("lock table kerai_private.tree_lock in exclusive mode")
         yield

@@ -289,7 +289,7 @@ def test_what_was_changed_on_the_way_does_not_verify(second_database: Any) -> No
         assert verified(row, member_key)["author"] == row["member"]
 
 
-def test_a_stolen_draft_does_not_cut_its_lane_off(crew: Any, second_database: Any) -> None:
+def test_a_stolen_draft_does_not_cut_its_writer_off(crew: Any, second_database: Any) -> None:
     """A thief wraps a member's draft in a changeset of its own; the writer's is merged all the same."""
     connection, swarm, (ann, _) = crew()
     node = str(uuid4())
@@ -299,7 +299,7 @@ def test_a_stolen_draft_does_not_cut_its_lane_off(crew: Any, second_database: An
     key = bytes(thief.verify_key)
     whole = told(connection)[0]
     text = whole.document.replace(
-        f'"author":"{writer_of(connection, swarm)[0]}"',
+        f'"author":"{writer_of(connection, swarm)}"',
         f'"author":"{changeset.author_id("eve", key)}"',
         1,
     )
@@ -314,7 +314,7 @@ def test_a_stolen_draft_does_not_cut_its_lane_off(crew: Any, second_database: An
     assert states == [digest(connection)] * 2
 
 
-def test_a_guard_sees_other_members_of_the_lane_and_not_oneself(crew: Any) -> None:
+def test_a_guard_sees_other_members_of_the_swarm_and_not_oneself(crew: Any) -> None:
     _, swarm, (ann, bob) = crew()
     root, leaf = str(uuid4()), str(uuid4())
     assert status(ann.send(ann.draft(swarm, insert(root), insert(leaf, root)))) == "merged"

@@ -86,7 +86,7 @@ def writer_of(vector: Vector) -> str:
 # -- vectors ---------------------------------------------------------------------------------------
 
 
-def test_a_vector_has_the_lane_and_not_the_members(beds: Beds) -> None:
+def test_a_vector_has_the_writer_and_not_the_members(beds: Beds) -> None:
     one = beds.first.push([change(beds.files["a"], "1")], beds.base, swarm=beds.swarm, guard=WHOLE_STATE)
     writer = writer_of(one.vector)
     assert one.vector == {**beds.base, writer: 1} == read_vector(beds.way)
@@ -98,7 +98,7 @@ def test_a_vector_has_the_lane_and_not_the_members(beds: Beds) -> None:
     assert {beds.first.author, beds.second.author}.isdisjoint(read_vector(beds.way))
 
 
-def test_other_members_make_a_push_stale_and_the_own_lane_does_not(beds: Beds) -> None:
+def test_other_members_make_a_push_stale_and_the_own_work_does_not(beds: Beds) -> None:
     a, b = beds.files["a"], beds.files["b"]
     rest = {"swarm": beds.swarm}
     assert beds.first.push([change(a, "1")], beds.base, **rest).status == "merged"

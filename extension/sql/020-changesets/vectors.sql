@@ -96,7 +96,6 @@ comment on function kerai.version_vector() is
 create or replace function kerai.vector_compare(a jsonb, b jsonb) returns text
 language plpgsql stable parallel safe security definer
 set search_path = pg_catalog, pg_temp
-set jit = off
 set work_mem = '256MB'
 set plan_cache_mode = force_generic_plan
 as $$
@@ -131,7 +130,6 @@ comment on function kerai.vector_compare(jsonb, jsonb) is
 create or replace function kerai.vector_merge(a jsonb, b jsonb) returns jsonb
 language plpgsql stable parallel safe security definer
 set search_path = pg_catalog, pg_temp
-set jit = off
 set work_mem = '256MB'
 set plan_cache_mode = force_generic_plan
 as $$
@@ -191,7 +189,6 @@ create or replace function kerai.vector_missing(have jsonb, want jsonb)
 returns table (author text, first_seq bigint, last_seq bigint)
 language plpgsql stable parallel safe security definer
 set search_path = pg_catalog, pg_temp
-set jit = off
 set work_mem = '256MB'
 set plan_cache_mode = force_generic_plan
 as $$

@@ -42,9 +42,9 @@ end
 $$;
 
 -- Gives drafts the author that they are merged under, and takes the locks: the rows of authors who are known, in their
--- order, the gate, then those of new authors. A session that waits for the gate holds nothing that a session in it
--- still needs.
-create or replace function kerai_private.lock_for_merge(items kerai_private.verified_changeset[], alone boolean)
+-- order, the tree lock, then those of new authors. A session that waits for the tree lock holds nothing that a session
+-- that has it still needs.
+create or replace function kerai_private.lock_for_merge(items kerai_private.verified_changeset[], exclusive boolean)
 returns kerai_private.verified_changeset[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -80,8 +80,8 @@ begin
     if exists (select from unnest(items) as i where i.task is not null) then
         perform kerai_private.lock_budgets(items);
     end if;
-    perform kerai_private.lock_tree(alone);
-    -- An author who was introduced while this waited for the gate may have the lock of his row, and wait for the gate.
+    perform kerai_private.lock_tree(exclusive);
+    -- An author who was introduced meanwhile may have the lock of his row, and wait for the tree lock.
     wanted := array(select distinct u.author from unnest(items) as u where u.author is not null);
     if cardinality(locked) < cardinality(wanted) and exists (
         select from unnest(wanted) as w (author)

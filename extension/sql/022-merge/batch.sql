@@ -110,8 +110,8 @@ begin
 end
 $$;
 
--- Merges all in one step, beside others that share the gate, or raises: only one step locks rows in the order that all
--- keep.
+-- Merges all in one step, beside others that share the tree lock, or raises: only one step locks rows in the order that
+-- all keep.
 create or replace function kerai_private.receive_in_step(
     items kerai_private.verified_changeset[], enforce_policy boolean
 )
@@ -120,13 +120,13 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    run kerai_private.verified_changeset[] := kerai_private.lock_for_merge(items, alone => false);
+    run kerai_private.verified_changeset[] := kerai_private.lock_for_merge(items, exclusive => false);
     drafts constant int[] := kerai_private.drafts_of(run);
     ops kerai_private.operation[];
     outcome kerai_private.outcome;
 begin
     if cardinality(run) = 1 then
-        outcome := kerai_private.receive_one(run[1], 1, enforce_policy, alone => false);
+        outcome := kerai_private.receive_one(run[1], 1, enforce_policy, exclusive => false);
         -- A fork's evidence is kept once it is known that nothing else can be said.
         if outcome.code is null or outcome.code like 'KR%' and outcome.code <> 'KR003' then
             return next outcome;
@@ -136,7 +136,7 @@ begin
         run := kerai_private.wrap_drafts(run);
         ops := kerai_private.unpack_operations(run);
         if run is not null and kerai_private.find_unsure(run, drafts, ops, enforce_policy) = '{}' then
-            perform kerai_private.apply_changesets(run, ops, alone => false);
+            perform kerai_private.apply_changesets(run, ops, exclusive => false);
             return query select * from kerai_private.merged(run, 0);
             return;
         end if;
@@ -145,9 +145,9 @@ begin
 end
 $$;
 
--- Merges alone: what can be merged together run by run, and by itself what one look at the run does not find fit. When
--- a run raises an error, all that is left is merged one by one, since others may need the one whose error it is. What
--- an author has written after one whose error may be gone the next time has no outcome either.
+-- Merges with the tree lock for itself: run by run what can be merged together, and by itself what one look at the run
+-- does not find fit. When a run raises an error, all that is left is merged one by one, since others may need the one
+-- whose error it is. What an author has written after one whose error may be gone the next time has no outcome either.
 create or replace function kerai_private.receive_each(
     items kerai_private.verified_changeset[], enforce_policy boolean, stop_after int, enough interval
 ) returns setof kerai_private.outcome
@@ -175,7 +175,7 @@ declare
     deadline timestamptz;
     held_up text[] := '{}';
 begin
-    items := kerai_private.lock_for_merge(items, alone => true);
+    items := kerai_private.lock_for_merge(items, exclusive => true);
     ends := kerai_private.run_ends(items, enforce_policy);
     deadline := clock_timestamp() + enough;
 
@@ -213,7 +213,7 @@ begin
                     part := kerai_private.wrap_drafts(run[done - first + 1:done - first + good]);
                     ops := kerai_private.unpack_operations(part);
                 end if;
-                perform kerai_private.apply_changesets(part, ops, alone => true);
+                perform kerai_private.apply_changesets(part, ops, exclusive => true);
                 return query select * from kerai_private.merged(part, done);
                 done := done + good;
             exception
@@ -227,7 +227,7 @@ begin
             next_unsure := next_unsure + 1;
             continue when coalesce((items[done]).member, (items[done]).author) = any(held_up);
             outcome := kerai_private.receive_one(
-                items[done], done, enforce_policy, alone => true, apart => done is not distinct from stop_after);
+                items[done], done, enforce_policy, exclusive => true, apart => done is not distinct from stop_after);
             return next outcome;
             if outcome.code = 'KR003' then
                 forks := forks || items[done];
@@ -258,7 +258,8 @@ $$;
 
 -- What becomes of one changeset, whatever error it raises, but for those that end the transaction of anyone who merges.
 create or replace function kerai_private.receive_one(
-    item kerai_private.verified_changeset, place int, enforce_policy boolean, alone boolean, apart boolean default false
+    item kerai_private.verified_changeset, place int, enforce_policy boolean, exclusive boolean,
+    apart boolean default false
 ) returns kerai_private.outcome
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -267,7 +268,7 @@ declare
     pushed kerai.push_result;
     outcome kerai_private.outcome;
 begin
-    pushed := kerai_private.receive(item, enforce_policy, alone, apart);
+    pushed := kerai_private.receive(item, enforce_policy, exclusive, apart);
     outcome := (place, pushed.changeset_id, pushed.status, pushed.applied, pushed.first_seq, pushed.last_seq,
         null, null, null, null);
     return outcome;

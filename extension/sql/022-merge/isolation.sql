@@ -1,8 +1,8 @@
 -- Isolation: pushing in REPEATABLE READ and SERIALIZABLE. See docs/decisions/006-isolation.md.
 --
--- A push has to see all that is merged until it has the gate. In READ COMMITTED it does, since each statement has a
--- snapshot of its own. In a transaction with one snapshot it may go on only when nothing has been merged since. Else it
--- fails with 40001, like any conflict of such transactions.
+-- A push has to see all that is merged until it has the tree lock. In READ COMMITTED it does, since each statement has
+-- a snapshot of its own. In a transaction with one snapshot it may go on only when nothing has been merged since. Else
+-- it fails with 40001, like any conflict of such transactions.
 
 -- Inlined.
 create or replace function kerai_private.has_one_snapshot() returns boolean
@@ -23,11 +23,11 @@ begin
 end
 $$;
 
--- Has something been merged that this transaction does not see? The caller has the gate for itself. Who merges has an
--- id and takes a number in the order of arrival, in the gate. So a merge that is not seen either ran when the snapshot
--- was taken, or its number is higher than all that are seen. A number may be that of a push that was rolled back. A row
--- with it goes in and is taken out again, which fails where there is a row that this transaction does not see. Changes
--- without a changeset write the one row of the shapes.
+-- Has something been merged that this transaction does not see? The caller has the tree lock for itself. A session that
+-- merges has a transaction id, and takes a number in the order of arrival while it has the tree lock. So a merge that
+-- is not seen either ran when the snapshot was taken, or its number is higher than all that are seen. A number may be
+-- that of a push that was rolled back. A row with it goes in and is taken out again, which fails where there is a row
+-- that this transaction does not see. Changes without a changeset write the one row of kerai_private.tree_versions.
 create or replace function kerai_private.is_overtaken() returns boolean
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -56,7 +56,7 @@ exception
 end
 $$;
 
--- A change of the state that brings no changeset. The caller has the gate for itself.
+-- A change of the state that brings no changeset. The caller has the tree lock for itself.
 create or replace function kerai_private.show_change() returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -66,7 +66,7 @@ begin
 end
 $$;
 
--- The gate of a transaction with one snapshot is always its own: only so nothing is merged between its pushes.
+-- The tree lock of a transaction with one snapshot is always its own: only so nothing is merged between its pushes.
 create or replace function kerai_private.lock_tree_with_one_snapshot() returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp

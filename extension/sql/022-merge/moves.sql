@@ -119,7 +119,7 @@ known.keep(next_tree_version, since, nodes)
 return judged
 $$;
 
--- Gives the tree's shape a new name: some nodes stand elsewhere now. The caller is alone in the gate.
+-- Gives the tree's shape a new name: some nodes stand elsewhere now. The caller has the tree lock for itself.
 create or replace function kerai_private.bump_tree_version(tree_version uuid) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -130,7 +130,7 @@ end
 $$;
 
 -- The moves of a batch, which are in kerai_private.moves already: decides which moves from the earliest of them on are
--- void, and puts the nodes where they belong. The caller is alone in the gate.
+-- void, and puts the nodes where they belong. The caller has the tree lock for itself.
 -- The settings: its joins look nodes and moves up, by index; IS TRUE keeps IN from being one of them.
 create or replace function kerai_private.replay_moves(
     fresh kerai_private.moves[], known_parents kerai_private.known_parents default null

@@ -1,8 +1,8 @@
 -- Push: one changeset is received, judged and merged.
 
--- Merges a batch whose changesets were found to be their authors' next ones. The caller is in the gate.
+-- Merges a batch whose changesets were found to be their authors' next ones. The caller has the tree lock.
 create or replace function kerai_private.apply_changesets(
-    items kerai_private.verified_changeset[], ops kerai_private.operation[], alone boolean,
+    items kerai_private.verified_changeset[], ops kerai_private.operation[], exclusive boolean,
     known_parents kerai_private.known_parents default null
 ) returns void
 language plpgsql volatile
@@ -37,7 +37,7 @@ begin
         ) as i on i.c = o.c;
     end if;
 
-    perform kerai_private.merge_operations(ops, alone, known_parents);
+    perform kerai_private.merge_operations(ops, exclusive, known_parents);
 
     update kerai_private.authors as a
     set seq = h.last_seq, lamport = h.last_lamport, changeset_id = h.id
@@ -49,16 +49,16 @@ begin
 end
 $$;
 
--- Does an operation change the shape of the tree, so that its merge has to be alone? Inlined.
+-- Does an operation change the shape of the tree, so that its merge needs the tree lock for itself? Inlined.
 create or replace function kerai_private.changes_tree(op jsonb) returns boolean
 language sql immutable parallel safe
 return op ->> 'op' = 'node_move' or (op -> 'set') ? 'name';
 
 -- Holds a changeset against what is here, and merges it. enforce_policy: whether guard and task are looked at, as they
--- are where it is pushed first. alone: whether the caller has locked the tree for itself; NULL when it has no lock.
+-- are where it is pushed first. exclusive: whether the caller has locked the tree for itself; NULL when it has no lock.
 -- apart: see kerai_private.refuse_fork.
 create or replace function kerai_private.receive(
-    item kerai_private.verified_changeset, enforce_policy boolean, alone boolean default null,
+    item kerai_private.verified_changeset, enforce_policy boolean, exclusive boolean default null,
     apart boolean default true
 ) returns kerai.push_result
 language plpgsql volatile
@@ -77,7 +77,7 @@ begin
     -- One author's pushes go one after another.
     select a.* into head from kerai_private.authors as a where a.author = item.author for update;
     if head.author is null then
-        -- Introduced in the gate: see kerai_private.lock_for_merge.
+        -- Introduced with the tree lock: see kerai_private.lock_for_merge.
         head := (item.author, item.public_key, 0, 0, null, null);
     elsif head.public_key <> item.public_key then
         perform kerai_private.refuse_key(item.author, head.public_key, item.public_key);
@@ -109,8 +109,8 @@ begin
     end if;
 
     ops := kerai_private.unpack_operations(array[item]);
-    if alone is not null then
-        return kerai_private.receive_locked(item, ops, enforce_policy, alone);
+    if exclusive is not null then
+        return kerai_private.receive_locked(item, ops, enforce_policy, exclusive);
     end if;
     if enforce_policy and item.task is not null then
         perform kerai_private.lock_budgets(array[item]);
@@ -118,23 +118,23 @@ begin
     if item.guard is not null and enforce_policy
         or exists (select from jsonb_array_elements(item.ops) as o (op) where kerai_private.changes_tree(o.op)) then
         perform kerai_private.lock_tree(true);
-        return kerai_private.receive_locked(item, ops, enforce_policy, alone => true);
+        return kerai_private.receive_locked(item, ops, enforce_policy, exclusive => true);
     end if;
-    -- Two sessions that share the gate and both want it for themselves would wait for each other: undoing this much
+    -- Two sessions that share the tree lock and both want it for themselves would wait for each other: undoing this much
     -- gives up the share.
     begin
         perform kerai_private.lock_tree(false);
-        return kerai_private.receive_locked(item, ops, enforce_policy, alone => false);
+        return kerai_private.receive_locked(item, ops, enforce_policy, exclusive => false);
     exception when unique_violation then
         -- It inserts a node that another author has inserted too.
         perform kerai_private.lock_tree(true);
-        return kerai_private.receive_locked(item, ops, enforce_policy, alone => true);
+        return kerai_private.receive_locked(item, ops, enforce_policy, exclusive => true);
     end;
 end
 $$;
 
 create or replace function kerai_private.receive_locked(
-    item kerai_private.verified_changeset, ops kerai_private.operation[], enforce_policy boolean, alone boolean
+    item kerai_private.verified_changeset, ops kerai_private.operation[], enforce_policy boolean, exclusive boolean
 ) returns kerai.push_result
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -150,7 +150,7 @@ begin
         select a.* into head from kerai_private.authors as a where a.author = item.author for update;
         if head.seq > 0 then
             -- Another session has introduced the author, and pushed for it, at the same time.
-            return kerai_private.receive(item, enforce_policy, alone);
+            return kerai_private.receive(item, enforce_policy, exclusive);
         end if;
     end if;
     if enforce_policy and item.guard is not null then
@@ -177,7 +177,7 @@ begin
         end if;
     end if;
     perform kerai_private.enter_scope(ops);
-    perform kerai_private.apply_changesets(array[item], ops, alone, known_parents);
+    perform kerai_private.apply_changesets(array[item], ops, exclusive, known_parents);
     return (item.id, 'merged'::text, cardinality(ops), item.first_seq, item.last_seq);
 end
 $$;
@@ -186,7 +186,6 @@ create or replace function kerai.push_ops(changeset json, signature bytea defaul
 returns kerai.push_result
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
-set jit = off
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set random_page_cost = 1.1

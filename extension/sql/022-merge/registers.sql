@@ -1,8 +1,8 @@
 -- Merge: applies the operations of a batch of changesets to the tree, set by set.
 --
 -- Every register is last-writer-wins by stamp, so a set can be applied whenever it arrives; only moves need order
--- (moves.sql). Locks are taken in one order everywhere: the authors' rows by author, the gate, new rows by id, existing
--- rows by id. So pushes wait for each other but never deadlock.
+-- (moves.sql). Locks are taken in one order everywhere: the authors' rows by author, the tree lock, new rows by id,
+-- existing rows by id. So pushes wait for each other but never deadlock.
 
 -- A session keeps its plans, and one that was made while a table was empty reads all of it when it no longer is. So
 -- plans are made anew when a table gets its first page, its 16th, its 256th and so on. Who merges has sequential scans
@@ -25,14 +25,14 @@ begin
 end
 $$;
 
-create or replace function kerai_private.lock_tree(alone boolean) returns void
+create or replace function kerai_private.lock_tree(exclusive boolean) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
     if kerai_private.has_one_snapshot() then
         perform kerai_private.lock_tree_with_one_snapshot();
-    elsif alone then
+    elsif exclusive then
         lock table kerai_private.tree_lock in exclusive mode;
     else
         lock table kerai_private.tree_lock in row exclusive mode;
@@ -51,7 +51,7 @@ return case when name = '' or name is null or length(parent) > 400
         || left(regexp_replace(name, '[^A-Za-z0-9_]', '_', 'g'), 200) end;
 
 create or replace function kerai_private.merge_operations(
-    ops kerai_private.operation[], alone boolean, known_parents kerai_private.known_parents default null
+    ops kerai_private.operation[], exclusive boolean, known_parents kerai_private.known_parents default null
 ) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -60,7 +60,7 @@ declare
     kinds constant text[] := array(select distinct (unnest(ops)).op);
     moves kerai_private.moves[];
 begin
-    if 'node_insert' = any(kinds) and kerai_private.merge_inserts(ops, alone) then
+    if 'node_insert' = any(kinds) and kerai_private.merge_inserts(ops, exclusive) then
         perform kerai_private.merge_duplicate_inserts(ops);
     end if;
     -- Writing the registers locks by id what it writes; where more than that is to be written, this does.
@@ -99,11 +99,11 @@ begin
 end
 $$;
 
--- Returns whether any of the nodes was here already: it is inserted again only by an author who had not seen it. Who is
--- not alone does not look for them: a unique violation tells, and then it is merged again, alone. (Only what is here
--- can be inserted below what is inserted below it, and so have no place.)
+-- Returns whether any of the nodes was here already: it is inserted again only by an author who had not seen it. A push
+-- that shares the tree lock does not look for them: a unique violation tells, and it is merged again with the lock for
+-- itself. (Only what is here can be inserted below what is inserted below it, and so have no place.)
 -- The setting: joins within the batch are hashed, whatever the planner believes about its size.
-create or replace function kerai_private.merge_inserts(ops kerai_private.operation[], alone boolean) returns boolean
+create or replace function kerai_private.merge_inserts(ops kerai_private.operation[], exclusive boolean) returns boolean
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_nestloop = off
@@ -111,7 +111,7 @@ as $$
 declare
     known uuid[] := '{}';
 begin
-    if alone then
+    if exclusive then
         known := array(
             select k.id
             from (select distinct o.node from unnest(ops) as o where o.op = 'node_insert') as u

@@ -113,8 +113,8 @@ create index moves_node on kerai_private.moves (node_id, stamp);
 alter table kerai_private.moves alter column node_id set (n_distinct = -0.5);
 create index moves_void on kerai_private.moves (stamp) where void;
 
--- Empty: only its lock is used. Pushes that leave the shape of the tree alone share it, a push that
--- moves, renames or is guarded has it alone. A table and not an advisory lock, since anyone can take those.
+-- Empty: only its lock is used. Pushes that leave the shape of the tree as it is share it, a push that
+-- moves, renames or is guarded has it for itself. A table and not an advisory lock, since anyone can take those.
 create table kerai_private.tree_lock ();
 
 -- One row. A session that changes where nodes stand gives the shape of the tree a new name. So another session knows

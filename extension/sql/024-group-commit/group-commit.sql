@@ -199,7 +199,6 @@ comment on procedure kerai.push_batched (json, bytea, bytea, text, bytea, text, 
 create or replace function kerai_private.lead_batch(ticket uuid, batch int) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
-set jit = off
 set plan_cache_mode = force_generic_plan
 set random_page_cost = 1.1
 set work_mem = '64MB'

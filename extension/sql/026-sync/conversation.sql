@@ -41,7 +41,6 @@ create or replace function kerai_sync.compare_heads(
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
-set jit = off
 as $$
 #variable_conflict use_variable
 declare
@@ -172,7 +171,7 @@ comment on function kerai_sync.compare_heads(text, jsonb, jsonb, jsonb) is
 
 -- The pages of a pull are one transaction: it takes the locks that any of them may need at its beginning, in the order
 -- that all keep.
--- An author who was introduced while this waited for the gate may wait for it himself by now: then all over again.
+-- An author who was introduced while this waited for the tree lock may wait for it himself by now: then all over again.
 create or replace function kerai_sync.begin_pull(theirs jsonb) returns void
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -191,7 +190,7 @@ begin
             )
 
             select coalesce(array_agg(h.author), '{}') into locked from held as h;
-            perform kerai_private.lock_tree(alone => true);
+            perform kerai_private.lock_tree(exclusive => true);
             exit when not exists (
                 select from kerai_private.authors as a
                 where a.author in (select e.author from kerai_private.vector_entries(theirs) as e)

@@ -150,7 +150,6 @@ create or replace function kerai.heads(at jsonb default null)
 returns table (author text, seq bigint, changeset_id bytea)
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
-set jit = off
 as $$
 #variable_conflict use_column
 begin

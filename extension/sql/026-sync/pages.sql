@@ -31,7 +31,6 @@ create or replace function kerai_private.page_since(vector jsonb, max_ops int)
 returns table (arrival bigint, author text, last_seq bigint, operations bigint, document json, signature bytea)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
-set jit = off
 set plan_cache_mode = force_custom_plan
 as $$
 #variable_conflict use_column
@@ -110,7 +109,6 @@ returns table (
 )
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
-set jit = off
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set random_page_cost = 1.1

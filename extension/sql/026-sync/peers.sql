@@ -230,7 +230,7 @@ begin
             'A partial instance has one scope and one peer. Make another database for another scope.');
     end if;
     if own.scope is null then
-        perform kerai_private.lock_tree(alone => true);
+        perform kerai_private.lock_tree(exclusive => true);
         perform kerai_private.show_change();
         if exists (select from kerai.changesets) or exists (select from kerai.peer_connections as p where p.name <> peer) then
             perform kerai_private.refuse('KR011', 'only an empty instance can become partial',

@@ -27,7 +27,6 @@ create or replace function kerai_sync.backfill_documents(
     out taken int, out applied bigint)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
-set jit = off
 as $$
 #variable_conflict use_variable
 declare
@@ -35,7 +34,7 @@ declare
     bad bytea;
 begin
     perform kerai_private.require_page(documents, signatures, public_keys);
-    perform kerai_private.lock_tree(alone => true);
+    perform kerai_private.lock_tree(exclusive => true);
     perform kerai_private.show_change();
     items := kerai_private.verify_changesets(array(
         select row(g.document, g.signature, g.public_key)::kerai_private.incoming
@@ -77,7 +76,6 @@ comment on function kerai_sync.backfill_documents(bigint[], json[], bytea[], byt
 create or replace function kerai_sync.merge_late() returns void
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
-set jit = off
 set enable_seqscan = off
 as $$
 declare
@@ -85,7 +83,7 @@ declare
     items kerai_private.verified_changeset[];
     ops kerai_private.operation[];
 begin
-    perform kerai_private.lock_tree(alone => true);
+    perform kerai_private.lock_tree(exclusive => true);
     perform kerai_private.show_change();
     loop
         select max(p.arrival), array_agg(row(
@@ -121,7 +119,7 @@ begin
         inner join (
             select row_number() over () as c, u.id, u.author, u.first_seq, u.first_lamport from unnest(items) as u
         ) as i on i.c = o.c;
-        perform kerai_private.merge_operations(ops, alone => true);
+        perform kerai_private.merge_operations(ops, exclusive => true);
     end loop;
 
     delete from kerai_private.late_changesets;

@@ -11,7 +11,6 @@ create or replace function kerai_sync.exchange(peer text, pulling boolean, pushi
 returns kerai.sync_result
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
-set jit = off
 as $$
 #variable_conflict use_variable
 declare

@@ -27,7 +27,6 @@ $$;
 create or replace function kerai_private.note_repeated_inserts() returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
-set jit = off
 set plan_cache_mode = force_custom_plan
 as $$
 declare

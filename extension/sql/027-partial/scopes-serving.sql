@@ -25,7 +25,6 @@ $$;
 create or replace function kerai_sync.serve_scope(scope uuid, out served uuid, out vector jsonb)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
-set jit = off
 set plan_cache_mode = force_custom_plan
 as $$
 #variable_conflict use_variable
@@ -182,7 +181,6 @@ create or replace function kerai_sync.scope_late(
 returns table (arrival bigint, changeset_id bytea, document json, signature bytea, public_key bytea)
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
-set jit = off
 set plan_cache_mode = force_custom_plan
 as $$
 #variable_conflict use_column
@@ -224,7 +222,6 @@ returns table (
 )
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
-set jit = off
 set work_mem = '256MB'
 set plan_cache_mode = force_custom_plan
 as $$

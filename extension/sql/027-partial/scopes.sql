@@ -113,7 +113,6 @@ create or replace function kerai_sync.accept_scoped(
 )
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
-set jit = off
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set lock_timeout = '30s'
@@ -147,7 +146,7 @@ begin
     end if;
     items := kerai_private.with_stubs(items, ids, authors, first_seqs, last_seqs, first_lamports, prevs, bases, documents,
         signatures, public_keys);
-    items := kerai_private.lock_for_merge(array(select u from unnest(items) as u where u.id is not null), alone => true);
+    items := kerai_private.lock_for_merge(array(select u from unnest(items) as u where u.id is not null), exclusive => true);
 
     foreach last in array kerai_private.run_ends(items, enforce_policy => false) loop
         run := items[first:last];
@@ -195,7 +194,7 @@ declare
     ops constant kerai_private.operation[] := kerai_private.of_scope(coalesce(kerai_private.unpack_operations(run), '{}'));
 begin
     perform kerai_private.require_sent(ops);
-    perform kerai_private.apply_changesets(run, ops, alone => true);
+    perform kerai_private.apply_changesets(run, ops, exclusive => true);
     return cardinality(ops);
 end
 $$;

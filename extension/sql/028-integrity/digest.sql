@@ -3,7 +3,6 @@
 create or replace function kerai.state_digest() returns text
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
-set jit = off
 set extra_float_digits = 1
 as $$
     -- Rows are hashed, then sorted and hashed in 256 buckets by their id, so that no value grows with the whole.

@@ -10,7 +10,7 @@ set lock_timeout = '30s'
 as $$
 begin
     lock table kerai_private.authors in exclusive mode;
-    perform kerai_private.lock_tree(alone => true);
+    perform kerai_private.lock_tree(exclusive => true);
     perform kerai_private.show_change();
 exception when lock_not_available or deadlock_detected then
     perform kerai_private.refuse('KR009', 'a push is in the way', sqlerrm,
@@ -156,7 +156,6 @@ create or replace function kerai.rebuild()
 returns table (changesets bigint, operations bigint, nodes bigint, digest text, changed boolean)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
-set jit = off
 set enable_seqscan = off
 set work_mem = '64MB'
 as $$
@@ -213,7 +212,7 @@ begin
         inner join (select row_number() over () as c, u.id from unnest(page.items) as u) as i on i.c = o.c
         inner join kerai.changesets as c on c.id = i.id
         where c.document is not null;
-        perform kerai_private.merge_operations(ops, alone => true);
+        perform kerai_private.merge_operations(ops, exclusive => true);
     end loop;
 
     update kerai_private.authors as a

@@ -247,7 +247,6 @@ create or replace function kerai.checkout(scope uuid default null, at jsonb defa
 returns table (path text, source text)
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
-set jit = off
 set work_mem = '64MB'
 as $$
 declare

@@ -20,7 +20,6 @@ returns table (
 )
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
-set jit = off
 set plan_cache_mode = force_custom_plan
 as $$
 #variable_conflict use_column

@@ -6,7 +6,6 @@
 create or replace function kerai.revert_ops(changeset bytea, author text default null) returns json
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
-set jit = off
 set work_mem = '64MB'
 set plan_cache_mode = force_custom_plan
 as $$

@@ -99,7 +99,6 @@ returns table (
 )
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
-set jit = off
 set work_mem = '64MB'
 as $$
 #variable_conflict use_column
@@ -177,7 +176,6 @@ comment on function kerai.tree(uuid, jsonb) is
 create or replace function kerai.source(file uuid, at jsonb default null) returns text
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
-set jit = off
 set work_mem = '64MB'
 as $$
 declare

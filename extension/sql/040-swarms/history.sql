@@ -6,7 +6,6 @@ returns table (
 )
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
-set jit = off
 set work_mem = '64MB'
 as $$
 begin
@@ -90,7 +89,6 @@ returns table (
 )
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
-set jit = off
 as $$
 #variable_conflict use_column
 begin
@@ -150,7 +148,6 @@ create or replace function kerai.swarm_progress(task uuid)
 returns table (minute timestamptz, attempts bigint, passes bigint, failures bigint, best_failing int)
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
-set jit = off
 as $$
 begin
     perform kerai_private.require_task(task);

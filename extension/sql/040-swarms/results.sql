@@ -24,7 +24,6 @@ create or replace function kerai.record_test_result(
 ) returns kerai.test_results
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
-set jit = off
 as $$
 #variable_conflict use_variable
 declare

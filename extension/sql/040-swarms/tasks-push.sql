@@ -82,7 +82,8 @@ end
 $$;
 
 -- Lets an agent into a task that counts its operations with one changeset at a time. Its own changesets and those of a
--- swarm's writer have different authors, whose locks do not keep them apart. After the authors' rows, before the gate.
+-- swarm's writer have different authors, whose locks do not keep them apart. Locked after the authors' rows and before
+-- the tree.
 create or replace function kerai_private.lock_budgets(items kerai_private.verified_changeset[]) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp

@@ -43,7 +43,6 @@ returns table (
 )
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
-set jit = off
 as $$
 declare
     asked constant kerai.swarms := kerai_private.require_swarm(swarm);
@@ -83,7 +82,6 @@ returns table (
 )
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
-set jit = off
 as $$
 begin
     if swarm is not null then
@@ -119,7 +117,6 @@ returns table (
 )
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
-set jit = off
 as $$
 begin
     perform kerai_private.require_task(task);
@@ -149,7 +146,6 @@ returns table (
 )
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
-set jit = off
 as $$
 declare
     job constant kerai.tasks := kerai_private.require_task(task);
@@ -204,7 +200,6 @@ returns table (
 )
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
-set jit = off
 as $$
 declare
     traced kerai.agents;

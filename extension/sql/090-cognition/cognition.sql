@@ -147,7 +147,6 @@ returns table (
 )
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
-set jit = off
 set work_mem = '64MB'
 as $$
 #variable_conflict use_column
@@ -177,7 +176,6 @@ returns table (
 )
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
-set jit = off
 set work_mem = '64MB'
 as $$
 #variable_conflict use_column

@@ -9,7 +9,6 @@ returns table (
 )
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
-set jit = off
 set work_mem = '64MB'
 as $$
 #variable_conflict use_column
@@ -42,7 +41,6 @@ returns table (
 )
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
-set jit = off
 set work_mem = '64MB'
 as $$
 #variable_conflict use_column
@@ -77,7 +75,6 @@ returns table (
 )
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
-set jit = off
 set work_mem = '64MB'
 as $$
 #variable_conflict use_column
@@ -121,7 +118,6 @@ returns table (
 )
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
-set jit = off
 set work_mem = '64MB'
 as $$
 #variable_conflict use_column

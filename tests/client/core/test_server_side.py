@@ -71,7 +71,7 @@ def drafts(*texts: tuple[str, int, int]) -> list[tuple[int, str, int, int, str, 
     return made
 
 
-def test_sealed_drafts_follow_on_each_other_lane_by_lane(tmp_path: Path) -> None:
+def test_sealed_drafts_follow_on_each_other_writer_by_writer(tmp_path: Path) -> None:
     key = server.create_instance_key(str(tmp_path), "1")
     heads = {"a": (4, 9, b"\1" * 32), "b": (0, 0, None)}
     given_drafts = drafts(("a", 0, 2), ("b", 3, 1), ("a", 20, 3), ("a", 7, 1), ("b", 0, 1))
