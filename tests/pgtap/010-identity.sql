@@ -13,8 +13,9 @@ select is(s.value, kerai_private.setting('max_changeset_ops'), 'setting() reads 
 from kerai.settings as s where s.name = 'max_changeset_ops';
 select is(kerai_private.setting('max_changeset_bytes'), 8388608::bigint, 'by default a changeset has 8 MiB at most');
 select is(kerai_private.setting('max_changeset_ops'), 50000::bigint, 'and 50,000 operations');
-select throws_ok($$update kerai.settings set value = 0 where name = 'max_nesting'$$, '23514', null,
-    'a limit of nothing is refused');
+select pg_temp.refuses(format('update kerai.settings set value = %s where name = %L', value, 'max_nesting'), 'KR005',
+    'a setting is a whole number from 1 to 1000000000', 'max_nesting: ' || value, 'SELECT value, description', 'a limit of ' || value)
+from (values ('0'), ('-1'), ('1000000001'), ('null')) as v (value);
 update kerai.settings set value = value + 1 where name in ('max_nesting', 'max_changeset_ops');
 update kerai.settings set value = value + 1 where name = 'max_nesting';
 select is(array_agg(kerai_private.setting(n) order by n), '{50001,34}', 'a limit is what an operator has last said')

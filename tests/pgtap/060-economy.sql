@@ -18,7 +18,9 @@ update kerai.reward_schedule set reward = 5 where work_type = 'swarm_convergence
 update kerai.reward_schedule set enabled = false where work_type = 'swarm_convergence';
 select is((r.reward, r.enabled)::text, '(5,f)', 'or what an operator says')
 from kerai.reward_schedule as r where r.work_type = 'swarm_convergence';
-select throws_ok($$update kerai.reward_schedule set reward = -1$$, '23514', null, 'a reward is not negative');
+select pg_temp.refuses('update kerai.reward_schedule set ' || change, 'KR005', 'a reward is 0 or more nKoi, enabled or not', detail,
+    'UPDATE kerai.reward_schedule', change) from (values ('reward = -1', 'reward: -1, enabled: false'),
+    ('reward = null', 'reward: null'), ('enabled = null', 'enabled: null')) as v (change, detail);
 select throws_ok($$update kerai.reward_schedule set work_type = 'x'$$, 'KR005', null, 'what is paid for stays');
 
 -- mints

@@ -16,6 +16,11 @@ begin
         perform kerai_private.refuse('KR005', 'of a setting only the value changes', format('name: %s', old.name),
             'UPDATE kerai.settings SET value = ... WHERE name = ....');
     end if;
+    if new.value is null or new.value not between 1 and 1000000000 then
+        perform kerai_private.refuse('KR005', 'a setting is a whole number from 1 to 1000000000',
+            format('%s: %s', old.name, coalesce(new.value::text, 'null')),
+            format('SELECT value, description FROM kerai.settings WHERE name = %L;', old.name));
+    end if;
     insert into kerai_private.changed_settings as c (name, value) values (new.name, new.value)
     on conflict on constraint changed_settings_pkey do update set value = excluded.value;
     return new;

@@ -16,6 +16,11 @@ begin
         perform kerai_private.refuse('KR005', 'of a reward only the amount and enabled change',
             format('work_type: %s', old.work_type), 'UPDATE kerai.reward_schedule SET reward = ... WHERE work_type = ....');
     end if;
+    if new.reward is null or new.reward < 0 or new.enabled is null then
+        perform kerai_private.refuse('KR005', 'a reward is 0 or more nKoi, enabled or not',
+            format('reward: %s, enabled: %s', coalesce(new.reward::text, 'null'), coalesce(new.enabled::text, 'null')),
+            'UPDATE kerai.reward_schedule SET enabled = false WHERE work_type = ...; pays nothing.');
+    end if;
     insert into kerai_private.changed_rewards as c (work_type, reward, enabled)
     values (new.work_type, new.reward, new.enabled)
     on conflict on constraint changed_rewards_pkey do update set reward = excluded.reward, enabled = excluded.enabled;
