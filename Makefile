@@ -16,7 +16,7 @@ DEV = .venv/.dev-$(HERE)
 
 # The steps of a target follow each other: packages, the client, the server's side.
 .NOTPARALLEL:
-.PHONY: all help build install uninstall client demo test test-settings chaos lint format bench lock release clean \
+.PHONY: all help build install uninstall client demo test test-settings chaos replay lint format bench lock release clean \
 	packages test-packages
 
 all: build
@@ -47,6 +47,9 @@ test-settings: packages test-packages $(DEV) install ## the server tests, on a s
 
 chaos: packages $(DEV) install ## pushes, rebuilds, dumps, cancels and kills at once: SECONDS=600 SEED=1
 	@.venv/bin/python -m tests.chaos $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
+
+replay: packages $(DEV) install ## merges of a git repository made again by kerai: REPO=/path LIMIT=50 JOBS=2
+	@.venv/bin/python -m tests.replay '$(REPO)' $(if $(LIMIT),--limit $(LIMIT)) $(if $(JOBS),--jobs $(JOBS))
 
 bench: packages $(DEV) install ## the benchmarks, a table of ratios
 	@.venv/bin/python tests/bench/run.py
