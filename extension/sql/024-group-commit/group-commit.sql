@@ -39,6 +39,44 @@ begin
 end
 $$;
 
+-- Refuses what the outcome says, or KR006 when there is none. Raising undoes what was merged with it: a refusal is
+-- found as often as it is asked for.
+create or replace function kerai_private.require_merged(ticket uuid, result kerai_private.outcome) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if result.n is null then
+        perform kerai_private.refuse('KR006', 'no such ticket', format('ticket: %s', coalesce(ticket::text, 'null')),
+            'A result is kept for ten minutes. Submit the changeset again: it is a duplicate when it was merged.');
+    end if;
+    if result.code is not null then
+        perform kerai_private.refuse(result.code, result.message, result.detail, case when result.hint <> '' then result.hint
+            else 'This changeset alone raises it, and is set aside: kerai.withdraw it, and push something else.' end);
+    end if;
+end
+$$;
+
+-- Waits for the batch before this one to end, else for 2 ms. Returns how many more times a session without plans waits.
+create or replace function kerai_private.let_others_lead(queue int, batch int, patience int) returns int
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if kerai_private.is_led(batch - 1) then
+        perform pg_advisory_xact_lock_shared(queue, batch - 1);
+        raise exception using errcode = 'KR999', message = 'this gives the lock back';
+    end if;
+    perform pg_sleep(0.002);
+    return patience - 1;
+exception
+    when sqlstate 'KR999' then
+        return patience;
+    when lock_not_available or deadlock_detected then
+        return 0;
+end
+$$;
+
 -- Most call this only to wait. On their way every expression counts, since a session that wakes finds nothing of it in
 -- the processor's caches.
 create or replace function kerai.await_push(ticket uuid) returns kerai.push_result
@@ -79,19 +117,7 @@ begin
             patience := coalesce(patience, case when one_snapshot or current_setting('kerai.is_warm', true) = 'yes' then 0
                 else 5 end);
             if patience > 0 then
-                begin
-                    if kerai_private.is_led(batch - 1) then
-                        perform pg_advisory_xact_lock_shared(queue, batch - 1);
-                        raise exception using errcode = 'KR999', message = 'this gives the lock back';
-                    end if;
-                    patience := patience - 1;
-                    perform pg_sleep(0.002);
-                exception
-                    when sqlstate 'KR999' then
-                        null;
-                    when lock_not_available or deadlock_detected then
-                        patience := 0;
-                end;
+                patience := kerai_private.let_others_lead(queue, batch, patience);
             elsif not exists (select from kerai_private.submissions as s where s.ticket = ticket) then
                 gone := true;
             else
@@ -141,15 +167,7 @@ begin
         end if;
     end loop;
 
-    if result.n is null then
-        perform kerai_private.refuse('KR006', 'no such ticket', format('ticket: %s', coalesce(ticket::text, 'null')),
-            'A result is kept for ten minutes. Submit the changeset again: it is a duplicate when it was merged.');
-    end if;
-    -- Raising undoes what was merged with it: a refusal is found as often as it is asked for.
-    if result.code is not null then
-        perform kerai_private.refuse(result.code, result.message, result.detail, case when result.hint <> '' then result.hint
-            else 'This changeset alone raises it, and is set aside: kerai.withdraw it, and push something else.' end);
-    end if;
+    perform kerai_private.require_merged(ticket, result);
     return (result.changeset_id, result.status, result.applied, result.first_seq, result.last_seq);
 end
 $$;
