@@ -22,7 +22,7 @@ class Verdict:
 
     ``classes`` where git merges the file: ``equal``, or some of ``lost``, ``doubled``, ``returned``,
     ``reordered`` and ``other``. Where git finds a conflict: ``human``, ``both``, ``silent``, ``recorded``,
-    ``other``. ``broken`` may come with any of them. docs/replay.md says what they mean.
+    ``other``, and ``lost`` beside them. ``broken`` may come with any. docs/replay.md says what they mean.
     """
 
     path: str
@@ -57,6 +57,8 @@ def _judge(case: Case, path: str, outcomes: Sequence[Outcome]) -> Verdict:
         file = outcome.files.get(path)
         if conflict:
             classes.add(against_sides(case, path, file, path in outcome.recorded))
+            if file != human and loses_undisputed(case, path, file):
+                classes.add("lost")
         else:
             classes |= against_git(case.base.get(path), case.git.get(path), file)
         if is_broken(case, path, file):
@@ -102,6 +104,18 @@ def against_sides(case: Case, path: str, file: FileState | None, recorded: bool)
     if any(here[line] > before[line] - gone[line] for gone in removed for line in gone):
         return "other"
     return "both"
+
+
+def loses_undisputed(case: Case, path: str, file: FileState | None) -> bool:
+    """Say whether a line is missing that a side added and that git merges, outside of its conflicts."""
+    before, here = lines(case.base.get(path)), lines(file)
+    disputed = False
+    for line in _in_order(case.git.get(path)):
+        if line.startswith((b"<<<<<<< ", b">>>>>>> ")):
+            disputed = line.startswith(b"<")
+        elif not disputed and line not in before and line not in here and _has_word(line):
+            return True
+    return False
 
 
 def is_broken(case: Case, path: str, file: FileState | None) -> bool:

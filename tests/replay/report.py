@@ -16,7 +16,7 @@ from kerai_client.source import FileState
 
 MOST_CASES = 20
 CLEAN = ("lost", "doubled", "returned", "reordered", "other", "broken")
-CONFLICT = ("silent", "recorded", "other", "broken")
+CONFLICT = ("silent", "recorded", "other", "lost", "broken")
 
 
 def classes(merge: Replayed, *, conflict: bool) -> set[str]:
@@ -56,6 +56,7 @@ def figures(run: Run) -> dict[str, Any]:
         "conflict both": share(sum(_both(each) for each in sides), len(stuck)),
         "conflict silent": share(sum("silent" in each for each in sides), len(stuck)),
         "conflict recorded": share(sum("recorded" in each for each in sides), len(stuck)),
+        "conflict lost": sum("lost" in each for each in sides),
         "conflict broken": sum("broken" in each for each in sides),
         "beside a conflict": sum(bool(classes(merge, conflict=False) - {"equal"}) for merge in stuck),
         "orders differ": sum(merge.orders_differ for merge in taken),
@@ -87,7 +88,7 @@ def tables(runs: Sequence[Run]) -> Iterator[Table]:
             stuck,
             (
                 "conflict",
-                *(f"conflict {name}" for name in ("human", "both", "silent", "recorded", "broken")),
+                *(f"conflict {name}" for name in ("human", "both", "silent", "recorded", "lost", "broken")),
                 "beside a conflict",
                 "orders differ",
                 "orders differ, uncontested",

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from tests.replay.__main__ import main, show
 from tests.replay.instance import Clock
-from tests.replay.judge import against_git
+from tests.replay.judge import against_git, loses_undisputed
 from tests.replay.report import cases, figures, shown
-from tests.replay.repository import Found, Repository, meeting
+from tests.replay.repository import Case, Found, Merge, Repository, meeting
 from tests.replay.run import Worker, run
 from tests.support.sources import commit_all, git
 
@@ -151,6 +151,25 @@ def test_git_writes_nothing_into_the_repository(repository: tuple[Path, dict[str
 def test_classes_where_git_merges(merged_text: str, classes: set[str]) -> None:
     base, result = FileState(b"zero = 0\n"), FileState(b"one = 1\ntwo = 2\n")
     assert against_git(base, result, FileState(merged_text.encode())) == classes
+
+
+def test_a_loss_outside_of_the_conflict_is_told() -> None:
+    git_file = FileState(b"one = 1\n<<<<<<< ours\ntwo = 2\n=======\ntwo = 3\n>>>>>>> theirs\nend = 4\n")
+    base = {"a.py": FileState(b"end = 0\n")}
+    case = Case(
+        merge=Merge("m", "o", "t", "b"),
+        base=base,
+        ours=base,
+        theirs=base,
+        git={"a.py": git_file},
+        human={},
+        conflicted=frozenset({"a.py"}),
+        clean=False,
+        changed_lines=0,
+        left_out=0,
+    )
+    assert not loses_undisputed(case, "a.py", FileState(b"one = 1\ntwo = 3\nend = 4\n"))
+    assert loses_undisputed(case, "a.py", FileState(b"one = 1\ntwo = 3\nend = 0\n"))
 
 
 def test_files_that_lines_move_between_are_read() -> None:
