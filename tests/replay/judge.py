@@ -14,6 +14,7 @@ from tests.replay.repository import Case
 from kerai_client.source import FileState, language_of, parse_file
 
 Lines = Counter[bytes]
+_SECOND = re.compile(r"~\d+$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +22,9 @@ class Verdict:
     """What came of one file, in both orders of the authors together.
 
     ``classes`` where git merges the file: ``equal``, or some of ``lost``, ``doubled``, ``returned``,
-    ``reordered`` and ``other``. Where git finds a conflict: ``human``, ``both``, ``silent``, ``recorded``,
-    ``other``, and ``lost`` beside them. ``broken`` may come with any. docs/replay.md says what they mean.
+    ``reordered``, ``twice`` and ``other``. Where git finds a conflict: ``human``, ``both``, ``silent``,
+    ``recorded``, ``twice``, ``other``, and ``lost`` beside them. ``broken`` may come with any.
+    docs/replay.md says what they mean.
     """
 
     path: str
@@ -44,18 +46,22 @@ class Verdict:
 
 def judge(case: Case, outcomes: Sequence[Outcome]) -> list[Verdict]:
     """Judge every file of a merge."""
-    made = {path for outcome in outcomes for path in outcome.files}
-    paths = case.base.keys() | case.ours.keys() | case.theirs.keys() | case.git.keys() | made
-    return [_judge(case, path, outcomes) for path in sorted(paths)]
+    known = case.base.keys() | case.ours.keys() | case.theirs.keys() | case.git.keys()
+    made = {path for outcome in outcomes for path in outcome.files} - known
+    second = {path for path in made if _SECOND.sub("", path) in known}
+    return [_judge(case, path, outcomes, second) for path in sorted(known | made - second)]
 
 
-def _judge(case: Case, path: str, outcomes: Sequence[Outcome]) -> Verdict:
+def _judge(case: Case, path: str, outcomes: Sequence[Outcome], second: set[str]) -> Verdict:
+    """:param second: the paths of files that share a name, of which another has the name itself."""
     conflict = path in case.conflicted
     human = case.human.get(path)
     classes: set[str] = set()
     for outcome in outcomes:
         file = outcome.files.get(path)
-        if conflict:
+        if any(_SECOND.sub("", other) == path for other in second & outcome.files.keys()):
+            classes.add("twice")
+        elif conflict:
             classes.add(against_sides(case, path, file, path in outcome.recorded))
             if file != human and loses_undisputed(case, path, file):
                 classes.add("lost")
@@ -65,7 +71,7 @@ def _judge(case: Case, path: str, outcomes: Sequence[Outcome]) -> Verdict:
             classes.add("broken")
     if len(classes) > 1:
         classes.discard("equal")
-    everywhere = all(outcome.files.get(path) == human for outcome in outcomes)
+    everywhere = "twice" not in classes and all(each.files.get(path) == human for each in outcomes)
     return Verdict(path, language_of(path), conflict, tuple(sorted(classes)), everywhere)
 
 

@@ -15,8 +15,8 @@ from tests.replay.run import Replayed, Run
 from kerai_client.source import FileState
 
 MOST_CASES = 20
-CLEAN = ("lost", "doubled", "returned", "reordered", "other", "broken")
-CONFLICT = ("silent", "recorded", "other", "lost", "broken")
+CLEAN = ("lost", "doubled", "returned", "reordered", "twice", "other", "broken")
+CONFLICT = ("silent", "recorded", "twice", "other", "lost", "broken")
 
 
 def classes(merge: Replayed, *, conflict: bool) -> set[str]:
@@ -56,6 +56,7 @@ def figures(run: Run) -> dict[str, Any]:
         "conflict both": share(sum(_both(each) for each in sides), len(stuck)),
         "conflict silent": share(sum("silent" in each for each in sides), len(stuck)),
         "conflict recorded": share(sum("recorded" in each for each in sides), len(stuck)),
+        "conflict twice": sum("twice" in each for each in sides),
         "conflict lost": sum("lost" in each for each in sides),
         "conflict broken": sum("broken" in each for each in sides),
         "beside a conflict": sum(bool(classes(merge, conflict=False) - {"equal"}) for merge in stuck),
@@ -88,7 +89,10 @@ def tables(runs: Sequence[Run]) -> Iterator[Table]:
             stuck,
             (
                 "conflict",
-                *(f"conflict {name}" for name in ("human", "both", "silent", "recorded", "lost", "broken")),
+                *(
+                    f"conflict {name}"
+                    for name in ("human", "both", "silent", "recorded", "twice", "lost", "broken")
+                ),
                 "beside a conflict",
                 "orders differ",
                 "orders differ, uncontested",

@@ -52,10 +52,10 @@ def repository(tmp_path: Path) -> tuple[Path, dict[str, str]]:
     conflict = merged(
         place, "conflict", {"a.py": left}, {"a.py": right}, both.replace("return 3", "return 9")
     )
-    apart = merged(
-        place, "apart", {"b.py": "b = 2\n"}, {"c.py": "c = 2\n"}, both.replace("return 3", "return 9")
-    )
-    return place, {"clean": clean, "conflict": conflict, "apart": apart}
+    nine = both.replace("return 3", "return 9")
+    twice = merged(place, "twice", {"d.py": "d = 1\n"}, {"d.py": "d = 1\n"}, nine)
+    apart = merged(place, "apart", {"b.py": "b = 2\n"}, {"c.py": "c = 2\n"}, nine)
+    return place, {"clean": clean, "conflict": conflict, "twice": twice, "apart": apart}
 
 
 def test_merges_are_made_again_and_judged(
@@ -63,10 +63,10 @@ def test_merges_are_made_again_and_judged(
 ) -> None:
     place, commits = repository
     done = run(place, server)
-    assert (done.found.merges, done.found.apart, done.found.criss_cross) == (3, 1, 0)
+    assert (done.found.merges, done.found.apart, done.found.criss_cross) == (4, 1, 0)
     assert done.found.unreadable == {}
     by_commit = {merge.commit: merge for merge in done.merges}
-    assert by_commit.keys() == {commits["clean"], commits["conflict"]}
+    assert by_commit.keys() == {commits["clean"], commits["conflict"], commits["twice"]}
 
     clean = by_commit[commits["clean"]]
     assert [(each.path, each.classes, each.human) for each in clean.verdicts] == [("a.py", ("equal",), True)]
@@ -79,8 +79,14 @@ def test_merges_are_made_again_and_judged(
     assert verdict.classes in (("silent",), ("recorded",))  # one register, and the later write shows
     assert conflict.contested and conflict.orders_differ
 
+    # Both sides make the same file: two nodes of one name, or one node should kerai learn to see that.
+    (verdict,) = by_commit[commits["twice"]].verdicts
+    assert verdict.path == "d.py"
+    assert (verdict.classes, verdict.human) in ((("twice",), False), (("equal",), True))
+
     row = figures(done)
-    assert (row["clean"], row["clean equal"], row["clean human"], row["git human"]) == (1, 1.0, 1.0, 1.0)
+    assert (row["clean"], row["git human"]) == (2, 1.0)
+    assert row["clean equal"] == row["clean human"] == (0.5 if row["clean twice"] else 1.0)
     assert (row["conflict"], row["conflict human"], row["conflict both"]) == (1, 0.0, 0.0)
     assert row["orders differ"] == 1 and row["orders differ, uncontested"] == 0
     assert f"  {commits['conflict'][:12]} a.py" in list(cases(done))
@@ -113,7 +119,7 @@ def test_the_command_prints_a_table(
     monkeypatch.setattr(sys, "argv", ["replay", *arguments])
     assert main() == 0
     printed = capsys.readouterr().out
-    assert "replayed: 2" in printed and "git finds a conflict" in printed
+    assert "replayed: 3" in printed and "git finds a conflict" in printed
     assert commits["conflict"] in (tmp_path / "out.json").read_text()
 
 
