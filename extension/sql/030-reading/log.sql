@@ -11,6 +11,65 @@ as $$
             or starts_with(a.author, authors_named.author || '.') and length(a.author) = length(authors_named.author) + 17)
 $$;
 
+-- The arrivals of the latest changesets before one. Scope and authors: only those that touch this node or what lies
+-- below it now, and only these authors' (NULL: all).
+create or replace function kerai_private.latest_arrivals(scope uuid, authors text[], max_rows int, before bigint)
+returns bigint[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    most_members constant int := 10000;
+    members uuid[];
+begin
+    if scope is not null then
+        -- Tombstoned nodes too: the log tells of what was deleted as well.
+        with recursive below (id) as (
+            select scope
+            union all
+            select n.id from below as b inner join kerai.nodes as n on n.parent_id = b.id
+        )
+
+        select array_agg(b.id) into members from (select b.id from below as b limit most_members + 1) as b;
+    end if;
+
+    if authors is not null and scope is null then
+        -- An author's changesets arrive in their own order: the latest of each, and of those the latest.
+        return array(
+            select c.arrival
+            from unnest(authors) as a (author)
+            cross join lateral (
+                (select c.arrival from kerai.changesets as c
+                where c.author = a.author and c.member is null and (before is null or c.arrival < before)
+                order by c.first_seq desc limit max_rows)
+                union all
+                (select c.arrival from kerai.changesets as c
+                where c.member = a.author and (before is null or c.arrival < before)
+                order by c.arrival desc limit max_rows)
+            ) as c
+            order by c.arrival desc limit max_rows);
+    elsif cardinality(members) <= most_members then
+        return array(
+            select c.arrival
+            from (
+                select distinct o.changeset_id from kerai.operations as o where o.node_id = any(members)
+            ) as o
+            inner join kerai.changesets as c on c.id = o.changeset_id
+            where (before is null or c.arrival < before)
+                and (authors is null or coalesce(c.member, c.author) = any(authors))
+            order by c.arrival desc limit max_rows);
+    end if;
+    -- Much of the tree: sooner or later most changesets touch it, so they are looked at one by one.
+    return array(
+        select c.arrival
+        from kerai.changesets as c
+        where (before is null or c.arrival < before)
+            and (authors is null or coalesce(c.member, c.author) = any(authors))
+            and (scope is null or kerai_private.touches(c.author, c.first_seq, c.last_seq, scope))
+        order by c.arrival desc limit max_rows);
+end
+$$;
+
 create or replace function kerai.log(
     scope uuid default null, author text default null, max_rows int default 100, before bigint default null
 )
@@ -25,8 +84,6 @@ as $$
 #variable_conflict use_column
 declare
     named_paths constant int := 20;
-    authors constant text[] := kerai_private.authors_named($2);
-    members uuid[];
     arrivals bigint[];
 begin
     if max_rows is null or max_rows not between 1 and 10000 then
@@ -36,49 +93,9 @@ begin
     end if;
     if scope is not null then
         perform kerai_private.require_node(scope);
-        -- Tombstoned nodes too: the log tells of what was deleted as well.
-        with recursive below (id) as (
-            select scope
-            union all
-            select n.id from below as b inner join kerai.nodes as n on n.parent_id = b.id
-        )
-
-        select array_agg(b.id) into members from (select b.id from below as b limit 10001) as b;
     end if;
-
-    if $2 is not null and scope is null then
-        -- An author's changesets arrive in their own order: the latest of each, and of those the latest.
-        arrivals := array(
-            select c.arrival
-            from unnest(authors) as a (author)
-            cross join lateral (
-                (select c.arrival from kerai.changesets as c
-                where c.author = a.author and c.member is null and (before is null or c.arrival < before)
-                order by c.first_seq desc limit max_rows)
-                union all
-                (select c.arrival from kerai.changesets as c
-                where c.member = a.author and (before is null or c.arrival < before)
-                order by c.arrival desc limit max_rows)
-            ) as c
-            order by c.arrival desc limit max_rows);
-    elsif cardinality(members) <= 10000 then
-        arrivals := array(
-            select c.arrival
-            from (
-                select distinct o.changeset_id from kerai.operations as o where o.node_id = any(members)
-            ) as o
-            inner join kerai.changesets as c on c.id = o.changeset_id
-            where (before is null or c.arrival < before) and ($2 is null or coalesce(c.member, c.author) = any(authors))
-            order by c.arrival desc limit max_rows);
-    else
-        -- Much of the tree: sooner or later most changesets touch it, so they are looked at one by one.
-        arrivals := array(
-            select c.arrival
-            from kerai.changesets as c
-            where (before is null or c.arrival < before) and ($2 is null or coalesce(c.member, c.author) = any(authors))
-                and (scope is null or kerai_private.touches(c.author, c.first_seq, c.last_seq, scope))
-            order by c.arrival desc limit max_rows);
-    end if;
+    arrivals := kerai_private.latest_arrivals(scope,
+        case when author is not null then kerai_private.authors_named(author) end, max_rows, before);
 
     return query
     with recursive page as materialized (
