@@ -57,6 +57,76 @@ begin
 end
 $$;
 
+-- The nodes that a replay of moves can walk over, upwards from these. Each has its parent as of a vector before the
+-- first of the moves. The parents come from the inserts that the vector names, and the moves that a compaction has
+-- folded.
+create or replace function kerai_private.parents_in_log(
+    among uuid[], since text, at jsonb, out nodes uuid[], out parents uuid[]
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+as $$
+begin
+    with recursive inserted (node, parent) as (
+        select distinct on (o.node_id) o.node_id, (o.payload ->> 'parent')::uuid
+        from kerai_private.vector_entries(at) as e
+        inner join kerai.operations as o
+            on o.author = e.author and o.author_seq <= e.seq and o.op_type = 'node_insert'
+        order by o.node_id, o.lamport_ts, o.author
+    ),
+
+    placed (node, parent) as (
+        select i.node, case when m.stamp is null then i.parent else m.parent_id end
+        from inserted as i
+        left join kerai_private.moves as m on m.node_id = i.node and m.stamp < since
+    ),
+
+    climb (node, parent) as (
+        select p.node, p.parent from unnest(among) as u (node)
+        inner join placed as p on p.node = u.node
+        union
+        select p.node, p.parent from climb as c inner join placed as p on p.node = c.parent
+    )
+
+    select array_agg(c.node), array_agg(c.parent) into nodes, parents from climb as c;
+end
+$$;
+
+-- The same for few moves. The parents are those of now, but for nodes that have moved since then or were not there.
+create or replace function kerai_private.parents_in_tree(
+    among uuid[], since text, at jsonb, out nodes uuid[], out parents uuid[]
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+as $$
+begin
+    with recursive unseen as materialized (
+        select u.* from kerai_private.unseen_authors(at) as u
+    ),
+
+    -- A node that was moved since then does not stand where it stood, whether the vector has seen that or not.
+    moved as materialized (
+        select distinct m.node_id as node from kerai_private.moves as m where m.stamp >= since
+    ),
+
+    climb (node, parent) as (
+        select null::uuid, u.id from unnest(among) as u (id)
+        union
+        select n.id, case when m.node is null and u.author is null then n.parent_id
+            else kerai_private.parent_before(n.id, since, at) end
+        from climb as c
+        inner join kerai.nodes as n on n.id = c.parent
+        left join moved as m on m.node = n.id
+        left join unseen as u
+            on u.author = kerai_private.stamp_author(n.created_stamp) and n.created_stamp > u.stamp collate "C"
+    )
+
+    select array_agg(c.node), array_agg(c.parent) into nodes, parents from climb as c where c.node is not null;
+end
+$$;
+
 -- Where moves have put nodes as of a vector: the last move of each that is not void. among: of these nodes, and then
 -- nothing is decided anew that is older than the first operation that the vector has not seen. What a compaction has
 -- folded is decided for good.
@@ -77,8 +147,7 @@ declare
     nodes uuid[];
     parents uuid[];
     positions text[];
-    base_nodes uuid[];
-    base_parents uuid[];
+    first_places record;
     voids boolean[];
 begin
     if since is not null then
@@ -105,58 +174,10 @@ begin
             where u.author is null or o.author_seq <= u.seq);
     end if;
 
-    if stamps is not null and among is null then
-        with recursive inserted (node, parent) as (
-            select distinct on (o.node_id) o.node_id, (o.payload ->> 'parent')::uuid
-            from kerai_private.vector_entries(at) as e
-            inner join kerai.operations as o
-                on o.author = e.author and o.author_seq <= e.seq and o.op_type = 'node_insert'
-            order by o.node_id, o.lamport_ts, o.author
-        ),
-
-        placed (node, parent) as (
-            select i.node, case when m.stamp is null then i.parent else m.parent_id end
-            from inserted as i
-            left join kerai_private.moves as m on m.node_id = i.node and m.stamp < floor
-        ),
-
-        climb (node, parent) as (
-            select p.node, p.parent from unnest(nodes || parents) as u (node)
-            inner join placed as p on p.node = u.node
-            union
-            select p.node, p.parent from climb as c inner join placed as p on p.node = c.parent
-        )
-
-        select array_agg(c.node), array_agg(c.parent) into base_nodes, base_parents from climb as c;
-    elsif stamps is not null then
-        -- Every node that a replay can walk over, with its parent before the first of these moves.
-        with recursive unseen as materialized (
-            select u.* from kerai_private.unseen_authors(at) as u
-        ),
-
-        -- A node that was moved since then does not stand where it stood, whether the vector has seen that or not.
-        moved as materialized (
-            select distinct m.node_id as node from kerai_private.moves as m where m.stamp >= since
-        ),
-
-        climb (node, parent) as (
-            select null::uuid, u.id from unnest(nodes || parents) as u (id)
-            union
-            select n.id, case when m.node is null and u.author is null then n.parent_id
-                else kerai_private.parent_before(n.id, since, at) end
-            from climb as c
-            inner join kerai.nodes as n on n.id = c.parent
-            left join moved as m on m.node = n.id
-            left join unseen as u
-                on u.author = kerai_private.stamp_author(n.created_stamp) and n.created_stamp > u.stamp collate "C"
-        )
-
-        select array_agg(c.node), array_agg(c.parent) into base_nodes, base_parents from climb as c
-        where c.node is not null;
-    end if;
-
     if stamps is not null then
-        voids := kerai_private.void_moves(base_nodes, base_parents, nodes, parents, rings => true);
+        first_places := case when among is null then kerai_private.parents_in_log(nodes || parents, since, at)
+            else kerai_private.parents_in_tree(nodes || parents, since, at) end;
+        voids := kerai_private.void_moves(first_places.nodes, first_places.parents, nodes, parents, rings => true);
     end if;
 
     return query
