@@ -17,10 +17,11 @@ begin
 end
 $$;
 
--- The files as of a vector, or those in these scopes: the path of each, how deep it lies, and its number in the order
--- of the tree. Only directories are looked into whose names may clash with those on the way to a scope.
-create or replace function kerai_private.listing(scopes uuid[], at jsonb, folded boolean)
-returns table (file uuid, path text, depth int, n bigint)
+-- The directories as of a vector, and whatever lies directly in one: in which directory it is, and as what. Inside:
+-- whether that is in one of these scopes (NULL: everything is). Numbers are those of the order of the tree. Only
+-- directories are looked into whose names may clash with those on the way to a scope.
+create or replace function kerai_private.entries(scopes uuid[], at jsonb, folded boolean)
+returns table (id uuid, kind text, directory text, entry text, inside boolean, depth int, n bigint)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 -- From directory to directory it is the index: see kerai_private.members.
@@ -100,10 +101,28 @@ begin
                 select from targets as t
                 where starts_with(t.path || '/', p.path || '/')
                     or t.below and (t.path = '' or starts_with(p.path || '/', t.path || '/'))))
-    ),
+    )
 
-    ordered as materialized (
-        select f.*, row_number() over (order by f.place) as n from folders as f
+    select f.id, f.kind, f.directory, f.entry, f.inside, f.depth, row_number() over (order by f.place) from folders as f;
+end
+$$;
+
+-- The files as of a vector, or those in these scopes: the path of each, how deep it lies, and its number in the order
+-- of the tree.
+create or replace function kerai_private.listing(scopes uuid[], at jsonb, folded boolean)
+returns table (file uuid, path text, depth int, n bigint)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set plan_cache_mode = force_custom_plan
+as $$
+#variable_conflict use_column
+declare
+    longest constant int := 2000;
+begin
+    return query
+    with ordered as materialized (
+        select e.* from kerai_private.entries(scopes, at, folded) as e
     ),
 
     -- Of the files with one entry the first keeps it, unless a directory has it.
