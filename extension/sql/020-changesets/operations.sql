@@ -1,81 +1,88 @@
 -- Operations: what each must look like. Each check takes time that grows with the length of the changeset only, and
 -- what has no bound of its own is looked at after what bounds it.
 
+-- The keys that an operation has, by its op; NULL where there is no such op. Inlined.
+create or replace function kerai_private.required_keys(op text) returns text[]
+language sql immutable parallel safe
+return case op
+    when 'node_insert' then '{op,node,parent,position,kind}'::text[]
+    when 'node_update' then '{op,node}'
+    when 'node_move' then '{op,node,parent,position}'
+    when 'node_delete' then '{op,node}'
+    when 'node_restore' then '{op,node}'
+    when 'edge_insert' then '{op,source,target,relation}'
+    when 'edge_delete' then '{op,source,target,relation}'
+    when 'perspective_set' then '{op,node,weight}'
+    when 'perspective_delete' then '{op,node}'
+    when 'association_set' then '{op,source,target,relation,weight}'
+    when 'association_delete' then '{op,source,target,relation}'
+end;
+
+-- The keys that it may have besides. Inlined.
+create or replace function kerai_private.optional_keys(op text) returns text[]
+language sql immutable parallel safe
+return case op
+    when 'node_insert' then '{name,language,content,metadata}'::text[]
+    when 'node_update' then '{set,metadata}'
+    when 'edge_insert' then '{metadata}'
+    when 'edge_delete' then '{metadata}'
+    when 'perspective_set' then '{context,reasoning}'
+    when 'perspective_delete' then '{context,weight,reasoning}'
+    when 'association_set' then '{reasoning}'
+    when 'association_delete' then '{weight,reasoning}'
+    else '{}'
+end;
+
+-- Is the value of a key of the type that it has with this op? Inlined.
+create or replace function kerai_private.is_typed(op text, key text, value jsonb) returns boolean
+language sql immutable parallel safe
+return case
+    when key in ('node', 'source', 'target') then jsonb_typeof(value) = 'string'
+        and (value #>> '{}') ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
+    when key in ('parent', 'context') then jsonb_typeof(value) = 'null'
+        or jsonb_typeof(value) = 'string'
+        and (value #>> '{}') ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
+    when key in ('op', 'position', 'kind', 'relation') then jsonb_typeof(value) = 'string'
+    when key in ('name', 'language', 'content', 'reasoning') then jsonb_typeof(value) in ('string', 'null')
+    when key = 'weight' then jsonb_typeof(value) = 'number'
+        or jsonb_typeof(value) = 'null' and op in ('perspective_delete', 'association_delete')
+    when key = 'metadata' then jsonb_typeof(value) = 'object'
+        or jsonb_typeof(value) = 'null' and op <> 'node_update'
+    else jsonb_typeof(value) = 'object'
+end;
+
 -- The shape of each operation. A key that is not listed is refused: a typo would be a lost write.
 create or replace function kerai_private.operation_problem(op jsonb) returns text
 language plpgsql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    required text[];
-    optional text[] := '{}';
+    op_type constant text := kerai_private.string_of(op -> 'op');
+    required constant text[] := kerai_private.required_keys(op_type);
     bad text;
 begin
     if jsonb_typeof(op) <> 'object' then
         return 'is not an object';
     end if;
-
-    case kerai_private.string_of(op -> 'op')
-    when 'node_insert' then
-        required := '{op,node,parent,position,kind}';
-        optional := '{name,language,content,metadata}';
-    when 'node_update' then
-        required := '{op,node}';
-        optional := '{set,metadata}';
-    when 'node_move' then
-        required := '{op,node,parent,position}';
-    when 'node_delete', 'node_restore' then
-        required := '{op,node}';
-    when 'edge_insert' then
-        required := '{op,source,target,relation}';
-        optional := '{metadata}';
-    when 'edge_delete' then
-        required := '{op,source,target,relation}';
-        optional := '{metadata}';
-    when 'perspective_set' then
-        required := '{op,node,weight}';
-        optional := '{context,reasoning}';
-    when 'perspective_delete' then
-        required := '{op,node}';
-        optional := '{context,weight,reasoning}';
-    when 'association_set' then
-        required := '{op,source,target,relation,weight}';
-        optional := '{reasoning}';
-    when 'association_delete' then
-        required := '{op,source,target,relation}';
-        optional := '{weight,reasoning}';
-    else
+    if required is null then
         return case when op ? 'op' then format('is of an unknown op: %s', kerai_private.excerpt(op -> 'op', 80))
             else 'lacks the key op' end;
-    end case;
+    end if;
 
     if not op ?& required then
         select string_agg(k, ', ') into bad from unnest(required) as k where not op ? k;
         return format('(%s) lacks %s', op ->> 'op', bad);
     end if;
-    if op - required - optional <> '{}' then
+    if op - required - kerai_private.optional_keys(op_type) <> '{}' then
         select string_agg(left(u.k, 80), ', ') into bad
-        from (select k from jsonb_object_keys(op - required - optional) as k limit 10) as u;
+        from (select k from jsonb_object_keys(op - required - kerai_private.optional_keys(op_type)) as k limit 10) as u;
         return format('(%s) has a key that it does not take: %s', op ->> 'op', bad);
     end if;
 
     select format('(%s) has the wrong type in %s: %s', op ->> 'op', f.key, kerai_private.excerpt(f.value, 80))
     into bad
     from jsonb_each(op) as f
-    where not case
-        when f.key in ('node', 'source', 'target') then jsonb_typeof(f.value) = 'string'
-            and (f.value #>> '{}') ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
-        when f.key in ('parent', 'context') then jsonb_typeof(f.value) = 'null'
-            or jsonb_typeof(f.value) = 'string'
-            and (f.value #>> '{}') ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
-        when f.key in ('op', 'position', 'kind', 'relation') then jsonb_typeof(f.value) = 'string'
-        when f.key in ('name', 'language', 'content', 'reasoning') then jsonb_typeof(f.value) in ('string', 'null')
-        when f.key = 'weight' then jsonb_typeof(f.value) = 'number'
-            or jsonb_typeof(f.value) = 'null' and op ->> 'op' in ('perspective_delete', 'association_delete')
-        when f.key = 'metadata' then jsonb_typeof(f.value) = 'object'
-            or jsonb_typeof(f.value) = 'null' and op ->> 'op' <> 'node_update'
-        else jsonb_typeof(f.value) = 'object'
-    end
+    where not kerai_private.is_typed(op_type, f.key, f.value)
     limit 1;
     if found then
         return bad;
@@ -95,7 +102,7 @@ begin
             || 'name (1000), language (200) is too long', op ->> 'op');
     end if;
 
-    if op ->> 'op' = 'node_update' then
+    if op_type = 'node_update' then
         if not op ?| array['set', 'metadata'] then
             return '(node_update) lacks set or metadata';
         end if;
