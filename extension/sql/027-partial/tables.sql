@@ -1,5 +1,39 @@
 -- Scopes: an instance that holds one subtree of a peer's tree, and the peers that serve such instances.
 
+-- What an exchange knows so far. Each of its steps gets it, and returns what it knows then.
+create type kerai_sync.conversation as (
+    link text,
+    step text,
+    max_ops int,
+    page_ops int,
+    scope uuid,
+    served uuid,
+    pushed boolean,
+    pulled boolean,
+    theirs jsonb,
+    agreed jsonb,
+    skipped jsonb,
+    not_pulled text [],
+    "position" jsonb,
+    stubs bigint,
+    refused jsonb,
+    result kerai.sync_result,
+    problem text
+);
+
+comment on type kerai_sync.conversation is 'What kerai.sync knows of the peer and of what it has done, from step to step.';
+comment on column kerai_sync.conversation.link is 'The name of the dblink connection.';
+comment on column kerai_sync.conversation.step is 'What follows; end when nothing does.';
+comment on column kerai_sync.conversation.page_ops is 'The operations of a page. Halved when one side''s pages are larger than the other takes at once.';
+comment on column kerai_sync.conversation.scope is 'What this instance holds, where that is not everything.';
+comment on column kerai_sync.conversation.served is 'The peer''s list of the nodes of the scope.';
+comment on column kerai_sync.conversation.pushed is 'Whether nothing is left to push; pulled likewise.';
+comment on column kerai_sync.conversation.theirs is 'The vector that the peer has acknowledged.';
+comment on column kerai_sync.conversation.not_pulled is 'Authors of whom nothing is pulled, since they have forked.';
+comment on column kerai_sync.conversation.position is 'The vector after which the next page begins.';
+comment on column kerai_sync.conversation.stubs is 'How many changesets of a scope came. They count as one operation each, besides their own.';
+comment on column kerai_sync.conversation.problem is 'What has ended it early.';
+
 -- Changesets that are here and have operations on late nodes.
 create table kerai_private.late_changesets (changeset_id bytea primary key);
 
