@@ -1,15 +1,18 @@
 """A domain of extension/sql names nothing that a domain above it defines: each is read after those below it.
 
 What a literal holds is not looked at: hints name what a user can call, and a peer's queries are texts here.
+No file and no function is long.
 """
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-SQL = Path(__file__).resolve().parents[2] / "extension" / "sql"
+ROOT = Path(__file__).resolve().parents[2]
+SQL = ROOT / "extension" / "sql"
 SCHEMAS = r"(?:kerai|kerai_sync|kerai_private)"
 DEFINITION = re.compile(
     r"^\s*(?:execute format\(')?create (?:or replace )?(?:unlogged )?"
@@ -17,6 +20,12 @@ DEFINITION = re.compile(
     re.MULTILINE,
 )
 OBJECT = re.compile(r"^create (?:or replace )?(?:function|procedure|view|trigger) ([\w.]+)", re.MULTILINE)
+# A routine, up to the semicolon after its body: a string in dollars, an SQL block, or a statement.
+ROUTINE = re.compile(
+    r"^create (?:or replace )?(?:function|procedure) ([\w.]+)"
+    r".*?(?:^as (\$\w*\$).*?\2|^begin atomic\n.*?^end|^return\b[^;]*);$",
+    re.MULTILINE | re.DOTALL,
+)
 COMMENT_OR_LITERAL = re.compile(r"--[^\n]*|'(?:[^']|'')*'")
 
 # Who names what that stands above it, and why.
@@ -36,6 +45,9 @@ ALLOWED = {
     # A sponsor's wallet must be here.
     ("kerai.create_task", "kerai.balance"),
 }
+
+LONGEST = 100  # lines of a function
+LONG: dict[str, str] = {}  # a name -> why it is one function and no steps
 
 
 def code_of(file: Path) -> str:
@@ -95,3 +107,38 @@ def test_no_sql_file_is_long() -> None:
     lengths = {path: len(path.read_text("utf-8").splitlines()) for path in SQL.rglob("*.sql")}
     assert len(lengths) > 50
     assert {str(path): length for path, length in lengths.items() if length > 350} == {}
+
+
+def functions() -> Iterator[tuple[str, int]]:
+    """Yield each function of the project, in SQL and in Python, with the number of its lines."""
+    for file in sorted(SQL.rglob("*.sql")):
+        for match in ROUTINE.finditer(file.read_text("utf-8")):
+            yield match[1], match[0].count("\n") + 1
+    for folder in ("extension/python", "client", "scripts"):
+        for file in sorted((ROOT / folder).rglob("*")):
+            if file.suffix == ".py" or (file.parent.name == "scripts" and is_python(file)):
+                for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+                    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                        name = f"{file.relative_to(ROOT).as_posix()}:{node.name}"
+                        yield name, (node.end_lineno or 0) - node.lineno + 1
+
+
+def is_python(file: Path) -> bool:
+    """Say whether a script is one of Python's."""
+    return file.is_file() and "python" in file.read_text("utf-8").partition("\n")[0]
+
+
+def test_no_function_is_long() -> None:
+    """A function that does not fit on two screens is several steps, each with a name."""
+    long = {name for name, lines in functions() if lines > LONGEST}
+    assert long == set(LONG)
+
+
+def test_the_functions_that_are_measured_are_all_of_them() -> None:
+    """One whose end is not found would be taken for a part of another."""
+    text = "\n".join(file.read_text("utf-8") for file in sorted(SQL.rglob("*.sql")))
+    made = re.findall(r"^create (?:or replace )?(?:function|procedure) ([\w.]+)", text, re.MULTILINE)
+    measured = [name for name, _ in functions()]
+    assert sorted(name for name in measured if ":" not in name) == sorted(made)
+    assert "extension/python/kerai/moves.py:decide_moves" in measured
+    assert any(name.startswith("scripts/release:") for name in measured)
