@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from multiprocessing import Queue
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +193,7 @@ class _Process:
 
 def _begin(repository: Path, server: PrivateServer, numbers: Queue[int]) -> None:
     _Process.worker = Worker(repository, server, numbers.get())
+    Finalize(None, _Process.worker.close, exitpriority=1)  # a process of a pool ends without atexit
 
 
 def _replay(merge: Merge, *, whole: bool) -> Replayed:
