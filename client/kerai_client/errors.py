@@ -11,7 +11,7 @@ CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)
 
 
 @contextmanager
-def naming(path: Path | str) -> Iterator[None]:
+def path_in_errors(path: Path | str) -> Iterator[None]:
     """Name the file in an OSError that names none, as that of a write to a full disk does."""
     try:
         yield

@@ -15,8 +15,8 @@ from psycopg.conninfo import make_conninfo
 from tests.chaos.authors import Author
 from tests.chaos.disturbances import PEER, operators
 from tests.chaos.mix import Mix, check_end, check_log, check_peer
-from tests.merge.crew import launch
 from tests.merge.live import insert
+from tests.merge.members import launch
 from tests.merge.observe import scalar
 
 from kerai_client.db.connection import connect as connect_to

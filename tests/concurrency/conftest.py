@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.merge.crew import Member
+from tests.merge.members import Member
 
 
 @pytest.fixture

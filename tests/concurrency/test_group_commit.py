@@ -21,8 +21,8 @@ import pytest
 from psycopg import Connection
 from tests.concurrency.test_push import NAMES, assert_fold, at_once, until_blocked
 from tests.merge.batches import Parcel, push_each, receive_all
-from tests.merge.crew import Member, launch, status
 from tests.merge.live import Body, insert, move, update
+from tests.merge.members import Member, launch, status
 from tests.merge.model import Operation, fold
 from tests.merge.observe import assert_state, scalar
 from tests.settings.odd import connect as connect_to

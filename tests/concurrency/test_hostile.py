@@ -10,8 +10,8 @@ from uuid import uuid4
 import psycopg
 import pytest
 from tests.concurrency.test_push import assert_fold, until_blocked
-from tests.merge.crew import AWAIT_PUSH, SUBMIT, Member, called, launch, status
 from tests.merge.live import insert, update
+from tests.merge.members import AWAIT_PUSH, SUBMIT, Member, called, launch, status
 from tests.merge.observe import scalar
 from tests.support.hostile import calls, poison, push_in_time, tries
 

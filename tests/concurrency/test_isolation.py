@@ -16,8 +16,8 @@ import psycopg
 import pytest
 from psycopg import Connection
 from tests.concurrency.test_push import assert_fold, at_once, scribble
-from tests.merge.crew import Member, status
 from tests.merge.live import Body, LiveAuthor, insert, move, update
+from tests.merge.members import Member, status
 from tests.merge.observe import scalar
 
 from kerai import changeset

@@ -14,8 +14,8 @@ import psycopg
 import pytest
 from psycopg import Connection
 from tests.concurrency.test_push import assert_fold, at_once, until_blocked
-from tests.merge.crew import Member, status
 from tests.merge.live import insert, update
+from tests.merge.members import Member, status
 from tests.merge.observe import scalar
 
 from kerai import changeset

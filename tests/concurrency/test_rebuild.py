@@ -10,8 +10,8 @@ from uuid import uuid4
 import psycopg
 import pytest
 from tests.concurrency.test_push import until_blocked
-from tests.merge.crew import called
 from tests.merge.live import LiveAuthor, insert, move, update
+from tests.merge.members import called
 from tests.merge.observe import digest, scalar
 
 from kerai import changeset

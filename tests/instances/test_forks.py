@@ -11,8 +11,8 @@ import psycopg
 import pytest
 from psycopg import Connection
 from tests.instances.conftest import assert_same
-from tests.merge.crew import AWAIT_PUSH, PUSH, SUBMIT, called
 from tests.merge.live import LiveAuthor, insert, update
+from tests.merge.members import AWAIT_PUSH, PUSH, SUBMIT, called
 from tests.merge.observe import scalar
 
 from kerai import changeset

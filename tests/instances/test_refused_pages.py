@@ -13,8 +13,8 @@ import pytest
 from psycopg import Connection
 from tests.instances.conftest import assert_same
 from tests.instances.test_fork_proofs import Signer
-from tests.merge.crew import Member, launch
 from tests.merge.live import LiveAuthor, insert
+from tests.merge.members import Member, launch
 from tests.merge.observe import scalar
 from tests.support.hostile import MOST_SECONDS, calls
 

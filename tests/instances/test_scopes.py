@@ -12,8 +12,8 @@ import psycopg
 import pytest
 from nacl.signing import SigningKey
 from psycopg import Connection
-from tests.merge.crew import Member, launch, status
 from tests.merge.live import LiveAuthor, insert, move, update
+from tests.merge.members import Member, launch, status
 from tests.merge.observe import checkout, scalar, tree
 from tests.settings.odd import connect as connect_to
 

@@ -16,8 +16,8 @@ from uuid import uuid4
 import psycopg
 import pytest
 from psycopg import Connection
-from tests.merge.crew import Member, launch
 from tests.merge.live import LiveAuthor, insert, move, update
+from tests.merge.members import Member, launch
 from tests.merge.observe import scalar
 
 from kerai_client.db.connection import connect as connect_to

@@ -10,8 +10,8 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 from psycopg import Connection
-from tests.merge.crew import Member, launch
 from tests.merge.live import insert, update
+from tests.merge.members import Member, launch
 from tests.merge.observe import scalar
 from tests.settings.odd import connect as connect_to
 

@@ -11,8 +11,8 @@ import pytest
 from nacl.signing import SigningKey
 from psycopg import Connection
 from tests.merge.batches import Parcel, push_each, receive_all
-from tests.merge.crew import Member, launch, status, verified, writer_of
 from tests.merge.live import insert, move, update
+from tests.merge.members import Member, launch, status, verified, writer_of
 from tests.merge.observe import digest, scalar
 from tests.settings.odd import connect as connect_to
 

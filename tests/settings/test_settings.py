@@ -15,8 +15,8 @@ from uuid import uuid4
 import psycopg
 import pytest
 from psycopg import Connection
-from tests.merge.crew import Member, status
 from tests.merge.live import LiveAuthor, insert, update
+from tests.merge.members import Member, status
 from tests.merge.observe import scalar
 from tests.settings.odd import ICU_LOCALE, SETTINGS, connect_raw
 

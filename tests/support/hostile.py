@@ -9,8 +9,8 @@ from typing import Any
 from uuid import uuid4
 
 from psycopg import Connection, sql
-from tests.merge.crew import Member, status
 from tests.merge.live import insert
+from tests.merge.members import Member, status
 from tests.merge.observe import scalar
 
 # A hostile submission may delay another author's push by so much.

@@ -19,7 +19,7 @@ from kerai_client.agent import session as sessions
 from kerai_client.agent.session import WHOLE_STATE, Session
 from kerai_client.agent.state import Vector, read_state, read_vector
 from kerai_client.db.connection import Connection, Database
-from kerai_client.harness.crew import Crew
+from kerai_client.harness.local_agents import LocalAgents
 from kerai_client.repo.importing import import_directory
 from kerai_client.source import ROOT_ID, new_id
 
@@ -228,13 +228,13 @@ def test_grouped_and_ungrouped_agents_work_side_by_side(
         assert (grouped["grouped"], single["grouped"]) == (True, False)
         members = ["member-a", "member-b", "member-c"]
         with (
-            Crew(database.dsn, UUID(grouped["id"]), members, solver=SOLVER) as many,
-            Crew(database.dsn, UUID(single["id"]), ["loner-d"], solver=SOLVER) as one,
+            LocalAgents(database.dsn, UUID(grouped["id"]), members, solver=SOLVER) as many,
+            LocalAgents(database.dsn, UUID(single["id"]), ["loner-d"], solver=SOLVER) as one,
         ):
-            for crew in (many, one):
-                for name, process in crew.processes.items():
-                    assert process.wait(60) == 0, crew.log(name)
-                    assert "1 merged" in crew.log(name)
+            for local_agents in (many, one):
+                for name, process in local_agents.processes.items():
+                    assert process.wait(60) == 0, local_agents.log(name)
+                    assert "1 merged" in local_agents.log(name)
 
         board = rows("swarm", "leaderboard", "--task", task)
         assert {(row["agent"], row["pushed"]) for row in board} == {

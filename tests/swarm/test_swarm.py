@@ -22,7 +22,7 @@ from kerai_client.agent.session import Session
 from kerai_client.agent.state import read_state
 from kerai_client.db.connection import Connection, Database
 from kerai_client.errors import KeraiError
-from kerai_client.harness.crew import Crew
+from kerai_client.harness.local_agents import LocalAgents
 from kerai_client.harness.process import clean_environment, run
 from kerai_client.harness.results import Outcome, judge
 from kerai_client.harness.workspace import Workspace
@@ -102,14 +102,16 @@ def one(database: Database, query: str, *parameters: object) -> Any:
     return database.run(ask)
 
 
-def wait(crew: Crew, condition: Callable[[], bool]) -> None:
+def wait(local_agents: LocalAgents, condition: Callable[[], bool]) -> None:
     """Wait for a condition; an agent that has failed ends the test with its last words."""
     deadline = time.monotonic() + LIMIT_SECONDS
     while not condition():
-        for name, code, words in crew.failures():
+        for name, code, words in local_agents.failures():
             pytest.fail(f"{name} ended with exit code {code}: {words}")
         if time.monotonic() > deadline:
-            pytest.fail("\n".join(f"{name}: {crew.log(name)[-1000:]}" for name in crew.processes))
+            pytest.fail(
+                "\n".join(f"{name}: {local_agents.log(name)[-1000:]}" for name in local_agents.processes)
+            )
         time.sleep(0.1)
 
 
@@ -168,10 +170,10 @@ def test_eight_agents_repair_twelve_bugs(dsn: str, place: Path) -> None:
         swarm, task = launch(database)
         before = run_tests(database, place / "before")
         assert before.failed is not None and before.failed >= 12
-        with Crew(dsn, swarm, AGENTS, solver=SOLVER) as crew:
-            wait(crew, lambda: converged(database, swarm))
-            wait(crew, lambda: crew.running() == 0)
-            assert not list(crew.failures())
+        with LocalAgents(dsn, swarm, AGENTS, solver=SOLVER) as local_agents:
+            wait(local_agents, lambda: converged(database, swarm))
+            wait(local_agents, lambda: local_agents.running() == 0)
+            assert not list(local_agents.failures())
         check_the_end(database, task, before.failed, place / "after")
         assert (
             one(database, "select count(distinct author) from kerai.changesets where task_id = %s", task) > 1
@@ -187,24 +189,24 @@ def test_it_survives_kill_9(dsn: str, place: Path, own_server: PrivateServer) ->
         # Half of them in a swarm that groups its members.
         many = one(database, "select id from kerai.launch_swarm(%s, 'many', 8, true)", task)
         with (
-            Crew(dsn, swarm, AGENTS[::2], solver=SOLVER) as ungrouped,
-            Crew(dsn, many, AGENTS[1::2], solver=SOLVER) as grouped,
+            LocalAgents(dsn, swarm, AGENTS[::2], solver=SOLVER) as ungrouped,
+            LocalAgents(dsn, many, AGENTS[1::2], solver=SOLVER) as grouped,
         ):
             wait(ungrouped, lambda: merged(database, task) >= 2)
-            for crew, name in ((ungrouped, AGENTS[0]), (grouped, AGENTS[1])):
-                crew.processes[name].send_signal(signal.SIGKILL)
-                crew.processes[name].wait()
+            for local_agents, name in ((ungrouped, AGENTS[0]), (grouped, AGENTS[1])):
+                local_agents.processes[name].send_signal(signal.SIGKILL)
+                local_agents.processes[name].wait()
             postmaster = own_server.pid()
             assert postmaster is not None
             os.kill(postmaster, signal.SIGKILL)
             start_again(own_server)
             assert merged(database, task) >= 2
-            for crew, name in ((ungrouped, AGENTS[0]), (grouped, AGENTS[1])):
-                crew.start(name)
-            for crew in (ungrouped, grouped):
-                wait(crew, lambda: converged(database, swarm))
-                wait(crew, lambda crew=crew: crew.running() == 0)  # type: ignore[misc]
-                assert not list(crew.failures())
+            for local_agents, name in ((ungrouped, AGENTS[0]), (grouped, AGENTS[1])):
+                local_agents.start(name)
+            for local_agents in (ungrouped, grouped):
+                wait(local_agents, lambda: converged(database, swarm))
+                wait(local_agents, lambda local_agents=local_agents: local_agents.running() == 0)  # type: ignore[misc]
+                assert not list(local_agents.failures())
         assert one(database, "select count(*) from kerai.forks") == 0
         check_the_end(database, task, failing, place / "after")
     check_nothing_is_left(place)

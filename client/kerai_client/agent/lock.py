@@ -18,7 +18,7 @@ POLL_SECONDS = 0.1
 
 
 @contextmanager
-def sole_use(
+def agent_lock(
     name: str, instance: str, *, patience: float = 0.0, waiting: Callable[[str], None] | None = None
 ) -> Iterator[None]:
     """Hold an agent's lock at one database: two processes that sign at a time would fork its history.
@@ -58,7 +58,7 @@ def sole_use(
 
 
 @dataclass(frozen=True, slots=True)
-class End:
+class LastPush:
     """The last changeset that an author has pushed from here: its last operation's number, and its id."""
 
     author: str
@@ -66,7 +66,7 @@ class End:
     changeset: str
 
 
-def note_end(name: str, instance: str, end: End) -> None:
+def note_last_push(name: str, instance: str, end: LastPush) -> None:
     """Keep where an agent's history ends. A note that is lost or torn costs the check, nothing else."""
     file = keys.key_file(name, instance).with_suffix(".pushed")
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -78,7 +78,7 @@ def note_end(name: str, instance: str, end: End) -> None:
         os.close(descriptor)
 
 
-def require_end(name: str, instance: str, author: str, seq: int, prev: str | None) -> None:
+def require_last_push(name: str, instance: str, author: str, seq: int, prev: str | None) -> None:
     """Check that a database knows all that an agent has pushed from here, before the agent signs more.
 
     A copy of a database, or an older state of it, has the same instance key. A changeset for a place in the
@@ -90,7 +90,7 @@ def require_end(name: str, instance: str, author: str, seq: int, prev: str | Non
     """
     file = keys.key_file(name, instance).with_suffix(".pushed")
     try:
-        end = End(**json.loads(file.read_text("utf-8")))
+        end = LastPush(**json.loads(file.read_text("utf-8")))
         known = end.author != author or seq > end.seq + 1 or (seq == end.seq + 1 and prev == end.changeset)
     except (FileNotFoundError, ValueError, TypeError):
         return

@@ -15,7 +15,7 @@ from psycopg.types.json import Json, Jsonb
 
 from kerai.changeset import author_id, build, changeset_id, draft, sign
 from kerai_client.agent import keys
-from kerai_client.agent.lock import End, note_end, require_end, sole_use
+from kerai_client.agent.lock import LastPush, agent_lock, note_last_push, require_last_push
 from kerai_client.agent.pages import Operation, Page, Signed, paged
 from kerai_client.agent.registration import agent_named, instance_of, register, signing_key
 from kerai_client.agent.state import Vector
@@ -78,7 +78,7 @@ class Session:
         keys.check_name(self.name)
         self.instance = instance_of(self.database)
         self._stack.enter_context(
-            sole_use(self.name, self.instance, patience=self._patience, waiting=self._waiting)
+            agent_lock(self.name, self.instance, patience=self._patience, waiting=self._waiting)
         )
         try:
             known = agent_named(self.database, self.name)
@@ -183,7 +183,9 @@ class Session:
                 progress(done)
         assert changeset is not None
         if chain:
-            note_end(self.name, self.instance, End(self.author, chain[-1].last, chain[-1].changeset))
+            note_last_push(
+                self.name, self.instance, LastPush(self.author, chain[-1].last, chain[-1].changeset)
+            )
         merged = bytes.fromhex(changeset)
         row = self.database.run(
             lambda connection: connection.execute(
@@ -206,7 +208,7 @@ class Session:
         )
         assert following is not None
         seq, lamport, prev = following["seq"], following["lamport"], following["prev"]
-        require_end(self.name, self.instance, self.author, seq, prev)
+        require_last_push(self.name, self.instance, self.author, seq, prev)
         for part in paged(ops):
             document = build(self.author, seq, lamport, part, prev=prev, base=base, **about)
             yield Page(document, sign(document, self.key), len(part), seq)

@@ -13,29 +13,29 @@ from kerai_client.db.connection import Connection, queries
 from kerai_client.errors import KeraiError
 
 
-def say(
-    session: Session, kind: str, nodes: Mapping[str, UUID | None], *, message: str, **said: Any
+def change_view(
+    session: Session, kind: str, nodes: Mapping[str, UUID | None], *, message: str, **values: Any
 ) -> dict[str, Any]:
-    """Sign one operation on views, push it, and return what was said and where it stands now.
+    """Sign one operation on views, push it, and return the view and where the push stands.
 
     :param kind: the operation, such as ``perspective_set``.
     :param nodes: the operation's keys that are nodes.
-    :param said: its other keys.
+    :param values: its other keys.
     :raises KeraiError: when a view that is to be deleted is not there.
     """
     if kind.endswith("_delete"):
-        _require_view(session, kind.removesuffix("_delete"), {**nodes, **said})
+        _require_view(session, kind.removesuffix("_delete"), {**nodes, **values})
     # Read after the nodes were found: it covers what inserted them.
     base: Vector = read_vector(session.database)
     keys = {name: None if node is None else str(node) for name, node in nodes.items()}
-    operation: Operation = {"op": kind, **keys, **said}
+    operation: Operation = {"op": kind, **keys, **values}
     pushed = session.push([operation], base, message=message)
     return {
         "status": pushed.status,
         "author": session.author,
         "seq": pushed.vector[session.author],
         **nodes,
-        **said,
+        **values,
     }
 
 

@@ -130,16 +130,16 @@ def work(
     """
     from kerai_client.agent.session import Session  # noqa: PLC0415
     from kerai_client.cli.source import user_name  # noqa: PLC0415 -- as above
-    from kerai_client.harness.bookkeeping import Limits, Stop  # noqa: PLC0415
+    from kerai_client.harness.bookkeeping import Limits, StopRequest  # noqa: PLC0415
     from kerai_client.harness.coordination import Membership, PatientDatabase  # noqa: PLC0415
     from kerai_client.harness.worker import Worker  # noqa: PLC0415
     from kerai_client.repo.lookup import find  # noqa: PLC0415
 
     name = user_name() if name is None else name
     config = client.config
-    stop = Stop(launched_by)
+    stop = StopRequest(launched_by)
 
-    def tell(event: str, facts: dict[str, Any]) -> None:
+    def on_event(event: str, facts: dict[str, Any]) -> None:
         if client.json:
             click.echo(to_json({"agent": name, "event": event, **facts}, indent=None))
         else:
@@ -149,7 +149,7 @@ def work(
         database = PatientDatabase(
             config.database(),
             interrupted=stop.check,
-            tell=lambda message: tell("waiting", {"message": message}),
+            on_disconnect=lambda message: on_event("waiting", {"message": message}),
         )
         with database, Session(database, name, kind, model=model) as session:
             command = solver or config.solvers.get(session.agent["model"] or "")
@@ -162,10 +162,10 @@ def work(
             swarm_id = database.run(lambda connection: find(connection, "swarm", swarm))
             membership = Membership(database, swarm_id, session.agent_id)
             limits = Limits(max_attempts, attempt_timeout, test_timeout, cost_per_second)
-            worker = Worker(session, membership, command, limits, stop, tell)
+            worker = Worker(session, membership, command, limits, stop, on_event)
             reason = worker.work()
-            tally = worker.tally
-            tell("done", {"reason": reason, "attempts": tally.attempts, "merged": tally.merged})
+            counters = worker.counters
+            on_event("done", {"reason": reason, "attempts": counters.attempts, "merged": counters.merged})
     if stop.signal == signal.SIGINT:
         raise click.exceptions.Exit(INTERRUPTED)
 

@@ -54,7 +54,7 @@ def demo(client: Client, agents: int, keep: bool, timeout: float, source: Path |
 
     source = source or _example()
     place = client.config.directory / "demo"
-    with _alone_in(place):
+    with _demo_lock(place):
         # Keys of the demo's agents are its own, and its tests run with this client's Python.
         os.environ["KERAI_KEYS"] = str(place / "keys")
         os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
@@ -63,7 +63,7 @@ def demo(client: Client, agents: int, keep: bool, timeout: float, source: Path |
         for folder in ("keys", "repaired"):
             shutil.rmtree(place / folder, ignore_errors=True)
         try:
-            _Story(server, place, source, agents, timeout).tell()
+            _Demo(server, place, source, agents, timeout).run()
         finally:
             if keep:
                 click.echo(
@@ -94,7 +94,7 @@ def _package_in(source: Path) -> str | None:
 
 
 @contextmanager
-def _alone_in(place: Path) -> Iterator[None]:
+def _demo_lock(place: Path) -> Iterator[None]:
     place.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(place / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -109,7 +109,7 @@ def _alone_in(place: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-class _Story:
+class _Demo:
     """The demo from beginning to end; each step says what it does."""
 
     def __init__(self, server: PrivateServer, place: Path, source: Path, agents: int, timeout: float) -> None:
@@ -117,10 +117,10 @@ class _Story:
         self._agents, self._timeout = agents, timeout
         self._began = time.monotonic()
 
-    def tell(self) -> None:
+    def run(self) -> None:
         from kerai_client.db.connection import Database  # noqa: PLC0415 -- as above
 
-        self._say(f"a private server in {self._place / 'server'}")
+        self._print(f"a private server in {self._place / 'server'}")
         dsn = self._server.up()
         with Database(dsn) as database:
             self._import(database)
@@ -138,7 +138,7 @@ class _Story:
             bold=True,
         )
 
-    def _say(self, line: str) -> None:
+    def _print(self, line: str) -> None:
         click.echo(f"[{time.monotonic() - self._began:5.1f} s] {line}")
 
     def _import(self, database: Database) -> None:
@@ -149,7 +149,7 @@ class _Story:
             report = import_directory(
                 session, self._source, message=f"import {self._source.name}", remember=False
             )
-        self._say(f"imported {self._source.name}: {report.files} files, {report.nodes} nodes")
+        self._print(f"imported {self._source.name}: {report.files} files, {report.nodes} nodes")
 
     def _test_as_imported(self, database: Database) -> Outcome:
         from kerai_client.agent.state import read_state  # noqa: PLC0415
@@ -159,7 +159,7 @@ class _Story:
         with Workspace("demo") as workspace:
             write_checkout(database, read_state(database), workspace.tree)
             outcome = self._run_tests(workspace.tree)
-        self._say(f"its tests: {outcome.summary}")
+        self._print(f"its tests: {outcome.summary}")
         for name in sorted(outcome.failing):
             click.echo(f"            {name}")
         return outcome
@@ -181,18 +181,20 @@ class _Story:
             {"task": task["id"], "name": "demo", "max_agents": self._agents, "grouped": False},
         ).fetchone()
         assert swarm is not None
-        self._say(f"a swarm of {self._agents} agents, each running `{SOLVER}`")
+        self._print(f"a swarm of {self._agents} agents, each running `{SOLVER}`")
         return swarm["id"], task["id"]
 
     def _work(self, database: Database, dsn: str, swarm: UUID) -> None:
         from kerai_client.cli.dashboard import follow  # noqa: PLC0415 -- as above
-        from kerai_client.harness.crew import Crew  # noqa: PLC0415
+        from kerai_client.harness.local_agents import LocalAgents  # noqa: PLC0415
 
         names = [f"solver-{number + 1}" for number in range(self._agents)]
         deadline = self._began + self._timeout
-        with Crew(dsn, swarm, names, solver=SOLVER) as crew:
-            status = follow(database, swarm, lambda: crew.running() > 0 and time.monotonic() < deadline)
-            failures = list(crew.failures())
+        with LocalAgents(dsn, swarm, names, solver=SOLVER) as local_agents:
+            status = follow(
+                database, swarm, lambda: local_agents.running() > 0 and time.monotonic() < deadline
+            )
+            failures = list(local_agents.failures())
             if status["status"] != "converged":
                 for name, code, words in failures:
                     click.echo(f"{name} ended with exit code {code}:\n{words}", err=True)
@@ -201,7 +203,7 @@ class _Story:
                     detail=f"{status['failing_tests']} failing tests are left",
                     hint="give it longer with --timeout, or look at what it did with --keep",
                 )
-        self._say("converged")
+        self._print("converged")
 
     def _test_repaired(self, database: Database, repaired: Path) -> Outcome:
         from kerai_client.agent.state import read_state  # noqa: PLC0415
@@ -209,7 +211,7 @@ class _Story:
 
         written = write_checkout(database, read_state(database), repaired)
         outcome = self._run_tests(repaired)
-        self._say(f"the repaired package, {written.files} files in {repaired}: {outcome.summary}")
+        self._print(f"the repaired package, {written.files} files in {repaired}: {outcome.summary}")
         return outcome
 
     def _run_tests(self, directory: Path) -> Outcome:

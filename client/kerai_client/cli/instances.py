@@ -13,7 +13,7 @@ import click
 
 from kerai_client.cli.main import Client
 from kerai_client.cli.output import emit, emit_record, format_bytes
-from kerai_client.errors import KeraiError, naming
+from kerai_client.errors import KeraiError, path_in_errors
 
 FORMATS = {"bytes": format_bytes}
 COLUMNS = ["name", "scope", "last_contact", "last_problem", "schedule", "added_by"]
@@ -231,7 +231,7 @@ def export(client: Client, file: Path | None, since: str | None) -> None:
     with client.database() as database, ExitStack() as stack:
         to_file = file is not None and str(file) != "-"
         if to_file and file is not None:
-            stack.enter_context(naming(file))
+            stack.enter_context(path_in_errors(file))
             out: TextIO = stack.enter_context(file.open("w", encoding="utf-8"))
         else:
             out = sys.stdout

@@ -116,10 +116,10 @@ class Client:
         """Return the configured database, for work that has to go on when the connection is lost."""
         from kerai_client.db.connection import Database  # noqa: PLC0415 -- as above
 
-        def tell(line: str) -> None:
+        def show_waiting(line: str) -> None:
             click.echo(printable(line), err=True)
 
-        return Database(self.config.database(), waiting=None if self.json else tell)
+        return Database(self.config.database(), waiting=None if self.json else show_waiting)
 
 
 class Failure(click.ClickException):

@@ -144,7 +144,7 @@ def launch(
         for option, value in limits.items():
             if value is not None:
                 words += [f"--{option.replace('_', '-')}", str(value)]
-        _run_crew(client, made, solver, count=count, prefix=agent_prefix, options=words)
+        _run_local_agents(client, made, solver, count=count, prefix=agent_prefix, options=words)
 
 
 def _explain_joining(made: dict[str, Any], solver: str | None, model: str | None) -> None:
@@ -159,26 +159,28 @@ def _explain_joining(made: dict[str, Any], solver: str | None, model: str | None
     )
 
 
-def _run_crew(
+def _run_local_agents(
     client: Client, made: dict[str, Any], solver: str, *, count: int, prefix: str, options: list[str]
 ) -> None:
     from kerai_client.cli.dashboard import follow, swarm_rows  # noqa: PLC0415 -- as above
-    from kerai_client.harness.crew import Crew, Terminated  # noqa: PLC0415
+    from kerai_client.harness.local_agents import LocalAgents, Terminated  # noqa: PLC0415
 
-    crew = Crew(client.config.database(), made["id"], count, prefix=prefix, solver=solver, options=options)
+    local_agents = LocalAgents(
+        client.config.database(), made["id"], count, prefix=prefix, solver=solver, options=options
+    )
     try:
-        with client.database() as database, crew:
+        with client.database() as database, local_agents:
             if client.json:
-                for process in crew.processes.values():
+                for process in local_agents.processes.values():
                     process.wait()
                 status, _ = swarm_rows(database, made["id"])
                 emit_record(status, json=True)
             else:
-                status = follow(database, made["id"], lambda: crew.running() > 0)
-            failures = list(crew.failures())
+                status = follow(database, made["id"], lambda: local_agents.running() > 0)
+            failures = list(local_agents.failures())
     except (KeyboardInterrupt, Terminated) as end:
         code = end.code if isinstance(end, Terminated) else INTERRUPTED
-        agents = ", ".join(crew.processes) or "no agent"
+        agents = ", ".join(local_agents.processes) or "no agent"
         stopped = KeraiError(
             f"interrupted: {agents} ended, the swarm stays open",
             detail=f"swarm {made['name']} ({made['id']})",

@@ -94,7 +94,7 @@ def set_perspective(
       kerai perspective set src/auth/token.py 0.8 --reason "all requests go through it"
       kerai perspective set src.auth.token_py.validate_token -0.5 --context src/auth
     """
-    _say(
+    _change_view(
         client,
         agent,
         "perspective_set",
@@ -119,7 +119,7 @@ def delete_perspective(
     Example:
       kerai perspective delete src/auth/token.py
     """
-    _say(client, agent, "perspective_delete", {"node": node, "context": context}, message=message)
+    _change_view(client, agent, "perspective_delete", {"node": node, "context": context}, message=message)
 
 
 @perspective.command("list")
@@ -235,7 +235,7 @@ def set_association(
     Example:
       kerai associations set src/auth/token.py tests/test_token.py tested-by 1
     """
-    _say(
+    _change_view(
         client,
         agent,
         "association_set",
@@ -263,7 +263,7 @@ def delete_association(
       kerai associations delete src/auth/token.py tests/test_token.py tested-by
     """
     places: dict[str, str | None] = {"source": source, "target": target}
-    _say(client, agent, "association_delete", places, message=message, relation=relation)
+    _change_view(client, agent, "association_delete", places, message=message, relation=relation)
 
 
 @associations.command("list")
@@ -307,16 +307,18 @@ def association_consensus(client: Client, scope: str | None, relation: str | Non
     _show(client, "association_consensus", columns, "Consensus", {"scope": scope}, **parameters)
 
 
-def _say(client: Client, agent: str | None, kind: str, places: dict[str, str | None], **said: Any) -> None:
-    from kerai_client.agent.understanding import say  # noqa: PLC0415 -- drivers and parsers are slow to import
+def _change_view(
+    client: Client, agent: str | None, kind: str, places: dict[str, str | None], **values: Any
+) -> None:
+    from kerai_client.agent.understanding import change_view  # noqa: PLC0415 -- slow to import
     from kerai_client.cli.source import human_session  # noqa: PLC0415
     from kerai_client.repo.lookup import nodes_at  # noqa: PLC0415
 
-    message = said.pop("message") or kind.replace("_", " ")
+    message = values.pop("message") or kind.replace("_", " ")
     with client.database() as database:
         nodes = database.run(lambda connection: nodes_at(connection, places))
         with human_session(database, agent) as session:
-            result = say(session, kind, nodes, message=message, **said)
+            result = change_view(session, kind, nodes, message=message, **values)
     emit_record(result, json=client.json, formats=WEIGHTS)
 
 

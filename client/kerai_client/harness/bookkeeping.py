@@ -54,7 +54,7 @@ class Candidate:
 
 
 @dataclass(slots=True)
-class Tally:
+class Counters:
     """What an agent has done."""
 
     attempts: int = 0
@@ -63,7 +63,7 @@ class Tally:
     failed: int = 0
 
 
-class Stop:
+class StopRequest:
     """Set by SIGTERM, SIGHUP and SIGINT, and by the end of the process that has launched this one.
 
     It is asked at every step that takes time.

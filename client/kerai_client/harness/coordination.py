@@ -24,16 +24,20 @@ PATIENCE_SECONDS = 300.0
 NOT_PUSHED = "kerai: an attempt that was not pushed"
 MAX_REASON = 1000
 TOO_LARGE = "KR005"
-ENOUGH = ("KR008", "KR011")  # a budget is used up; the swarm or the task is over
+END_CODES = ("KR008", "KR011")  # a budget is used up; the swarm or the task is over
 
 
 class PatientDatabase(Database):
     """A database that an agent goes on with when the server is gone for a while, or until it has to stop."""
 
-    def __init__(self, dsn: str, *, interrupted: Callable[[], None], tell: Callable[[str], None]) -> None:
-        """:param interrupted: called between tries; raises when the agent has to stop."""
+    def __init__(
+        self, dsn: str, *, interrupted: Callable[[], None], on_disconnect: Callable[[str], None]
+    ) -> None:
+        """:param interrupted: called between tries; raises when the agent has to stop.
+        :param on_disconnect: called once with the reason when the connection is lost.
+        """
         super().__init__(dsn, seconds=PATIENCE_SECONDS)
-        self._interrupted, self._tell = interrupted, tell
+        self._interrupted, self._on_disconnect = interrupted, on_disconnect
 
     def run(
         self,
@@ -47,7 +51,7 @@ class PatientDatabase(Database):
             nonlocal tries
             tries += 1
             if tries == 1 and (error.sqlstate is None or not error.sqlstate.startswith("40")):
-                self._tell(f"the connection is lost, trying again: {str(error).splitlines()[0]}")
+                self._on_disconnect(f"the connection is lost, trying again: {str(error).splitlines()[0]}")
             self._interrupted()
             if on_retry is not None:
                 on_retry(error, delay)
@@ -127,7 +131,7 @@ class Membership:
         try:
             self._result(vector, outcome.passed, output, milliseconds, cost)
         except psycopg.Error as error:
-            if error.sqlstate not in ENOUGH:
+            if error.sqlstate not in END_CODES:
                 raise
             reason = f"the result was refused ({error.sqlstate}): {error.diag.message_primary}"
             self.report_failure(
@@ -176,7 +180,7 @@ class Membership:
             try:
                 self._result(base, False, output, milliseconds, cost)
             except psycopg.Error as error:
-                if error.sqlstate not in ENOUGH:
+                if error.sqlstate not in END_CODES:
                     raise
                 self._refused(base, output, milliseconds, cost)
                 raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from kerai.results import ANSI, find_runs, tell, total
+from kerai.results import ANSI, find_runs, runs_line, total
 from kerai.runs import Run
 from kerai_client.harness.process import Finished
 
@@ -128,9 +128,9 @@ def tail(output: str, outcome: Outcome, limit: int = OUTPUT_TAIL_BYTES) -> str:
     shown = data[-limit:].decode(errors="ignore")
     if not outcome.runs or _numbers(find_runs(shown)) == _numbers(outcome.runs):
         return shown
-    last = f"\n{tell(outcome.runs)}"
+    last = f"\n{runs_line(outcome.runs)}"
     if len(last.encode()) > limit // 2:
-        last = f"\n{tell([total(outcome.runs)])}"
+        last = f"\n{runs_line([total(outcome.runs)])}"
     return data[-(limit - len(last.encode())) :].decode(errors="ignore") + last
 
 

@@ -56,7 +56,7 @@ def descendants() -> list[int]:
     return found
 
 
-class Family:
+class ProcessTree:
     """The command and what it has started."""
 
     def __init__(self, command: list[str]) -> None:
@@ -131,16 +131,16 @@ def main() -> int:
         signal.signal(number, lambda *_: stop.append(1))
     signal.signal(signal.SIGCHLD, lambda *_: None)
 
-    family = Family(sys.argv[2:])
-    while family.status is None and not stop:
+    tree = ProcessTree(sys.argv[2:])
+    while tree.status is None and not stop:
         ready, _, _ = select.select([0, bell], [], [], 1.0)
         if bell in ready:
             os.read(bell, 4096)
         if 0 in ready and not os.read(0, 1):
             stop.append(1)
-        family.reap()
-    family.end(grace if stop else LEFTOVER_GRACE)
-    status = 128 + signal.SIGKILL if family.status is None else family.status
+        tree.reap()
+    tree.end(grace if stop else LEFTOVER_GRACE)
+    status = 128 + signal.SIGKILL if tree.status is None else tree.status
     return status if status >= 0 else 128 - status
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from kerai_client.errors import naming
+from kerai_client.errors import path_in_errors
 from kerai_client.harness.bookkeeping import Limits, Spent
 from kerai_client.harness.coordination import Assignment
 from kerai_client.harness.process import Finished, clean_environment, run
@@ -81,7 +81,7 @@ class Workbench:
     def _write_task(self, scope: str, output: str) -> None:
         for file in (self.workspace.test_output, self.workspace.task_file):
             remove(file)  # a solver may have put anything in its place
-        with naming(self.workspace.path):
+        with path_in_errors(self.workspace.path):
             self.workspace.test_output.write_text(output, "utf-8")
             self.workspace.task_file.write_text(
                 f"{self.assignment.description}\n\n"

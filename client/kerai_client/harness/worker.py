@@ -20,8 +20,8 @@ import psycopg
 from kerai_client.agent.session import WHOLE_STATE, Session
 from kerai_client.agent.state import State, Vector, read_state, read_vector
 from kerai_client.errors import KeraiError
-from kerai_client.harness.bookkeeping import Candidate, Limits, Stop, Stopped, Tally
-from kerai_client.harness.coordination import ENOUGH, Membership
+from kerai_client.harness.bookkeeping import Candidate, Counters, Limits, Stopped, StopRequest
+from kerai_client.harness.coordination import END_CODES, Membership
 from kerai_client.harness.process import Finished
 from kerai_client.harness.results import Outcome, judge, tail
 from kerai_client.harness.workbench import WATCH_SECONDS, Workbench
@@ -45,8 +45,8 @@ SHARED_RESULT_SECONDS = 1.5  # a state's author reports its result at once; wait
 # What tools leave in a working tree; nobody means to keep it.
 LEFTOVERS = ("__pycache__/", ".pytest_cache/", ".mypy_cache/", ".coverage", "*.py[cod]", ".kerai/")
 NOT_STARTED = (126, 127)  # how a shell says that there is no such program
-REWOUND = "KR004"  # a restored or crashed server may know less than it has told before
-REWOUND_SECONDS = 1.0
+DEPENDENCY_MISSING = "KR004"  # a restored or crashed server may know less than it has told before
+RETRY_SECONDS = 1.0
 BUSY = "KR009"  # other pushes are in the way
 # The server does not take these operations, now or ever: too large, about what is not there, out of scope.
 REFUSED = ("KR005", "KR006", "KR007")
@@ -66,16 +66,16 @@ class Worker:
     """One agent at work for one swarm.
 
     :param solver: the command that changes the working tree, for ``/bin/sh``.
-    :param tell: told each event: its name, and what belongs to it.
+    :param on_event: called with each event: its name, and what belongs to it.
     """
 
     session: Session
     membership: Membership
     solver: str
     limits: Limits
-    stop: Stop
-    tell: Callable[[str, dict[str, Any]], None]
-    tally: Tally = field(default_factory=Tally)
+    stop: StopRequest
+    on_event: Callable[[str, dict[str, Any]], None]
+    counters: Counters = field(default_factory=Counters)
     _results: dict[str, tuple[Outcome, str]] = field(default_factory=dict)
     _fruitless: int = 0
     _next_look: float = 0.0
@@ -93,31 +93,31 @@ class Worker:
                 self.membership.join()
                 self._first_attempt = self.membership.attempts() + 1
                 while True:
-                    self._go_on()
+                    self._step_or_wait()
             except Stopped as stopped:
                 return str(stopped)
             except psycopg.Error as error:
-                if error.sqlstate not in ENOUGH:
+                if error.sqlstate not in END_CODES:
                     raise
                 return str(error.diag.message_primary)
 
-    def _go_on(self) -> None:
+    def _step_or_wait(self) -> None:
         try:
             self._step()
         except psycopg.Error as error:
-            if error.sqlstate == REWOUND:
-                self.tell("rewound", {"message": str(error.diag.message_primary)})
+            if error.sqlstate == DEPENDENCY_MISSING:
+                self.on_event("rewound", {"message": str(error.diag.message_primary)})
                 self._results = {}
             elif error.sqlstate == BUSY:
-                self.tell("waiting", {"message": str(error.diag.message_primary)})
+                self.on_event("waiting", {"message": str(error.diag.message_primary)})
             else:
                 raise
-            time.sleep(REWOUND_SECONDS)
+            time.sleep(RETRY_SECONDS)
 
     def _step(self) -> None:
         self._check()
-        if self.limits.attempts is not None and self.tally.attempts >= self.limits.attempts:
-            raise Stopped(f"{self.tally.attempts} attempts made")
+        if self.limits.attempts is not None and self.counters.attempts >= self.limits.attempts:
+            raise Stopped(f"{self.counters.attempts} attempts made")
         state = self._state()
         outcome, output = self._result_of(state)
         if outcome.passed:
@@ -148,7 +148,7 @@ class Worker:
 
     def _own_result(self, state: State) -> tuple[Outcome, str]:
         outcome, output, milliseconds = self._test(snapshot_of(state.tree))
-        self.tell("tested", {"failing": outcome.failed, "summary": outcome.summary})
+        self.on_event("tested", {"failing": outcome.failed, "summary": outcome.summary})
         self.membership.report(state.vector, outcome, tail(output, outcome), milliseconds, self._bench.cost())
         return outcome, output
 
@@ -171,8 +171,8 @@ class Worker:
 
     def _attempt(self, state: State, output: str) -> list[dict[str, Any]] | None:
         """Let the solver change a working tree; return the operations that it comes to, None for none."""
-        self.tally.attempts += 1
-        number = self._first_attempt + self.tally.attempts - 1
+        self.counters.attempts += 1
+        number = self._first_attempt + self.counters.attempts - 1
         before = snapshot_of(state.tree)
         finished = self._bench.solve(self.solver, before, number, self._scope_in(state.tree), output)
         self._check()
@@ -190,31 +190,31 @@ class Worker:
             return None
         unread = {problem.path for problem in problems} - after.keys()
         for problem in problems:
-            self.tell("problem", {"attempt": number, "message": str(problem)})
+            self.on_event("problem", {"attempt": number, "message": str(problem)})
         scope = self.membership.assignment.scope
         if scope is not None:
             outside = outside_scope(state.tree, after, scope=scope, unread=unread)
             if outside:
-                self.tell("outside", {"attempt": number, "paths": outside})
+                self.on_event("outside", {"attempt": number, "paths": outside})
         try:
             ops = diff(state.tree, after, author=self.session.author, scope=scope, unread=unread)
         except SourceError as error:
             self._give_up(state, str(error), finished)
             return None
         if not ops:
-            self.tell("idle", {"attempt": number, "solver_exit": finished.exit_code})
+            self.on_event("idle", {"attempt": number, "solver_exit": finished.exit_code})
             return None
         return ops
 
     def _merge(self, state: State, ops: Sequence[Mapping[str, Any]]) -> bool:
-        """Test operations and push them when they make the state better; say whether they are merged."""
+        """Merge operations when they make the state better; return whether they are merged."""
         try:
-            return self._race(state, ops)
+            return self._test_and_push(state, ops)
         except _Refused as refusal:
             self._discard(refusal.candidate, str(refusal), refused=True)
             return False
 
-    def _race(self, state: State, ops: Sequence[Mapping[str, Any]]) -> bool:
+    def _test_and_push(self, state: State, ops: Sequence[Mapping[str, Any]]) -> bool:
         candidate = self._improvement(state, ops)
         if candidate is None or self._push(candidate):
             return candidate is not None
@@ -222,8 +222,8 @@ class Worker:
         # one would have used the processors for nothing: the agents of one machine take turns.
         with self._turn(MERGE_TURN):
             for _ in range(MERGE_TRIES):
-                self.tally.stale += 1
-                self.tell("stale", {"operations": len(candidate.ops)})
+                self.counters.stale += 1
+                self.on_event("stale", {"operations": len(candidate.ops)})
                 again = self._improvement(candidate.state, candidate.ops)
                 if again is None or self._push(again):
                     return again is not None
@@ -239,18 +239,18 @@ class Worker:
             ops = rebase(state.tree, newer.tree, ops)
             state = newer
         if not ops:
-            self.tell("overtaken", {})
+            self.on_event("overtaken", {})
             return None
         tree = apply_operations(state.tree, [dict(op) for op in ops])
         outcome, output, milliseconds = self._test(snapshot_of(tree))
         candidate = Candidate(state, ops, outcome, output, milliseconds)
-        reason = self._worse(candidate)
+        reason = self._why_not_better(candidate)
         if reason is None:
             return candidate
         self._discard(candidate, reason)
         return None
 
-    def _worse(self, candidate: Candidate) -> str | None:
+    def _why_not_better(self, candidate: Candidate) -> str | None:
         """Return why a candidate is no progress, None when it is."""
         before, _ = self._result_of(candidate.state)
         if candidate.outcome.better_than(before):
@@ -276,7 +276,7 @@ class Worker:
             reason = f"refused ({error.sqlstate}): {error.diag.message_primary}"
             if error.sqlstate in REFUSED:
                 raise _Refused(candidate, reason) from error
-            if error.sqlstate in ENOUGH:
+            if error.sqlstate in END_CODES:
                 self._discard(candidate, reason, refused=True)
             raise
         if pushed.status == "stale":
@@ -285,8 +285,8 @@ class Worker:
         vector = pushed.vector
         output = tail(candidate.output, candidate.outcome)
         self._results = {_key(vector): (candidate.outcome, output)}
-        self.tally.merged += 1
-        self.tell(
+        self.counters.merged += 1
+        self.on_event(
             "merged",
             {"operations": pushed.operations, "failing": candidate.outcome.failed, "message": message},
         )
@@ -294,8 +294,8 @@ class Worker:
         return True
 
     def _discard(self, candidate: Candidate, reason: str, *, refused: bool = False) -> None:
-        self.tally.failed += 1
-        self.tell("failed", {"reason": reason})
+        self.counters.failed += 1
+        self.on_event("failed", {"reason": reason})
         self.membership.report_failure(
             candidate.state.vector,
             ops=candidate.ops,
@@ -308,8 +308,8 @@ class Worker:
 
     def _give_up(self, state: State, reason: str, finished: Finished) -> None:
         """Report an attempt that came to no operations that could be tested."""
-        self.tally.failed += 1
-        self.tell("failed", {"reason": reason})
+        self.counters.failed += 1
+        self.on_event("failed", {"reason": reason})
         self.membership.report_failure(
             state.vector,
             ops=(),

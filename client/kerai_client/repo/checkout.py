@@ -56,7 +56,7 @@ def write_checkout(
             f"there is no file at or below {scope!r} in the tree", hint="kerai checkout DIR writes all"
         )
     place = Place(directory, "")
-    with place.alone():
+    with place.locked():
         former = known_record(place, database, lenient=force)
         before = _files_before(place, former, snapshot, scope, force)
         if not force:

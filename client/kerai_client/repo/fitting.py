@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from kerai_client.agent.pages import Operation
-from kerai_client.repo.rebase import looks, rebase
+from kerai_client.repo.rebase import contents_below, rebase
 from kerai_client.source import Tree, apply_operations, new_id
 
 
@@ -34,16 +34,16 @@ def fit(old: Tree, new: Tree, operations: Sequence[Operation]) -> Fitted:
 
     :param new: the present state, with all that ``old`` has seen.
     """
-    homes = _Homes(old, new)
-    homed = homes.homed(operations)
-    deletions = [operation for operation in homed if operation["op"] == "node_delete"]
-    rest = [operation for operation in homed if operation["op"] != "node_delete"]
+    replacements = _Replacements(old, new)
+    redirected = replacements.redirected(operations)
+    deletions = [operation for operation in redirected if operation["op"] == "node_delete"]
+    rest = [operation for operation in redirected if operation["op"] != "node_delete"]
     fitted = Fitted(rest)
     undisturbed = {id(operation) for operation in rebase(old, new, rest)}
     for operation in rest:
         if id(operation) not in undisturbed:
             place = UUID(str(operation["parent" if operation["op"] == "node_insert" else "node"]))
-            (fitted.met if place in homes.visible else fitted.hidden).add(_path(old, operation))
+            (fitted.met if place in replacements.visible else fitted.hidden).add(_path(old, operation))
     if deletions:
         before, after = apply_operations(old, rest), apply_operations(new, rest)
         there = _visible(after)
@@ -64,7 +64,7 @@ def _spared(before: Tree, after: Tree, there: set[UUID], top: UUID, kept: set[st
         node = pending.pop()
         if node not in there:
             continue  # others have deleted it, too
-        if list(looks(before, node)) == list(looks(after, node)):
+        if list(contents_below(before, node)) == list(contents_below(after, node)):
             yield node
         elif before.is_directory(node):
             pending += [child.id for child in reversed(before.children(node))]
@@ -72,17 +72,17 @@ def _spared(before: Tree, after: Tree, there: set[UUID], top: UUID, kept: set[st
             kept.add(before.path_of(node))
 
 
-class _Homes:
+class _Replacements:
     """Directories in place of those that others have deleted."""
 
     def __init__(self, old: Tree, new: Tree) -> None:
         self.old = old
         self.new = new
         self.visible = _visible(new)
-        self.homes: dict[UUID, UUID] = {}
+        self.directories: dict[UUID, UUID] = {}
         self.made: list[Operation] = []
 
-    def homed(self, operations: Sequence[Operation]) -> list[Operation]:
+    def redirected(self, operations: Sequence[Operation]) -> list[Operation]:
         """Return the operations with new files where they show."""
         found: list[Operation] = []
         for operation in operations:
@@ -92,27 +92,27 @@ class _Homes:
                 and self.old.is_directory(node := UUID(str(parent)))
                 and node not in self.visible
             ):
-                home = str(self.home(node))
+                directory = str(self.directory_for(node))
                 found += self.made
                 self.made.clear()
-                found.append({**operation, "parent": home})
+                found.append({**operation, "parent": directory})
             else:
                 found.append(operation)
         return found
 
-    def home(self, node: UUID) -> UUID:
+    def directory_for(self, node: UUID) -> UUID:
         """Return the directory that stands where a directory stood; made when there is none."""
-        if node in self.visible or node in self.homes:
-            return self.homes.get(node, node)
+        if node in self.visible or node in self.directories:
+            return self.directories.get(node, node)
         was = self.old[node]
         there = self.new.layout().directories.get(self.old.path_of(node))
         if there:
-            self.homes[node] = there[0].id
+            self.directories[node] = there[0].id
         elif was.parent is None:
-            self.homes[node] = node
+            self.directories[node] = node
         else:
-            parent, made = self.home(was.parent), new_id()
-            self.homes[node] = made
+            parent, made = self.directory_for(was.parent), new_id()
+            self.directories[node] = made
             self.made.append(
                 {
                     "op": "node_insert",
@@ -123,7 +123,7 @@ class _Homes:
                     "name": was.name,
                 }
             )
-        return self.homes[node]
+        return self.directories[node]
 
 
 def _path(tree: Tree, operation: Operation) -> str:

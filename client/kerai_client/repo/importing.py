@@ -83,7 +83,7 @@ def import_directory(
     without = [path for place in own for path in _within(directory, place)]
     with _origin(session, directory, into, lenient=replace) as (place, record):
         work = _Import(session, directory, into, place, record)
-        work.tell = progress or work.tell
+        work.on_progress = progress or work.on_progress
         work.read(without)
         work.check(replace, notice or (lambda line: None))
         return work.push(message, remember)
@@ -99,7 +99,7 @@ def _origin(
         pending = any(record.pending for record in place.read(lenient=lenient))
         if pending or known_record(place, session.database, lenient=lenient) is not None:
             break
-    with place.alone():
+    with place.locked():
         for record in place.read(lenient=lenient):
             if record.pending:  # an import was cut off, and its push may be under way
                 session.wait_for_last_push(record.pending[-1].author)
@@ -121,7 +121,7 @@ class _Import:
         self.into = into
         self.place = place
         self.record = record
-        self.tell: Progress = lambda stage, done, total: None
+        self.on_progress: Progress = lambda stage, done, total: None
 
     def read(self, without: Collection[str]) -> None:
         """Read the state that the directory was made from, and the directory; compare them."""
@@ -134,7 +134,7 @@ class _Import:
         }
         self.snapshot, self.problems = read_directory(
             self.directory,
-            progress=lambda done: self.tell("reading", done, None),
+            progress=lambda done: self.on_progress("reading", done, None),
             tracked=there.keys(),
             without=without,
             git=True,
@@ -142,7 +142,7 @@ class _Import:
         self.unread = {problem.path for problem in self.problems} - self.snapshot.keys()
         outside = {path for path in there if not _covers(self.record, prefix + path)} - self.snapshot.keys()
         self.there = {path: file for path, file in there.items() if path not in outside}
-        self.tell("comparing", 0, None)
+        self.on_progress("comparing", 0, None)
         self.operations: Sequence[Operation] = diff(
             state.tree,
             self.snapshot,
@@ -265,13 +265,13 @@ class _Import:
             pending = replace(pending, pending=tuple(changesets))
             problem = self.keep(pending, remember)
 
-        self.tell("pushing", 0, len(self.operations))
+        self.on_progress("pushing", 0, len(self.operations))
         self.session.push(
             reshaping_late(self.operations) if len(self.operations) > PAGE_OPS else self.operations,
             self.state.vector,
             message=message,
             whole=True,
-            progress=lambda done: self.tell("pushing", done, len(self.operations)),
+            progress=lambda done: self.on_progress("pushing", done, len(self.operations)),
             signed=signed,
         )
         problem = problem or self.keep(pending.merged(), remember)

@@ -51,7 +51,7 @@ def _as_before(old: Tree, new: Tree, node: UUID, op: Operation, there: set[UUID]
         parent = op["parent"]
         return _place(before) == _place(after) and (parent is None or UUID(parent) in there)
     if kind == "node_delete":
-        return list(looks(old, node)) == list(looks(new, node))
+        return list(contents_below(old, node)) == list(contents_below(new, node))
     return True
 
 
@@ -59,7 +59,7 @@ def _place(node: Node) -> tuple[UUID | None, str]:
     return node.parent, node.position
 
 
-def looks(tree: Tree, top: UUID) -> Iterator[tuple[UUID, str, str | None, str | None]]:
+def contents_below(tree: Tree, top: UUID) -> Iterator[tuple[UUID, str, str | None, str | None]]:
     """Yield what a node and all below it are, but for where they stand."""
     for node in tree.subtree(top):
         yield node.id, node.kind, node.name, node.content

@@ -147,7 +147,7 @@ class Place:
             raise
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
         """Hold the directory: two imports of it at a time would both push what has changed in it.
 
         :raises KeraiError: when another process holds it, and is not done in a minute.
@@ -159,7 +159,7 @@ class Place:
             return
         try:
             deadline = time.monotonic() + PATIENCE_SECONDS
-            while not _locked(descriptor):
+            while not _try_lock(descriptor):
                 if time.monotonic() > deadline:
                     raise KeraiError(
                         f"another process imports {self.directory}, or checks it out",
@@ -298,7 +298,7 @@ def _has(database: Database, changeset: str) -> bool:
     return database.run(call)
 
 
-def _locked(descriptor: int) -> bool:
+def _try_lock(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -58,7 +58,7 @@ class Outcome:
     passed: set[str] = field(default_factory=set)
     failed: set[str] = field(default_factory=set)
     seconds: dict[str, float] = field(default_factory=dict)
-    end: str = "done"  # or timeout, crash, cold, invalid
+    end: str = "done"  # or timeout, crash, reimport, invalid
     running: str | None = None  # the test that the end came in
 
 
@@ -286,10 +286,10 @@ class TestRunner:
         # a test that fails may have taken less time than it will when it passes
         return SLOWDOWN * sum(max(self.seconds.get(name, 0.0), self.typical) for name in tests) + SLACK
 
-    def sift(self, edits: Sequence[Edit], tests: Sequence[Sequence[str]]) -> tuple[int, str]:
+    def first_hit(self, edits: Sequence[Edit], tests: Sequence[Sequence[str]]) -> tuple[int, str]:
         """Try edits in one process until one makes one of its tests pass. Returns its number and why.
 
-        The reason is 'hit', 'done' (none does), 'cold' (that one needs all to be imported anew), 'crash' or
+        The reason is 'hit', 'done' (none does), 'reimport' (that one needs a fresh import), 'crash' or
         'timeout' (that one ends or blocks its process).
         """
         limits = [self._processor(names) for names in tests]
@@ -305,12 +305,12 @@ class TestRunner:
     def _live(self, edit: Edit) -> dict[str, Any]:
         return asdict(edit) | {"path": str(self.directory / edit.path)}
 
-    def try_live(self, edit: Edit, first: Sequence[str], then: Sequence[str]) -> Outcome:
+    def try_in_session(self, edit: Edit, first: Sequence[str], then: Sequence[str]) -> Outcome:
         """Run `first`, and `then` if any passes, in a process in which one function has the edit."""
         request = self._request(first, then, edit=self._live(edit), fail_fast=True)
         return merged(Outcome(), self._ask(request, request["wall"]))
 
-    def try_cold(
+    def try_reimported(
         self, path: str, data: bytes, first: Sequence[str], then: Sequence[str], *, everything: bool = False
     ) -> Outcome:
         """The same with the edit on the disk and all imported anew; with `everything` the whole suite."""

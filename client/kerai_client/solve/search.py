@@ -29,12 +29,12 @@ COLD_DISCOUNT = 0.4  # an edit that needs a new import costs ten times one that 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An edit to try; `cold` when everything has to be imported anew for it."""
+    """An edit to try; `reimport`: whether everything has to be imported anew for it."""
 
     file: SourceFile
     located: Located
     mutation: Mutation
-    cold: bool
+    reimport: bool
 
     @property
     def data(self) -> bytes:
@@ -133,10 +133,10 @@ class Search:
             for mutation in propose(place, EXPRESSION_OPERATORS + NAME_OPERATORS, STATEMENT_OPERATORS):
                 priority = suspicion * mutation.weight * chance.uniform(0.6, 1.0)
                 if not located.statement.at_import:
-                    candidate = Candidate(file, located, mutation, cold=False)
+                    candidate = Candidate(file, located, mutation, reimport=False)
                     heappush(waiting, (-priority, next(counter), candidate))
                 if located.at_import:
-                    candidate = Candidate(file, located, mutation, cold=True)
+                    candidate = Candidate(file, located, mutation, reimport=True)
                     heappush(waiting, (-priority * COLD_DISCOUNT, next(counter), candidate))
         while waiting:
             yield heappop(waiting)[2]
@@ -176,16 +176,16 @@ class Search:
                 return
             start = 0
             while start < len(batch):
-                live = list(takewhile(lambda candidate: not candidate.cold, batch[start:]))
-                end = "cold"
+                live = list(takewhile(lambda candidate: not candidate.reimport, batch[start:]))
+                end = "reimport"
                 if live:
                     tests = [self.targets_of(candidate, group) for candidate in live]
-                    at, end = self.runner.sift([candidate.edit for candidate in live], tests)
+                    at, end = self.runner.first_hit([candidate.edit for candidate in live], tests)
                     self.tried += at + 1
                     start += at
                 else:
                     self.tried += 1
-                if end in ("hit", "cold"):
+                if end in ("hit", "reimport"):
                     yield number + start, batch[start]
                 start += 1
             number += len(batch)
@@ -208,20 +208,20 @@ class Search:
     def outcome_of(self, candidate: Candidate, targets: list[str], guards: list[str]) -> Outcome:
         """Run the tests that a candidate concerns, in the cheapest way that shows its effect."""
         data, path = candidate.data, candidate.file.path
-        if not candidate.cold:
-            outcome = self.runner.try_live(candidate.edit, targets, guards)
-            if outcome.end != "cold":
+        if not candidate.reimport:
+            outcome = self.runner.try_in_session(candidate.edit, targets, guards)
+            if outcome.end != "reimport":
                 return outcome
         try:
             compile(data, path, "exec", dont_inherit=True)
         except (SyntaxError, ValueError, RecursionError):
             return Outcome(end="invalid")
-        return self.runner.try_cold(path, data, targets, guards)
+        return self.runner.try_reimported(path, data, targets, guards)
 
     def confirmed(self, candidate: Candidate, mended: set[str]) -> Fix | None:
         """Run the whole suite on the edited files, imported anew, and the mended tests on the old ones."""
         runner, matrix = self.runner, self.matrix
-        outcome = runner.try_cold(
+        outcome = runner.try_reimported(
             candidate.file.path, candidate.data, [*matrix.failed, *matrix.passed], [], everything=True
         )
         mended = outcome.passed.intersection(matrix.failed)

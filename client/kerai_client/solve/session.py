@@ -24,19 +24,19 @@ class TestTimedOut(BaseException):
     """Raised in a test that has used up its processor time; no Exception, so that tests do not catch it."""
 
 
-class Cold(Exception):
+class NeedsReimport(Exception):
     """The edit cannot be put into live functions: the files have to be imported anew."""
 
 
 def changed_function(old: CodeType, new: CodeType, line: int) -> tuple[CodeType, CodeType]:
-    """The outermost function around `line` of the old text, before and after; Cold if there is none."""
+    """The outermost function around `line` of the old text, before and after. Raises NeedsReimport."""
     before = [const for const in old.co_consts if isinstance(const, CodeType)]
     after = [const for const in new.co_consts if isinstance(const, CodeType)]
     if len(before) != len(after):
-        raise Cold
+        raise NeedsReimport
     starting = [pair for pair in zip(before, after, strict=True) if pair[0].co_firstlineno <= line]
     if not starting:
-        raise Cold
+        raise NeedsReimport
     # of those on one line the last: a default value's lambda comes before its function
     pair = max(enumerate(starting), key=lambda entry: (entry[1][0].co_firstlineno, entry[0]))[1]
     return pair if pair[0].co_flags & CO_OPTIMIZED else changed_function(*pair, line)
@@ -121,23 +121,23 @@ class Session:
         end: dict[str, Any] = {"end": "done"}
         try:
             if request["edits"]:
-                end = {"end": self.sift(request["edits"])}
+                end = {"end": self.first_hit(request["edits"])}
             else:
                 self.run_tests(request, replies)
             end["outcomes"] = self.outcomes
             if request["cover"]:
                 self.cover.stop()
                 end |= {"lines": self.lines(), "spawning": list(self.spawning)}
-        except Cold:
-            end = {"end": "cold"}
+        except NeedsReimport:
+            end = {"end": "reimport"}
         if os.getpid() == pid:  # not a process that a test has forked
             send(replies, end)
 
-    def sift(self, edits: list[dict[str, Any]]) -> str:
+    def first_hit(self, edits: list[dict[str, Any]]) -> str:
         """Put edit after edit into the live functions, until one makes one of its tests pass: 'hit'.
 
         One process for many edits that most likely are wrong; what it finds is tried again in a fresh one.
-        Raises Cold at an edit that cannot be put in.
+        Raises NeedsReimport at an edit that cannot be put in.
         """
         for number, edit in enumerate(edits):
             self.progress[:4] = number.to_bytes(4)
@@ -151,7 +151,7 @@ class Session:
     def run_tests(self, request: dict[str, Any], replies: int) -> None:
         """Run `first`; when one of them passes, run `then`, up to the first that does not pass.
 
-        Raises Cold when the edit cannot be put in.
+        Raises NeedsReimport when the edit cannot be put in.
         """
         if request["test_cpu"]:
             signal.signal(signal.SIGPROF, time_is_over)
@@ -218,7 +218,7 @@ class Session:
     def applied(self, edit: dict[str, Any] | None) -> Iterator[None]:
         """Give the live function that an edit is in its new code for a while.
 
-        Raises SyntaxError or ValueError when the new text does not compile, Cold when there is no function.
+        Raises SyntaxError or ValueError when the new text does not compile; NeedsReimport without a function.
         """
         if edit is None:
             yield
@@ -231,7 +231,7 @@ class Session:
         before, after = changed_function(old, new, edit["line"])
         live = [function for function in self.functions.get(before, ()) if is_from(function, edit["path"])]
         if not live or before.co_freevars != after.co_freevars:
-            raise Cold
+            raise NeedsReimport
         for function in live:
             function.__code__ = after
         yield

@@ -18,8 +18,8 @@ from kerai.runners import RUNNERS, Closing
 from kerai.runs import Run
 from kerai.tap_runs import tap_runs
 
-MOST_RUNS_TOLD = 200
-MARK = "kerai read: "
+MOST_RUNS_IN_LINE = 200
+RUNS_LINE_PREFIX = "kerai read: "
 ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
 
@@ -30,9 +30,9 @@ def find_runs(output: str) -> list[Run]:
     of the same name in two runs stay two.
     """
     text = ANSI.sub("", output).replace("\r\n", "\n")
-    told = _told(text)
-    if told is not None:
-        return told
+    cut = _runs_in_last_line(text)
+    if cut is not None:
+        return cut
     found: list[tuple[int, str, Run]] = []
     hidden: list[tuple[frozenset[str], list[int], list[int]]] = []
     for name, runner in RUNNERS.items():
@@ -72,9 +72,9 @@ def count_failing(output: str) -> int | None:
     return failed if failed and failed < 2**31 else None
 
 
-def tell(runs: Sequence[Run]) -> str:
+def runs_line(runs: Sequence[Run]) -> str:
     """Return a line from which :func:`find_runs` reads the same runs, but for the names of failing tests."""
-    if len(runs) > MOST_RUNS_TOLD:
+    if len(runs) > MOST_RUNS_IN_LINE:
         runs = [
             total(run for run in runs if run.runner == name)
             for name in dict.fromkeys(run.runner for run in runs)
@@ -83,7 +83,7 @@ def tell(runs: Sequence[Run]) -> str:
         [run.runner, run.failed, run.passed, run.ran, run.label, run.broken, run.summary[:200]]
         for run in runs
     ]
-    return MARK + json.dumps(rows, ensure_ascii=False)
+    return RUNS_LINE_PREFIX + json.dumps(rows, ensure_ascii=False)
 
 
 def total(runs: Iterable[Run]) -> Run:
@@ -120,19 +120,19 @@ def _qualified(runs: Iterable[Run]) -> list[Run]:
     return qualified
 
 
-def _told(text: str) -> list[Run] | None:
-    """Return the runs that the last line tells, see :func:`tell`; None when it does not."""
+def _runs_in_last_line(text: str) -> list[Run] | None:
+    """Return the runs in the last line, see :func:`runs_line`; None when it has none."""
     last = text.rstrip().rpartition("\n")[2]
-    if not last.startswith(MARK):
+    if not last.startswith(RUNS_LINE_PREFIX):
         return None
     try:
-        return [_run(*row) for row in json.loads(last.removeprefix(MARK))] or None
+        return [_run(*row) for row in json.loads(last.removeprefix(RUNS_LINE_PREFIX))] or None
     except (ValueError, TypeError):
         return None
 
 
 def _run(*row: object) -> Run:
-    """Return the run that :func:`tell` has made a row of.
+    """Return the run that :func:`runs_line` has made a row of.
 
     :raises ValueError: when it is no such row.
     """

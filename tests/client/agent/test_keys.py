@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kerai_client.agent import keys
-from kerai_client.agent.lock import End, note_end, require_end, sole_use
+from kerai_client.agent.lock import LastPush, agent_lock, note_last_push, require_last_push
 from kerai_client.errors import KeraiError
 
 HERE = keys.instance_id(b"one instance")
@@ -93,9 +93,9 @@ def test_a_key_from_before_goes_to_the_first_database_that_knows_it(tmp_path: Pa
 
 
 def test_a_lock_is_of_one_database() -> None:
-    with sole_use("ann", HERE), sole_use("ann", THERE):
+    with agent_lock("ann", HERE), agent_lock("ann", THERE):
         told: list[str] = []
-        with pytest.raises(KeraiError) as refused, sole_use("ann", HERE, patience=0.3, waiting=told.append):
+        with pytest.raises(KeraiError) as refused, agent_lock("ann", HERE, patience=0.3, waiting=told.append):
             pass
     assert told == [f"waiting for process {os.getpid()}, which works as agent 'ann'"]
     assert f"process {os.getpid()} holds" in (refused.value.detail or "")
@@ -104,16 +104,16 @@ def test_a_lock_is_of_one_database() -> None:
 
 def test_a_database_that_lacks_the_last_push_is_no_place_to_sign() -> None:
     keys.load_or_create("ann", HERE)
-    require_end("ann", HERE, "ann.1", 1, None)
-    note_end("ann", HERE, End("ann.1", 20, "b" * 64))
-    note_end("ann", HERE, End("ann.1", 7, "a" * 64))
-    require_end("ann", HERE, "ann.1", 8, "a" * 64)
-    require_end("ann", HERE, "ann.1", 12, "c" * 64)
-    require_end("ann", HERE, "ann.2", 1, None)  # another key by now
+    require_last_push("ann", HERE, "ann.1", 1, None)
+    note_last_push("ann", HERE, LastPush("ann.1", 20, "b" * 64))
+    note_last_push("ann", HERE, LastPush("ann.1", 7, "a" * 64))
+    require_last_push("ann", HERE, "ann.1", 8, "a" * 64)
+    require_last_push("ann", HERE, "ann.1", 12, "c" * 64)
+    require_last_push("ann", HERE, "ann.2", 1, None)  # another key by now
     for seq, prev in ((8, "c" * 64), (7, "c" * 64), (1, None)):
         with pytest.raises(KeraiError, match="does not have all that agent 'ann' has pushed") as refused:
-            require_end("ann", HERE, "ann.1", seq, prev)
+            require_last_push("ann", HERE, "ann.1", seq, prev)
     note = keys.key_file("ann", HERE).with_suffix(".pushed")
     assert f"remove {note}" in (refused.value.hint or "")
     note.write_text('{"torn')
-    require_end("ann", HERE, "ann.1", 1, None)
+    require_last_push("ann", HERE, "ann.1", 1, None)

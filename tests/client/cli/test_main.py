@@ -25,7 +25,7 @@ from kerai import __version__
 from kerai_client.cli import output
 from kerai_client.cli.main import COMMANDS, Client, Kerai, add_common_options, cli, common_options, explain
 from kerai_client.db.connection import connect as connect_to
-from kerai_client.errors import KeraiError, naming
+from kerai_client.errors import KeraiError, path_in_errors
 
 NAMES = [name for section in COMMANDS.values() for name in section]
 KERAI = [sys.executable, "-m", "kerai_client"]
@@ -223,7 +223,7 @@ def test_a_socket_of_the_abstract_namespace_is_a_host() -> None:
 
 
 def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="No space left") as full, naming(tmp_path / "a"):
+    with pytest.raises(OSError, match="No space left") as full, path_in_errors(tmp_path / "a"):
         Path("/dev/full").write_text("x")
     assert failing(full.value).stderr == f"error: No space left on device\ndetail: {tmp_path}/a\n"
 

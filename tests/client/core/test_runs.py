@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from kerai.results import MARK, count_failing, find_runs, tell, total
+from kerai.results import RUNS_LINE_PREFIX, count_failing, find_runs, runs_line, total
 
 
 @dataclass(frozen=True)
@@ -480,7 +480,7 @@ def test_tests_that_cannot_run_are_told_from_failing_ones(output: str, label: st
 @pytest.mark.parametrize("name", [name for name in PRINTED if PRINTED[name].runs])
 def test_numbers_can_be_told_in_a_line(name: str) -> None:
     runs = find_runs(PRINTED[name].output)
-    line = tell(runs)
+    line = runs_line(runs)
     again = find_runs(f"2 failed in 0.1s\n{line}\n")
     assert "\n" not in line
     assert [(r.runner, r.failed, r.passed, r.ran, r.label) for r in again] == [
@@ -494,12 +494,12 @@ def test_numbers_can_be_told_in_a_line(name: str) -> None:
     ["", "[", "7", "[[]]", '[["go", "x", 1, 1, "", false, ""]]', "[1, 2]", '[["go", -1, 1, 1, "", 0, ""]]'],
 )
 def test_a_line_that_tells_nothing_is_read_as_any_other(line: str) -> None:
-    assert [run.runner for run in find_runs(f"2 failed in 0.1s\n{MARK}{line}")] == ["pytest"]
+    assert [run.runner for run in find_runs(f"2 failed in 0.1s\n{RUNS_LINE_PREFIX}{line}")] == ["pytest"]
 
 
 def test_many_runs_are_told_by_runner() -> None:
     runs = find_runs("".join(f"ok  \tx/{n}\t0.1s\n" for n in range(300)) + "1 failed, 2 passed in 0.1s\n")
-    again = find_runs(tell(runs))
+    again = find_runs(runs_line(runs))
     assert [(run.runner, run.failed, run.passed) for run in again] == [("go", 0, None), ("pytest", 1, 2)]
     assert total(again).summary == "1 failed, 2 passed in 2 runs"
 

@@ -15,7 +15,7 @@ import pytest
 from tests.support.processes import alive, until
 from tests.support.sample import Run
 
-from kerai_client.harness.bookkeeping import Stop, Stopped
+from kerai_client.harness.bookkeeping import Stopped, StopRequest
 from kerai_client.harness.workspace import Workspace
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -92,11 +92,11 @@ def test_two_launches_of_one_user_name_their_agents_apart(
 def test_a_name_is_free_when_its_process_has_ended(tmp_path: Path) -> None:
     program = (
         "import sys, time; from pathlib import Path; from kerai_client.harness.workspace import Workspace\n"
-        "with Workspace('crew', Path(sys.argv[1])) as workspace:\n"
+        "with Workspace('launch', Path(sys.argv[1])) as workspace:\n"
         "    print(workspace.reserve('solver-1'), flush=True); time.sleep(600)"
     )
     command = [sys.executable, "-c", program, str(tmp_path)]
-    with Workspace("crew", tmp_path) as workspace:
+    with Workspace("launch", tmp_path) as workspace:
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
             assert other.stdout is not None and other.stdout.readline() == "True\n"
             assert not workspace.reserve("solver-1") and workspace.reserve("solver-2")
@@ -105,15 +105,15 @@ def test_a_name_is_free_when_its_process_has_ended(tmp_path: Path) -> None:
 
 
 def test_an_agent_notices_that_its_launch_is_gone() -> None:
-    Stop(os.getppid()).check()
+    StopRequest(os.getppid()).check()
     with pytest.raises(Stopped, match="the launch that started this agent is gone"):
-        Stop(os.getpid()).check()
+        StopRequest(os.getpid()).check()
 
 
 def test_nohup_is_respected() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with (stop := Stop()).listening():
+        with (stop := StopRequest()).listening():
             os.kill(os.getpid(), signal.SIGHUP)
             assert stop.reason() is None
     finally:

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Collection
 from pathlib import Path
 
-from kerai_client.errors import naming
+from kerai_client.errors import path_in_errors
 from kerai_client.source.tree.layout import UnsafeTree, check_paths, parents, settled
 from kerai_client.source.tree.state import FileState, Snapshot
 from kerai_client.source.tree.tree import Tree, snapshot_of
@@ -93,7 +93,7 @@ class _Writer:
                 temporary.unlink()
                 temporary.symlink_to(state.data.decode("utf-8"))
             else:
-                with naming(place), os.fdopen(descriptor, "wb") as file:
+                with path_in_errors(place), os.fdopen(descriptor, "wb") as file:
                     file.write(state.data)
                     os.fchmod(file.fileno(), (0o777 if state.executable else 0o666) & ~self.umask)
             self.put(temporary, place, path)

@@ -34,7 +34,7 @@ class Terminated(SystemExit):
         self.number = number
 
 
-class Crew:
+class LocalAgents:
     """Some agents at work for one swarm; they are stopped when the ``with`` block ends.
 
     SIGTERM and SIGHUP end the block with :class:`Terminated`, SIGINT with KeyboardInterrupt. One more of
@@ -68,8 +68,8 @@ class Crew:
         self._handlers: dict[int, Any] = {}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
-    def __enter__(self) -> Crew:
-        self._workspace = Workspace("crew")
+    def __enter__(self) -> LocalAgents:
+        self._workspace = Workspace("launch")
         try:
             self._listen()
             for name in self._free_names() if isinstance(self._names, int) else self._names:
