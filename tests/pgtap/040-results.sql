@@ -121,6 +121,21 @@ from (values
 select is(r.failing, 0, 'a command that passed fails no test, whatever it printed')
 from kerai.record_test_result(:'rich', pg_temp.agent('bob'), '{}', true, '3 failed in 0.1s') as r;
 
+select is((r.failing, r.pushed)::text, '(7,t)', 'a count that is given is kept, and the output is not read')
+from kerai.record_test_result(:'rich', pg_temp.agent('bob'), '{}', false, '3 failed in 0.1s', failing => 7) as r;
+select is(r.failing, 0, 'a command that passed fails no test, whatever it is told')
+from kerai.record_test_result(:'rich', pg_temp.agent('bob'), '{}', true, failing => 7) as r;
+select is(r.failing, null, 'a command that failed without a failing test has no count')
+from kerai.record_test_result(:'rich', pg_temp.agent('bob'), '{}', false, failing => 0) as r;
+select is((r.passed, r.failing, r.pushed)::text, '(f,3,f)', 'an attempt that was not pushed is recorded as such')
+from kerai.record_test_result(:'rich', pg_temp.agent('bob'), '{}', false, '3 failed in 0.1s', pushed => false) as r;
+select is(r.pushed, true, 'NULL is the default') from kerai.record_test_result(:'rich', pg_temp.agent('bob'), '{}', false, pushed => null) as r;
+select pg_temp.refuses(pg_temp.record(format($$%L, pg_temp.agent('ann'), '{}', true, pushed => false$$, :'rich')), 'KR005',
+    'only a merged state passes', 'passed: true, pushed: false', 'Push the change', 'a pass of what is in no tree');
+select pg_temp.refuses(pg_temp.record(format($$%L, pg_temp.agent('ann'), '{}', false, failing => -1$$, :'rich')), 'KR005',
+    'a count of failing tests is not negative', 'failing: -1', 'not known', 'a negative count');
+select throws_ok($$update kerai.test_results set passed = true where not pushed$$, '23514', null, 'the table says the same');
+
 -- failed attempts
 select kerai.record_failed_attempt(:'task', pg_temp.agent('ann'), :'vector',
     json_build_array(pg_temp.set_op(12, 'content', 'x')), 'more tests failed', '4 failed in 0.1s') as attempt \gset
@@ -128,6 +143,9 @@ select is((f.task_id, f.agent_id, f.base, f.operations #>> '{0,op}', f.reason, f
     (:'task'::uuid, pg_temp.agent('ann'), :'vector'::jsonb, 'node_update', 'more tests failed', 4, '4 failed in 0.1s')::text,
     'a failed attempt is kept, also when the swarm does not run')
 from kerai.failed_operations as f where f.id = :'attempt';
+select kerai.record_failed_attempt(:'task', pg_temp.agent('ann'), '{}', '[]', 'counted', '4 failed in 0.1s', 9) as counted \gset
+select is(f.failing, 9, 'with the count that is given') from kerai.failed_operations as f where f.id = :'counted';
+delete from kerai.failed_operations where id = :'counted';
 select is(f.expires_at, f.created_at + interval '7 days', 'for a week') from kerai.failed_operations as f;
 
 create function pg_temp.attempt(arguments text) returns text
@@ -149,6 +167,8 @@ select pg_temp.refuses(pg_temp.attempt(format(
 select pg_temp.refuses(pg_temp.attempt(format(
     $$%L, pg_temp.agent('ann'), '{}', '[]', 'r', repeat('x', 1048577)$$, :'task')), 'KR005',
     'the output is too long', '1048577 bytes', 'end of it', 'too much output of an attempt');
+select pg_temp.refuses(pg_temp.attempt(format($$%L, pg_temp.agent('ann'), '{}', '[]', 'r', failing => -2$$, :'task')), 'KR005',
+    'a count of failing tests is not negative', 'failing: -2', 'not known', 'a negative count of an attempt');
 
 select lives_ok(pg_temp.attempt(format($$%L, pg_temp.agent('ann'), '{}', '[]', 'second'$$, :'task')), 'another attempt');
 update kerai.failed_operations set expires_at = now() - interval '1 second' where reason <> 'second';
@@ -164,9 +184,11 @@ from kerai.failed_operations as f;
 
 -- attempts that were refused
 update kerai.tasks set started_at = now() - interval '1 hour' where id = :'task';
-select is((r.passed, r.failing, r.output, r.duration_ms, r.compute_cost)::text, '(f,,"refused: 0 failed",7,500)',
-    'a refused attempt is taken after the time is up, and counts no tests')
-from kerai.record_refused_attempt(:'task', pg_temp.agent('ann'), :'vector', 'refused: 0 failed', 7, 500) as r;
+select is((r.passed, r.failing, r.pushed, r.output, r.duration_ms, r.compute_cost)::text, '(f,,f,"refused: 2 failed",7,500)',
+    'a refused attempt is taken after the time is up, and no tests are counted in its output')
+from kerai.record_refused_attempt(:'task', pg_temp.agent('ann'), :'vector', 'refused: 2 failed', 7, 500) as r;
+select is(r.failing, 2, 'it has the count that is given')
+from kerai.record_refused_attempt(:'task', pg_temp.agent('ann'), :'vector', 'refused', failing => 2) as r;
 select is(t.spent_nkoi, 1500::bigint, 'its cost is counted beyond the budget')
 from kerai.tasks as t where t.id = :'task';
 select lives_ok(format($$select kerai.record_refused_attempt(%L, pg_temp.agent('ann'), '{}', 'r', 1, 9223372036854775807)$$, :'task'),
@@ -182,6 +204,8 @@ select pg_temp.refuses(pg_temp.refused(format($$%L, pg_temp.agent('ann'), '{}', 
     'a refused attempt has an output that begins with the reason', 'output: null', 'first line', 'no reason of the refusal');
 select pg_temp.refuses(pg_temp.refused(format($$%L, pg_temp.agent('ann'), '{}', 'r', 1, -5$$, :'task')), 'KR005',
     'durations and costs are not negative', 'compute_cost: -5', 'nKoi', 'a negative cost of a refused attempt');
+select pg_temp.refuses(pg_temp.refused(format($$%L, pg_temp.agent('ann'), '{}', 'r', failing => -3$$, :'task')), 'KR005',
+    'a count of failing tests is not negative', 'failing: -3', 'not known', 'a negative count of a refused attempt');
 
 -- another role's agent
 create function pg_temp.refusal(statement text) returns text

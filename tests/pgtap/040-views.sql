@@ -78,6 +78,20 @@ select results_eq(format($$select p.minute - date_trunc('minute', now()), p.atte
     'progress, minute by minute, with the best so far');
 update kerai.test_results set created_at = clock_timestamp();
 
+-- an attempt that was not pushed says nothing of a merged state
+savepoint unpushed;
+select count(*) from kerai.record_test_result(:'t', pg_temp.agent('bob'), :'fresh', false, '1 failed in 1s', pushed => false),
+    kerai.record_refused_attempt(:'t', pg_temp.agent('bob'), :'fresh', 'refused', failing => 1) \g /dev/null
+select is((s.attempts, s.failing_tests)::text, '(8,2)', 'it counts as an attempt, and its failing tests are not the state''s')
+from kerai.swarm_status(:'swarm') as s;
+select is(l.best_failing, 2, 'nor are they the agent''s best') from kerai.swarm_leaderboard(:'t') as l where l.agent = 'bob';
+select id as alone from kerai.create_task('d', 'true') \gset
+select count(*) from kerai.record_test_result(:'alone', pg_temp.agent('bob'), :'fresh', false, failing => 5, pushed => false) \g /dev/null
+select is((p.attempts, p.failures, p.best_failing)::text, '(1,1,)', 'nor a step of the progress')
+from kerai.swarm_progress(:'alone') as p;
+select is(a.failing_tests, 1, 'they are those of its last result') from kerai.swarm_agents(:'swarm') as a where a.agent = 'bob';
+rollback to unpushed;
+
 -- success, and a second swarm of other agents
 select count(*) from kerai.record_test_result(:'t', pg_temp.agent('bob'), kerai.version_vector(), true, null, 7, 0) \g /dev/null
 select is((s.status, s.task_status, s.active, s.idle, s.attempts, s.passes, s.failing_tests, s.rewards_nkoi,

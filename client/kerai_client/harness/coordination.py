@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -19,9 +19,6 @@ T = TypeVar("T")
 
 # Long enough for a server that recovers from a crash.
 PATIENCE_SECONDS = 300.0
-# The first words of the output of an attempt that stays unpushed. It is reported with the vector that it
-# started from, and must not be taken for a result of that state itself.
-NOT_PUSHED = "kerai: an attempt that was not pushed"
 MAX_REASON = 1000
 TOO_LARGE = "KR005"
 END_CODES = ("KR008", "KR011")  # a budget is used up; the swarm or the task is over
@@ -72,6 +69,20 @@ class Assignment:
     grouped: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Tested:
+    """What is reported of one run of the success command.
+
+    ``failing``: how many tests failed, None when that is not known. ``cost`` is in nKoi.
+    """
+
+    vector: Mapping[str, int]
+    failing: int | None
+    output: str
+    milliseconds: int
+    cost: int
+
+
 class Membership:
     """One agent in one swarm."""
 
@@ -114,106 +125,79 @@ class Membership:
 
     def result_at(self, vector: Mapping[str, int]) -> tuple[Outcome, str] | None:
         """Return what somebody has reported of exactly this state, None when nobody has."""
-        row = self._call(
-            "result_at", task=self.assignment.task, vector=Jsonb(dict(vector)), not_pushed=NOT_PUSHED
-        )
+        row = self._call("result_at", task=self.assignment.task, vector=Jsonb(dict(vector)))
         if row is None:
             return None
         return read(row["output"], 0 if row["passed"] else 1), row["output"]
 
-    def report(
-        self, vector: Mapping[str, int], outcome: Outcome, output: str, milliseconds: int, cost: int
-    ) -> None:
+    def report(self, tested: Tested, passed: bool) -> None:
         """Report the result of a state that is merged.
 
         :raises psycopg.Error: when it is refused; then that is reported in its place.
         """
         try:
-            self._result(vector, outcome.passed, output, milliseconds, cost)
+            self._result(tested, passed, pushed=True)
         except psycopg.Error as error:
             if error.sqlstate not in END_CODES:
                 raise
             reason = f"the result was refused ({error.sqlstate}): {error.diag.message_primary}"
-            self.report_failure(
-                vector,
-                ops=(),
-                reason=reason,
-                output=output,
-                milliseconds=milliseconds,
-                cost=cost,
-                refused=True,
-            )
+            self.report_failure(tested, ops=(), reason=reason, refused=True)
             raise
 
     def report_failure(
-        self,
-        base: Mapping[str, int],
-        *,
-        ops: Sequence[Mapping[str, Any]],
-        reason: str,
-        output: str,
-        milliseconds: int,
-        cost: int,
-        refused: bool = False,
+        self, tested: Tested, *, ops: Sequence[Mapping[str, Any]], reason: str, refused: bool = False
     ) -> None:
         """Report an attempt that is not pushed: its result, and its operations for study.
 
-        :param refused: the server has refused it. What it counted is then no number of a merged state, and it
-            is taken also when the budget is used up.
+        :param tested: its vector is the state that the attempt started from.
+        :param refused: the server has refused it. The report is then taken also when the budget is used up.
         :raises Stopped: when it is.
         """
-        output = f"{NOT_PUSHED} ({reason})\n{output}"
         try:
             self._call(
                 "record_failed_attempt",
                 task=self.assignment.task,
                 agent=self.agent,
-                base=Jsonb(dict(base)),
+                base=Jsonb(dict(tested.vector)),
                 ops=Json(list(ops)),
                 reason=reason[:MAX_REASON],
-                output=output,
+                output=tested.output,
+                failing=tested.failing,
             )
         except psycopg.Error as error:
             if error.sqlstate != TOO_LARGE:  # what cannot be studied is still an attempt that failed
                 raise
         if not refused:
             try:
-                self._result(base, False, output, milliseconds, cost)
+                self._result(tested, passed=False, pushed=False)
             except psycopg.Error as error:
                 if error.sqlstate not in END_CODES:
                     raise
-                self._refused(base, output, milliseconds, cost)
+                self._refused(tested, reason)
                 raise
         else:
-            self._refused(base, output, milliseconds, cost)
+            self._refused(tested, reason)
             # The report of a refusal is always taken: it is for the agent to end with the budget.
             if self._row(self.assignment.swarm)["is_spent"]:
                 raise Stopped("the task's money is used up")
 
-    def _result(
-        self, vector: Mapping[str, int], passed: bool, output: str, milliseconds: int, cost: int
-    ) -> None:
-        self._call(
-            "record_test_result",
-            task=self.assignment.task,
-            agent=self.agent,
-            vector=Jsonb(dict(vector)),
-            passed=passed,
-            output=output,
-            duration_ms=milliseconds,
-            compute_cost=cost,
-        )
+    def _result(self, tested: Tested, passed: bool, pushed: bool) -> None:
+        self._call("record_test_result", passed=passed, pushed=pushed, **self._parameters(tested))
 
-    def _refused(self, vector: Mapping[str, int], output: str, milliseconds: int, cost: int) -> None:
-        self._call(
-            "record_refused_attempt",
-            task=self.assignment.task,
-            agent=self.agent,
-            vector=Jsonb(dict(vector)),
-            output=output,
-            duration_ms=milliseconds,
-            compute_cost=cost,
-        )
+    def _refused(self, tested: Tested, reason: str) -> None:
+        explained = replace(tested, output=f"{reason}\n{tested.output}")
+        self._call("record_refused_attempt", **self._parameters(explained))
+
+    def _parameters(self, tested: Tested) -> dict[str, object]:
+        return {
+            "task": self.assignment.task,
+            "agent": self.agent,
+            "vector": Jsonb(dict(tested.vector)),
+            "output": tested.output,
+            "duration_ms": tested.milliseconds,
+            "compute_cost": tested.cost,
+            "failing": tested.failing,
+        }
 
     def _row(self, swarm: UUID) -> dict[str, Any]:
         row = self._call("swarm", swarm=swarm)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from kerai.results import ANSI, find_runs, runs_line, total
+from kerai.results import ANSI, failing_in, find_runs, runs_line, total
 from kerai.runs import Run
 from kerai_client.harness.process import Finished
 
@@ -21,6 +21,8 @@ class Outcome:
     that failed, a time limit), so the counts compare with nothing.
     ``ran``: how many tests came to a verdict; without errors before or after a test.
     ``runs``: each run of a test runner; the numbers are their sums.
+    ``failing_count``: what a report of this run carries: 0 when it passed, None when that is not known. It is
+    told of outcomes that compare with nothing, too.
     """
 
     passed: bool
@@ -32,6 +34,7 @@ class Outcome:
     summary: str = ""
     ran: int | None = None
     runs: tuple[Run, ...] = ()
+    failing_count: int | None = None
 
     def better_than(self, other: Outcome) -> bool:
         """Say whether a state with this outcome is to be preferred to one with the other.
@@ -101,7 +104,11 @@ def judge(finished: Finished) -> Outcome:
     if finished.timed_out or finished.stopped:
         why = "out of time" if finished.timed_out else finished.stopped
         return Outcome(
-            False, outcome.runner, None, None, frozenset(), True, f"{why} after {finished.seconds:.1f} s"
+            False,
+            outcome.runner,
+            broken=True,
+            summary=f"{why} after {finished.seconds:.1f} s",
+            failing_count=failing_in(outcome.runs, finished.output),
         )
     return outcome
 
@@ -110,9 +117,10 @@ def read(output: str, exit_code: int) -> Outcome:
     """Return the outcome that an output and an exit code tell of; for an unknown runner the code alone."""
     passed = exit_code == 0
     runs = tuple(find_runs(output))
+    count = 0 if passed else failing_in(runs, output)
     if not runs:
-        return Outcome(passed, summary="passed" if passed else f"exit code {exit_code}")
-    return _outcome(runs, passed)
+        return Outcome(passed, summary="passed" if passed else f"exit code {exit_code}", failing_count=count)
+    return replace(_outcome(runs, passed), failing_count=count)
 
 
 def tail(output: str, outcome: Outcome, limit: int = OUTPUT_TAIL_BYTES) -> str:

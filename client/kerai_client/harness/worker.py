@@ -21,7 +21,7 @@ from kerai_client.agent.session import WHOLE_STATE, Session
 from kerai_client.agent.state import State, Vector, read_state, read_vector
 from kerai_client.errors import KeraiError
 from kerai_client.harness.bookkeeping import Candidate, Counters, Limits, Stopped, StopRequest
-from kerai_client.harness.coordination import END_CODES, Membership
+from kerai_client.harness.coordination import END_CODES, Membership, Tested
 from kerai_client.harness.process import Finished
 from kerai_client.harness.results import Outcome, judge, tail
 from kerai_client.harness.workbench import WATCH_SECONDS, Workbench
@@ -149,7 +149,10 @@ class Worker:
     def _own_result(self, state: State) -> tuple[Outcome, str]:
         outcome, output, milliseconds = self._test(snapshot_of(state.tree))
         self.on_event("tested", {"failing": outcome.failed, "summary": outcome.summary})
-        self.membership.report(state.vector, outcome, tail(output, outcome), milliseconds, self._bench.cost())
+        self.membership.report(
+            self._tested(state.vector, outcome.failing_count, tail(output, outcome), milliseconds),
+            outcome.passed,
+        )
         return outcome, output
 
     def _shared_result(self, vector: Vector) -> tuple[Outcome, str] | None:
@@ -290,35 +293,32 @@ class Worker:
             "merged",
             {"operations": pushed.operations, "failing": candidate.outcome.failed, "message": message},
         )
-        self.membership.report(vector, candidate.outcome, output, candidate.milliseconds, self._bench.cost())
+        tested = self._tested(vector, candidate.outcome.failing_count, output, candidate.milliseconds)
+        self.membership.report(tested, candidate.outcome.passed)
         return True
 
     def _discard(self, candidate: Candidate, reason: str, *, refused: bool = False) -> None:
         self.counters.failed += 1
         self.on_event("failed", {"reason": reason})
-        self.membership.report_failure(
+        tested = self._tested(
             candidate.state.vector,
-            ops=candidate.ops,
-            reason=reason,
-            output=tail(candidate.output, candidate.outcome, limit=32 * 1024),
-            milliseconds=candidate.milliseconds,
-            cost=self._bench.cost(),
-            refused=refused,
+            candidate.outcome.failing_count,
+            tail(candidate.output, candidate.outcome, limit=32 * 1024),
+            candidate.milliseconds,
         )
+        self.membership.report_failure(tested, ops=candidate.ops, reason=reason, refused=refused)
 
     def _give_up(self, state: State, reason: str, finished: Finished) -> None:
         """Report an attempt that came to no operations that could be tested."""
         self.counters.failed += 1
         self.on_event("failed", {"reason": reason})
-        self.membership.report_failure(
-            state.vector,
-            ops=(),
-            reason=reason,
-            output=finished.output[-OUTPUT_HINT_BYTES:],
-            milliseconds=finished.milliseconds,
-            cost=self._bench.cost(),
-            refused=True,
-        )
+        output = finished.output[-OUTPUT_HINT_BYTES:]
+        tested = self._tested(state.vector, None, output, finished.milliseconds)
+        self.membership.report_failure(tested, ops=(), reason=reason, refused=True)
+
+    def _tested(self, vector: Vector, failing: int | None, output: str, milliseconds: int) -> Tested:
+        """Return what is to be reported, with the cost of all work since the last report."""
+        return Tested(vector, failing, output, milliseconds, self._bench.cost())
 
     # -- running things -------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """Read what test runners printed: how many tests failed and passed in each run, and which ones failed.
 
-The server counts the failing tests of a report by this, agents compare two states by it. A command may
+Agents compare two states by this, and count the failing tests that they report. The server counts those of a
+report without a count. A command may
 start several runners, or one several times: its result is the sum of all runs. ``runners.RUNNERS`` is the
 table of what is recognised.
 """
@@ -65,7 +66,11 @@ def _is_inside(place: int, name: str, hidden: Iterable[tuple[frozenset[str], lis
 
 def count_failing(output: str) -> int | None:
     """Return how many tests a failed command counted as failing, None when that is not known."""
-    runs = find_runs(output)
+    return failing_in(find_runs(output), output)
+
+
+def failing_in(runs: Sequence[Run], output: str) -> int | None:
+    """Return the same of runs that were found in the output already."""
     if any(run.broken for run in runs):
         return None
     failed = sum(run.failed for run in runs) if runs else _other(output)

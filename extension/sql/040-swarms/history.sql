@@ -156,7 +156,7 @@ begin
     select m.minute, m.attempts, m.passes, m.attempts - m.passes, min(m.failing) over (order by m.minute)
     from (
         select date_trunc('minute', r.created_at) as minute, count(*) as attempts,
-            count(*) filter (where r.passed) as passes, min(r.failing) as failing
+            count(*) filter (where r.passed) as passes, min(r.failing) filter (where r.pushed) as failing
         from kerai.test_results as r
         where r.task_id = task
         group by 1
@@ -166,4 +166,4 @@ end
 $$;
 
 comment on function kerai.swarm_progress(uuid) is
-'How fast the tests of a task go green: results a minute (minutes without any are left out), and the fewest failing tests that any result had reported by then. Not on a standby (KR011).';
+'How fast the tests of a task go green: results a minute, where minutes without any are left out. In best_failing: the fewest failing tests of a merged state, reported by then. Not on a standby (KR011).';

@@ -29,7 +29,8 @@ as $$
 begin
     if kerai_private.has_reports() then
         return query
-        select t.agent_id, count(*), count(*) filter (where t.passed), sum(t.compute_cost), min(t.failing),
+        select t.agent_id, count(*), count(*) filter (where t.passed), sum(t.compute_cost),
+            min(t.failing) filter (where t.pushed),
             max(t.created_at)
         from kerai.test_results as t
         where t.task_id = task and t.created_at between since and until
@@ -56,8 +57,8 @@ begin
 end
 $$;
 
--- Failing tests in the shared state, as far as is known. Of the newest reports, those about the largest vector count.
--- An attempt that made it worse was not pushed, so the least of them is taken.
+-- Failing tests in the shared state, as far as is known. Of the newest reports about merged states, those about the
+-- largest vector count: the least of them, since a test may fail by chance.
 create or replace function kerai_private.failing_now(task uuid, since timestamptz) returns int
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -73,7 +74,8 @@ begin
             from (
                 select t.failing, t.version_vector
                 from kerai.test_results as t
-                where t.task_id = failing_now.task and t.created_at >= failing_now.since and t.failing is not null
+                where t.task_id = failing_now.task and t.created_at >= failing_now.since and t.pushed
+                    and t.failing is not null
                 order by t.created_at desc limit 32
             ) as r
             cross join lateral (

@@ -1,7 +1,7 @@
 -- Results: what agents report, and the log of attempts that were not pushed. How both expire: ephemera.sql.
 
 -- How many tests a failed run counted as failing, summed over all runs of test runners that the output shows; NULL when
--- that is not known. What is recognised: kerai.runners, which agents read their own results by, too.
+-- that is not known. Called once a report, when it is recorded without a count. Agents count with the same package.
 create or replace function kerai_private.failing_tests(output text) returns int
 language plpython3u immutable
 set search_path = pg_catalog, pg_temp
@@ -20,7 +20,9 @@ create or replace function kerai.record_test_result(
     passed boolean,
     output text default null,
     duration_ms int default null,
-    compute_cost bigint default 0
+    compute_cost bigint default 0,
+    failing int default null,
+    pushed boolean default true
 ) returns kerai.test_results
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -37,6 +39,11 @@ begin
         perform kerai_private.refuse('KR005', 'a test result says whether it passed', 'passed: null',
             'Pass true when the success command exited with 0, else false.');
     end if;
+    if passed and not pushed then
+        perform kerai_private.refuse('KR005', 'only a merged state passes', 'passed: true, pushed: false',
+            'Push the change, then report the vector that it got. Or report it as not passed.');
+    end if;
+    perform kerai_private.require_count(failing);
     if octet_length(output) > longest then
         perform kerai_private.refuse('KR005', 'the output is too long',
             format('%s bytes, at most %s are taken', octet_length(output), longest),
@@ -72,9 +79,10 @@ begin
     end if;
 
     insert into kerai.test_results as r
-        (task_id, agent_id, version_vector, passed, output, duration_ms, compute_cost, failing)
+        (task_id, agent_id, version_vector, passed, output, duration_ms, compute_cost, failing, pushed)
     values (task, agent, version_vector, passed, output, duration_ms, cost,
-        case when passed then 0 else kerai_private.failing_tests(output) end)
+        case when passed then 0 else coalesce(nullif(failing, 0), kerai_private.failing_tests(output)) end,
+        coalesce(pushed, true))
     returning r.* into result;
 
     if passed and job.status <> 'succeeded' then
@@ -84,18 +92,31 @@ begin
 end
 $$;
 
-comment on function kerai.record_test_result(uuid, uuid, jsonb, boolean, text, int, bigint) is
-'Reports one run of the task''s success command by your agent. In version_vector: the merged state that was tested; for an attempt that was not pushed, the state that it started from. In compute_cost: nKoi, counted against the task''s budget. When the command passed and nothing in the scope is newer than the vector, the task succeeds and swarm_convergence is minted, once a task.';
+comment on function kerai.record_test_result(uuid, uuid, jsonb, boolean, text, int, bigint, int, boolean) is
+'Reports one run of the task''s success command by your agent. In version_vector: the merged state that was tested. With pushed => false an attempt was tested that was not pushed, and that state is where it started. In failing: how many tests failed; without it they are counted in output, as far as its runner is known. In compute_cost: nKoi, counted against the task''s budget. When the command passed and nothing in the scope is newer than the vector, the task succeeds and swarm_convergence is minted, once a task.';
 
--- The work was done and has cost what it has, whatever the budget says. `failing` stays NULL: the numbers in the output
--- are those of a state that is not in the tree.
+create or replace function kerai_private.require_count(failing int) returns void
+language plpgsql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if failing < 0 then
+        perform kerai_private.refuse('KR005', 'a count of failing tests is not negative', format('failing: %s', failing),
+            'Pass how many tests failed, or NULL when that is not known.');
+    end if;
+end
+$$;
+
+-- The work was done and has cost what it has, whatever the budget says. The output begins with the refusal, and may be
+-- the solver's: no tests are counted in it.
 create or replace function kerai.record_refused_attempt(
     task uuid,
     agent uuid,
     version_vector jsonb,
     output text,
     duration_ms int default null,
-    compute_cost bigint default 0
+    compute_cost bigint default 0,
+    failing int default null
 ) returns kerai.test_results
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -120,19 +141,21 @@ begin
             concat_ws(', ', 'duration_ms: ' || duration_ms, 'compute_cost: ' || compute_cost),
             'Pass milliseconds and nKoi, 0 or more.');
     end if;
+    perform kerai_private.require_count(failing);
     if cost > 0 then
         update kerai.tasks as t set spent_nkoi = t.spent_nkoi + least(cost, most - t.spent_nkoi)
         where t.id = job.id and t.status <> 'succeeded';
     end if;
-    insert into kerai.test_results as r (task_id, agent_id, version_vector, passed, output, duration_ms, compute_cost)
-    values (job.id, reporter.id, version_vector, false, output, duration_ms, cost)
+    insert into kerai.test_results as r
+        (task_id, agent_id, version_vector, passed, output, duration_ms, compute_cost, failing, pushed)
+    values (job.id, reporter.id, version_vector, false, output, duration_ms, cost, nullif(failing, 0), false)
     returning r.* into result;
     return result;
 end
 $$;
 
-comment on function kerai.record_refused_attempt(uuid, uuid, jsonb, text, int, bigint) is
-'Reports an attempt of your agent that the server has refused (KR007, KR008, KR011 ...), so that it shows in status, trace and economics. The version_vector is the state that it started from, and output begins with the reason. Taken also when the budget is used up or the swarm is stopped; its cost is counted until the task succeeds.';
+comment on function kerai.record_refused_attempt(uuid, uuid, jsonb, text, int, bigint, int) is
+'Reports an attempt of your agent that the server has refused (KR007, KR008, KR011 ...), so that it shows in status, trace and economics. The version_vector is the state that it started from, and output begins with the reason. In failing: how many tests failed; they are not counted in output. Taken also when the budget is used up or the swarm is stopped; its cost is counted until the task succeeds.';
 
 create or replace function kerai_private.drop_oldest_attempts(newest bigint) returns void
 language sql volatile
@@ -152,7 +175,7 @@ as $$
 $$;
 
 create or replace function kerai.record_failed_attempt(
-    task uuid, agent uuid, base jsonb, ops json, reason text, output text default null
+    task uuid, agent uuid, base jsonb, ops json, reason text, output text default null, failing int default null
 ) returns uuid
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -186,10 +209,12 @@ begin
             format('%s bytes, at most %s are taken', octet_length(output), kerai_private.setting('max_output_bytes')),
             'Send the end of it: that is where test runners put their summary.');
     end if;
+    perform kerai_private.require_count(failing);
 
     insert into kerai.failed_operations as f
         (task_id, agent_id, base, operations, reason, failing, output_tail, expires_at)
-    values (job.id, reporter.id, base, ops, reason, kerai_private.failing_tests(output), right(output, 4000),
+    values (job.id, reporter.id, base, ops, reason,
+        coalesce(nullif(failing, 0), kerai_private.failing_tests(output)), right(output, 4000),
         now() + kerai_private.setting('failed_operations_ttl_seconds') * interval '1 second')
     returning f.id, f.arrival into attempt;
     perform kerai_private.drop_oldest_attempts(attempt.arrival);
@@ -197,5 +222,5 @@ begin
 end
 $$;
 
-comment on function kerai.record_failed_attempt(uuid, uuid, jsonb, json, text, text) is
-'Keeps an attempt that was not pushed, for study: base is the vector that it started from, ops its operations, reason why it was given up. Removed after failed_operations_ttl_seconds (kerai.settings).';
+comment on function kerai.record_failed_attempt(uuid, uuid, jsonb, json, text, text, int) is
+'Keeps an attempt that was not pushed, for study: base is the vector that it started from, ops its operations, reason why it was given up. In failing: how many tests failed; without it they are counted in output. Removed after failed_operations_ttl_seconds (kerai.settings).';

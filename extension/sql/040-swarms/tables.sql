@@ -65,17 +65,19 @@ create unlogged table kerai.test_results (
     duration_ms int check (duration_ms >= 0),
     compute_cost bigint not null default 0 check (compute_cost >= 0),
     created_at timestamptz not null default clock_timestamp(),
-    failing int check (failing >= 0)
+    failing int check (failing >= 0),
+    pushed boolean not null default true,
+    check (pushed or not passed)
 ) partition by list ((floor(extract(epoch from created_at at time zone 'UTC') / 604800)::int % 16));
 
 -- Vectors and outputs are read one at a time: out of line when they are long, so that scans stay short.
 alter table kerai.test_results alter column output set compression lz4, alter column version_vector set compression lz4;
 
-create index test_results_task on kerai.test_results (task_id, created_at) include (passed, failing);
+create index test_results_task on kerai.test_results (task_id, created_at) include (passed, failing, pushed);
 create index test_results_passed on kerai.test_results (created_at) where passed;
 create index test_results_agent on kerai.test_results (agent_id, created_at);
 create index test_results_task_agent on kerai.test_results (task_id, agent_id, created_at)
-include (passed, failing, compute_cost);
+include (passed, failing, pushed, compute_cost);
 create index test_results_created on kerai.test_results using brin (created_at);
 
 do $$
@@ -90,7 +92,8 @@ end
 $$;
 
 comment on table kerai.test_results is 'What agents reported: one run of a task''s success command at a version vector. Unlogged: a crash of the server empties it; kept for test_results_ttl_seconds (kerai.settings) by kerai.maintain(); what a payment rests on is kept in kerai.convergences.';
-comment on column kerai.test_results.failing is 'Failing tests as the runner counted them in output: 0 when the command passed, NULL when the count is not known.';
+comment on column kerai.test_results.failing is 'How many tests failed: 0 when the command passed, NULL when that is not known. The agent counts them, or the server in output when the result is recorded.';
+comment on column kerai.test_results.pushed is 'Whether the state at version_vector was tested. False: an attempt that was not pushed was, and it started from that state.';
 comment on column kerai.test_results.compute_cost is 'nKoi that the agent says this attempt has cost.';
 
 create table kerai.convergences (

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -19,6 +20,7 @@ from kerai_client.agent.session import WHOLE_STATE, Session
 from kerai_client.agent.state import read_state, read_vector
 from kerai_client.db.connection import Database
 from kerai_client.db.connection import connect as connect_to
+from kerai_client.harness.coordination import Membership
 from kerai_client.source import ROOT_ID, new_id
 
 Result = subprocess.CompletedProcess[str]
@@ -57,6 +59,27 @@ def test_a_push_that_is_refused_costs_one_attempt(ok: Run, rows: Callable[..., A
     # too large to be kept for study, but it counts
     assert rows("sql", "SELECT count(*) FROM kerai.failed_operations")[0]["count"] == 0
     assert rows("swarm", "leaderboard", "--task", swarm["task_id"])[0]["failures"] == 2
+
+
+def test_an_attempt_that_is_not_pushed_is_no_result_of_the_state(
+    ok: Run, rows: Callable[..., Any], database: Any
+) -> None:
+    Path("check.py").write_text(
+        "import sum\n\nfailed = 2 * int(sum.add(1, 2) != 3)\n"
+        "print(f'{failed} failed, 1 passed in 0.1s')\nexit(failed)\n"
+    )
+    swarm = launch(rows)
+    worse = "sed -i 's/failed, 1/failed, 0/; s/2 [*]/3 */' check.py"
+    ok("agent", "work", "--swarm", swarm["id"], "--agent", "s-1", "--max-attempts", "1", "--solver", worse)
+    found = rows("sql", "SELECT pushed, failing, output FROM kerai.test_results ORDER BY created_at")
+    assert [(row["pushed"], row["failing"]) for row in found] == [(True, 2), (False, 3)]
+    assert [row["output"] for row in found] == ["2 failed, 1 passed in 0.1s", "3 failed, 0 passed in 0.1s"]
+    assert rows("swarm", "status", swarm["id"])["failing_tests"] == 2
+    (kept,) = rows("sql", "SELECT failing, output_tail FROM kerai.failed_operations")
+    assert kept == {"failing": 3, "output_tail": found[1]["output"]}
+    with Database(database.dsn) as way, Session(way, "s-2") as other:
+        known = Membership(way, UUID(swarm["id"]), other.agent_id).result_at(read_vector(way))
+    assert known is not None and known[1] == found[0]["output"]
 
 
 def test_a_file_of_control_characters_travels(ok: Run, rows: Callable[..., Any]) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from kerai_client.harness.process import clean_environment, run
+from kerai.results import count_failing
+from kerai_client.harness.process import Finished, clean_environment, run
 from kerai_client.harness.results import Outcome, judge, read, tail
 
 PYTEST = """\
@@ -160,6 +161,27 @@ def test_real_runners_are_understood(tmp_path: Path) -> None:
         outcome = judge(finished)
         assert (outcome.runner, outcome.failed, outcome.succeeded) == (runner, 1, 1), finished.output
         assert len(outcome.failing) == 1
+
+
+@pytest.mark.parametrize(
+    ("output", "code", "count"),
+    [
+        ("2 failed, 5 passed in 0.1s\n", 1, 2),
+        ("2 failed, 5 passed in 0.1s\n", 0, 0),
+        ("0 failed, 5 passed in 0.1s\n", 1, None),
+        ("Oh no: 3 tests failed\n", 1, 3),
+        (COLLECTION, 1, None),
+        ("make: *** [all] Error 2\n", 1, None),
+    ],
+)
+def test_a_report_carries_what_the_server_would_count(output: str, code: int, count: int | None) -> None:
+    assert read(output, code).failing_count == count
+    assert code == 0 or count_failing(output) == count
+
+
+def test_a_run_out_of_time_still_has_its_count() -> None:
+    finished = Finished(0, "2 failed, 5 passed in 0.1s\nwaiting\n", 9.0, timed_out=True, stopped=None)
+    assert (judge(finished).broken, judge(finished).failing_count) == (True, 2)
 
 
 def counted(failed: int, succeeded: int | None, passed: bool = False) -> Outcome:

@@ -103,19 +103,27 @@ select
     id,
     failing
 from kerai.record_test_result(
-    %(task)s, %(agent)s, %(vector)s, %(passed)s, %(output)s, %(duration_ms)s, %(compute_cost)s
+    %(task)s,
+    %(agent)s,
+    %(vector)s,
+    %(passed)s,
+    %(output)s,
+    %(duration_ms)s,
+    %(compute_cost)s,
+    failing => %(failing)s,
+    pushed => %(pushed)s
 );
 
 -- name: record_refused_attempt
 select id
 from kerai.record_refused_attempt(
-    %(task)s, %(agent)s, %(vector)s, %(output)s, %(duration_ms)s, %(compute_cost)s
+    %(task)s, %(agent)s, %(vector)s, %(output)s, %(duration_ms)s, %(compute_cost)s, failing => %(failing)s
 );
 
 -- name: record_failed_attempt
 select
     kerai.record_failed_attempt(
-        %(task)s, %(agent)s, %(base)s, %(ops)s, %(reason)s, %(output)s
+        %(task)s, %(agent)s, %(base)s, %(ops)s, %(reason)s, %(output)s, failing => %(failing)s
     ) as id;
 
 -- name: attempts_of
@@ -135,11 +143,11 @@ from (
         version_vector,
         created_at
     from kerai.test_results
-    where task_id = %(task)s
+    where task_id = %(task)s and pushed
     order by created_at desc
     limit 200
 ) as r
-where r.version_vector = %(vector)s and r.output is not null and r.output not like %(not_pushed)s || '%%'
+where r.version_vector = %(vector)s and r.output is not null
 order by r.created_at desc
 limit 1;
 
