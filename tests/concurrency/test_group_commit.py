@@ -26,6 +26,7 @@ from tests.merge.members import Member, launch, status
 from tests.merge.model import Operation, fold
 from tests.merge.observe import assert_state, scalar
 from tests.settings.odd import connect as connect_to
+from tests.support.locks import set_lock_wait
 from tests.swarm.test_swarm import start_again
 
 from kerai import changeset
@@ -34,8 +35,6 @@ from kerai_client.server.private import PrivateServer
 WRITERS = """
 select o.author, o.author_seq, o.lamport_ts, o.payload, coalesce(c.member, c.author) as writer
 from kerai.operations as o inner join kerai.changesets as c on c.id = o.changeset_id"""
-
-NO_PATIENCE = "alter function kerai_private.lead_batch set lock_timeout = '100ms'"
 
 
 def operations(connection: Connection[Any], chance: random.Random, shared: list[str]) -> list[Body]:
@@ -186,7 +185,7 @@ def test_one_author_submits_several_and_settles_the_last_first(members: Any, mon
             documents.append(ann.own(insert(str(uuid4()), root)))
             ann.send(documents[-1])
     # However few are merged at once.
-    ann.connection.execute("create or replace function kerai_private.most_at_once() returns int return 2")
+    ann.connection.execute("update kerai.settings set value = 2 where name = 'max_batch_submissions'")
     tickets = [ann.submit(each) for each in documents]
     results = [ann.answer(ticket) for ticket in reversed(tickets)]
     assert [(each.get("status"), each.get("first_seq")) for each in results] == [
@@ -257,7 +256,7 @@ def test_results_that_nobody_came_for_are_removed(members: Any) -> None:
 @pytest.mark.read_committed
 def test_an_open_settlement_holds_others_up_and_loses_nothing(members: Any, connect: Any, end: str) -> None:
     ann, bob, cleo = members(3)
-    connect().execute(NO_PATIENCE)
+    set_lock_wait(connect(), 100)
     ticket = ann.submit(ann.own(insert(str(uuid4()))))
     waiting = bob.submit(bob.own(insert(str(uuid4()))))
     ann.connection.execute("begin")
@@ -335,7 +334,6 @@ def test_all_wait_for_the_next_one_and_none_is_left_when_he_fails(
 @pytest.mark.read_committed
 def test_a_stranger_who_locks_turns_keeps_nobody_from_settling(members: Any, connect: Any, mode: str) -> None:
     """Anyone can take an advisory lock."""
-    connect().execute("alter function kerai.await_push set lock_timeout = '50ms'")
     stranger = connect()
     stranger.execute("set role pg_read_all_settings")
     taken = scalar(
@@ -364,9 +362,7 @@ def test_nobody_waits_for_ever_for_a_turn_that_is_taken(members: Any, connect: A
     (ann,) = members(1)
     holder = connect()
     # Thirty seconds are for users; the test need not wait for them.
-    settle = scalar(holder, "select pg_get_functiondef('kerai.await_push'::regproc)")
-    assert "'30 seconds'" in settle
-    holder.execute(settle.replace("'30 seconds'", "'300 milliseconds'").encode())
+    set_lock_wait(holder, 300)
     ticket = ann.submit(ann.own(insert(str(uuid4()))))
     ann.connection.execute("set statement_timeout = '20s'")
     holder.execute("begin")

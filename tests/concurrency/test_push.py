@@ -19,6 +19,7 @@ from tests.merge.live import Body, LiveAuthor, insert, logged, move, update
 from tests.merge.model import fold
 from tests.merge.observe import assert_state, scalar
 from tests.settings.odd import connect as connect_to
+from tests.support.locks import set_lock_wait
 
 from kerai import changeset
 
@@ -392,7 +393,7 @@ def test_nobody_waits_for_ever(authors: Any, connect: Any, holds: str) -> None:
     node = str(uuid4())
     first.push(insert(node, name="x"))
     # Thirty seconds are for users; the test need not wait for them.
-    connect().execute("alter function kerai.push_ops(json, bytea, bytea) set lock_timeout = '100ms'")
+    set_lock_wait(connect(), 100)
     waiting = second if holds == "a move" else LiveAuthor(connect(), "author-0", first.key)
     document = waiting.write([update(node, content="1")])
     first.connection.execute("begin")

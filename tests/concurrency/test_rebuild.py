@@ -13,6 +13,7 @@ from tests.concurrency.test_push import until_blocked
 from tests.merge.live import LiveAuthor, insert, move, update
 from tests.merge.members import called
 from tests.merge.observe import digest, scalar
+from tests.support.locks import set_lock_wait
 
 from kerai import changeset
 
@@ -124,7 +125,7 @@ def test_what_waits_for_pushes_has_to_see_what_they_have_merged(connect: Any, ca
 def test_a_fork_is_reported_beside_a_rebuild_or_is_refused(connect: Any) -> None:
     """Only the first report of an author who is not known here has to wait for it."""
     operator, peer = connect(), connect()
-    peer.execute("alter function kerai.report_fork set lock_timeout = '100ms'")
+    set_lock_wait(operator, 100)
     known = grown(connect())
     stranger = LiveAuthor(connect(), "stranger")
     report = "select kerai.report_fork(%s, %s::json, %s, %s::json, %s) as status"

@@ -27,12 +27,16 @@ create table kerai.said (vector text not null default '{}');
 insert into kerai.said default values;
 create table kerai.pages (page int, n int, changeset text, signature bytea, public_key bytea);
 create table kerai.lies (page int, statement text);
+create table kerai.silences (name text, seconds float);
+create function kerai.be_silent(name text) returns void
+language sql as 'select pg_sleep(s.seconds) from kerai.silences as s where s.name = $1';
 create table kerai.forks (id int, author text, public_key bytea, first_changeset text, first_signature bytea,
     second_changeset text, second_signature bytea, merged_elsewhere boolean default true);
 create table kerai.changesets (author text, first_seq bigint, last_seq bigint, id bytea, document text,
     signature bytea);
 create sequence kerai.asked;
-create function kerai.version_vector() returns text language sql as 'select vector from kerai.said';
+create function kerai.version_vector() returns text language sql as
+$$ select kerai.be_silent('version_vector'); select vector from kerai.said $$;
 create function kerai.heads(at jsonb) returns table (author text, seq bigint, changeset_id bytea)
 language sql as 'select e.key, c.last_seq, c.id from jsonb_each_text(at) as e cross join lateral (
     select * from kerai.changesets as c where c.author = e.key and c.first_seq <= e.value::bigint
@@ -41,14 +45,17 @@ create function kerai.report_fork(bytea, json, bytea, json, bytea, bigint) retur
 language sql as 'select true';
 create function kerai.accept(json[], bytea[], bytea[]) returns table (changeset_id bytea, status text,
     applied int, author text, last_seq bigint, code text, message text, detail text, hint text)
-language sql as
-'select null::bytea, ''refused'', -5, repeat(''a'', 9999), -1, ''XXXXXX'', repeat(''m'', 99999), null, null';
+language sql as $$
+    select kerai.be_silent('accept');
+    select null::bytea, 'refused', -5, repeat('a', 9999), -1, 'XXXXXX', repeat('m', 99999), null, null
+$$;
 create function kerai.changesets_since(vector jsonb, max_ops int)
 returns table (changeset text, signature bytea, public_key bytea) language plpgsql as $$
 declare
     now_page int := nextval('kerai.asked');
     lie text;
 begin
+    perform kerai.be_silent('changesets_since');
     for lie in select l.statement from kerai.lies as l where l.page = now_page loop
         execute lie;
     end loop;

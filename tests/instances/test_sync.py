@@ -19,6 +19,7 @@ from tests.merge.live import LiveAuthor, insert, logged, move, update
 from tests.merge.model import fold
 from tests.merge.observe import assert_state, scalar
 from tests.settings.odd import connect as connect_to
+from tests.support.locks import set_lock_wait
 
 from kerai_client.db.connection import Database
 from kerai_client.repo import exchange
@@ -267,7 +268,7 @@ def test_a_sync_that_is_canceled_while_the_peer_refuses_closes_its_connection(
     a, b = instances(2)
     here, there, holder = connect(a.dsn), connect(b.dsn), connect(b.dsn)
     fill(here, "ann")
-    there.execute("alter function kerai.accept set lock_timeout = '1s'")
+    set_lock_wait(there, 1000)
     asked = "select pid from pg_stat_activity where datname = %s and pid <> all(%s) and wait_event_type = %s"
     own = [each.info.backend_pid for each in (there, holder)]
     with holder.transaction(), ThreadPoolExecutor(1) as pool:

@@ -41,3 +41,14 @@ begin
         (select d.value from kerai_private.default_settings as d where d.name = setting.name));
 end
 $$;
+
+-- Bounds how long the calling function waits for each lock, for no longer than the caller itself says. The caller has a
+-- SET lock_timeout clause, so that this ends with it.
+create or replace function kerai_private.bound_lock_waits(most_ms bigint default null) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform set_config('lock_timeout', least(kerai_private.setting('max_lock_wait_ms'), most_ms)::text, true);
+end
+$$;

@@ -66,6 +66,7 @@ insert into kerai_private.default_settings (name, value, description) values
 ('max_author_submission_bytes', 16777216, 'most bytes of changesets of one author that may wait to be merged'),
 ('max_role_submissions', 5000, 'most changesets that one role may have waiting to be merged'),
 ('max_role_submission_bytes', 268435456, 'most bytes of changesets that one role may have waiting to be merged'),
+('max_lock_wait_ms', 30000, 'longest wait of a call for other pushes, in milliseconds; then it is refused (KR009)'),
 ('max_output_bytes', 1048576, 'largest test output that record_test_result takes, in bytes'),
 ('failed_operations_ttl_seconds', 604800, 'how long a failed attempt is kept for study'),
 ('member_idle_seconds', 120, 'a member that reported nothing for this long counts as idle');

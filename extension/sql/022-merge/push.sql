@@ -196,6 +196,7 @@ declare
     parsed constant jsonb := kerai_private.parse_changeset(changeset);
     draft_keys constant text[] := '{ops,base,guard,task,message}';
 begin
+    perform kerai_private.bound_lock_waits();
     perform kerai_private.discard_stale_plans();
     if signature is null and public_key is null then
         if jsonb_typeof(parsed) = 'array' then

@@ -162,7 +162,7 @@ begin
         over := null;
         batch := kerai_private.next_batch();
         started_at := coalesce(started_at, clock_timestamp());
-        if clock_timestamp() > started_at + interval '30 seconds' then
+        if clock_timestamp() > started_at + kerai_private.setting('max_lock_wait_ms') * interval '1 millisecond' then
             perform kerai_private.refuse_busy('the batches are taken');
         end if;
     end loop;
@@ -228,6 +228,7 @@ declare
     outcomes kerai_private.outcome[];
     own kerai_private.outcome;
 begin
+    perform kerai_private.bound_lock_waits();
     -- The batch may be over before this session gets the right to lead it.
     if batch <> kerai_private.next_batch() then
         raise exception using errcode = 'KR999', message = 'the batch is over';

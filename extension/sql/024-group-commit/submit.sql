@@ -171,7 +171,7 @@ as $$
 declare
     -- Of others: what is merged for them keeps one's own waiting. All of one's own, which is bounded where it is
     -- submitted: one that is left out would be a gap in the sequence.
-    most constant int := 200;
+    most constant bigint := kerai_private.setting('max_batch_submissions');
     most_bytes constant int := 1048576;
     mine text;
     held_up text[];
@@ -296,6 +296,7 @@ declare
     foreign_author text;
     withdrawn int;
 begin
+    perform kerai_private.bound_lock_waits();
     if num_nonnulls(agent, author, ticket) <> 1 then
         if author is null and ticket is null then
             perform kerai_private.require_agent(agent);

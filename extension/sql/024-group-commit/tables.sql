@@ -34,6 +34,9 @@ create unlogged table kerai_private.push_outcomes (
 
 create index decided_at on kerai_private.push_outcomes (decided_at);
 
+insert into kerai_private.default_settings (name, value, description) values
+('max_batch_submissions', 200, 'most submissions of other authors that a leader merges in one batch');
+
 -- The number of the batch that runs, or ran last: see group-commit.sql. The lock of one of three rows, by that number, is
 -- the right to lead a batch.
 create unlogged sequence kerai_private.batches maxvalue 2000000000 cycle;

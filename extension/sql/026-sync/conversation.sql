@@ -56,6 +56,7 @@ as $$
 declare
     locked text[];
 begin
+    perform kerai_private.bound_lock_waits();
     loop
         begin
             with held as (

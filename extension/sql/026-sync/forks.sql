@@ -91,6 +91,7 @@ declare
     second_id constant bytea := sha256(convert_to(second_changeset::text, 'UTF8'));
     kept boolean;
 begin
+    perform kerai_private.bound_lock_waits(most_ms => 5000);
     if followed < 0 then
         perform kerai_private.refuse('KR005', 'followed is no sequence number', format('followed: %s', followed),
             'Give the highest seq of the author that the peer has merged, or NULL.');

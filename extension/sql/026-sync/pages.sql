@@ -122,6 +122,7 @@ declare
     size bigint;
     place int;
 begin
+    perform kerai_private.bound_lock_waits();
     perform kerai_private.require_page(changesets, signatures, public_keys);
     size := (select sum(octet_length(c::text)) from unnest(changesets) as c);
     if size > most_bytes and cardinality(changesets) > 1 then

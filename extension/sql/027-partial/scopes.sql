@@ -132,6 +132,7 @@ declare
     detail text;
     hint text;
 begin
+    perform kerai_private.bound_lock_waits();
     merged := 0;
     applied := 0;
     refused := '[]';

@@ -9,6 +9,7 @@ set search_path = pg_catalog, pg_temp
 set lock_timeout = '30s'
 as $$
 begin
+    perform kerai_private.bound_lock_waits();
     lock table kerai_private.authors in exclusive mode;
     perform kerai_private.lock_tree(exclusive => true);
     perform kerai_private.show_change();
