@@ -14,10 +14,13 @@ HERE := $(shell pwd | cksum | cut -d ' ' -f 1)
 CLIENT = .venv/.client-$(HERE)
 DEV = .venv/.dev-$(HERE)
 
+LAW_WORLDS = $(or $(WORLDS),1000)
+LAW_SEED := $(or $(SEED),$(shell od -An -N4 -tu4 /dev/urandom | tr -d ' '))
+
 # The steps of a target follow each other: packages, the client, the server's side.
 .NOTPARALLEL:
-.PHONY: all help build install uninstall client demo test test-settings chaos replay lint format bench lock release clean \
-	packages test-packages
+.PHONY: all help build install uninstall client demo test test-long test-settings chaos replay lint format bench lock \
+	release clean packages test-packages
 
 all: build
 
@@ -40,6 +43,11 @@ demo: packages $(CLIENT) install ## everything needed, then the main job on the 
 
 test: packages test-packages $(DEV) install lint ## everything needed, then all checks and tests
 	@.venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations=15
+
+test-long: packages test-packages $(DEV) install ## the laws in many worlds, new ones at every run: WORLDS=1000 SEED=1
+	@echo 'seed $(LAW_SEED): make test-long WORLDS=$(LAW_WORLDS) SEED=$(LAW_SEED) repeats this run'
+	@KERAI_WORLDS='$(LAW_WORLDS)' .venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
+		--no-loadscope-reorder --durations=15 --hypothesis-seed='$(LAW_SEED)' -m 'hypothesis or long'
 
 test-settings: packages test-packages $(DEV) install ## the server tests, on a server with settings that nobody expects
 	@KERAI_TEST_SETTINGS=odd .venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \

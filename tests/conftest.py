@@ -26,6 +26,7 @@ import pytest
 from psycopg import sql
 from tests.settings.odd import ICU_LOCALE, IS_ODD, make_odd, settings_of
 from tests.settings.odd import connect as connect_to
+from tests.support import laws  # noqa: F401 -- loads the profile of the laws, before any is collected
 
 from kerai_client.db.connection import Connection
 from kerai_client.db.instance import ensure_extension

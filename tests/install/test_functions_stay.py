@@ -7,7 +7,7 @@ from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
 REWRITES = re.compile(
-    r"(?:alter (?:function|procedure)|create or replace (?:function|procedure)) kerai|update (?:pg_catalog\.)?pg_proc",
+    r"(?:alter|create or replace) (?:function|procedure) kerai|update (?:pg_catalog\.)?pg_proc",
     re.IGNORECASE,
 )
 # It writes the scripts of another version.

@@ -10,24 +10,20 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from nacl.signing import SigningKey
 from psycopg import Connection
 from tests.merge.live import insert
 from tests.merge.observe import scalar
+from tests.support.laws import many
 
 from kerai import changeset
 
 REPORT = "select kerai.report_fork(%s, %s, %s, %s, %s)"
 KINDS = ["changeset", "draft", "envelope"]
 STEPS = st.tuples(st.sampled_from(KINDS), st.integers(1, 3))
-LAW = settings(
-    max_examples=12,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+LAW = many(0.3)
 
 
 @dataclass(frozen=True)

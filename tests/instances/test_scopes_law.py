@@ -15,8 +15,9 @@ from psycopg import Connection
 from tests.instances.test_scopes import CRASH, Call, assert_exact
 from tests.merge.live import Body, LiveAuthor, insert, move, update
 from tests.merge.observe import push, scalar
-from tests.merge.worlds import CONTENDED, SEEDS, World, many, worlds
+from tests.merge.worlds import CONTENDED, SEEDS, World, worlds
 from tests.settings.odd import connect as connect_to
+from tests.support.laws import many
 
 # In an order in which they can be emptied.
 TABLES = (
@@ -85,7 +86,7 @@ def some_operation(chance: random.Random, known: list[str], inside: list[str]) -
     )
 
 
-@many(0.5)
+@many(0.25)
 @given(world=worlds(), seed=SEEDS)
 def test_a_scope_is_the_same_on_both_sides(
     emptied: Callable[[], Any], call: Call, world: World, seed: int

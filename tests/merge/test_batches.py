@@ -10,7 +10,8 @@ from tests.merge.batches import everything, in_pages, parcel, push_each, receive
 from tests.merge.live import insert, update
 from tests.merge.observe import assert_state, digest
 from tests.merge.stories import Story
-from tests.merge.worlds import MOVES, SEEDS, Instance, World, many, worlds
+from tests.merge.worlds import MOVES, SEEDS, Instance, World, worlds
+from tests.support.laws import many
 
 A, B = (str(UUID(int=n)) for n in (1, 2))
 PAGES = st.sampled_from([1, 2, 3, 5, 10, 100, 10_000])

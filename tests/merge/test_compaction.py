@@ -13,8 +13,9 @@ from psycopg import Connection
 from tests.merge.live import LiveAuthor, insert, logged, move, update
 from tests.merge.model import fold
 from tests.merge.observe import assert_reads, assert_state, digest, scalar
-from tests.merge.test_convergence import SEEDS, deliver, many
-from tests.merge.worlds import KEYS, Instance, World, worlds
+from tests.merge.test_convergence import deliver
+from tests.merge.worlds import KEYS, SEEDS, Instance, World, worlds
+from tests.support.laws import many
 
 # Within one transaction all times are the same.
 SPREAD = """

@@ -1,7 +1,7 @@
 """The stored state is the fold of all operations: whatever the order of arrival and the size of the batches.
 
 One database for all worlds: each is pushed in a transaction that is rolled back.
-``KERAI_WORLDS=5000`` looks at more worlds than the few that every run can afford.
+``make test-long`` looks at more worlds than the few that every run can afford.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from psycopg import Connection
 from tests.merge.model import restrict
 from tests.merge.observe import assert_reads, assert_state, digest, push, scalar
-from tests.merge.worlds import SEEDS, Instance, World, many, worlds
+from tests.merge.worlds import SEEDS, Instance, World, worlds
+from tests.support.laws import many
 
 
 def deliver(connection: Connection[Any], world: World, seed: int) -> None:

@@ -14,9 +14,10 @@ from hypothesis import given
 from psycopg import Connection
 from tests.merge.live import LiveAuthor, insert, move, update
 from tests.merge.observe import assert_state, digest, scalar
-from tests.merge.test_convergence import SEEDS, deliver, many
-from tests.merge.worlds import KEYS, Instance, World, worlds
+from tests.merge.test_convergence import deliver
+from tests.merge.worlds import KEYS, SEEDS, Instance, World, worlds
 from tests.settings.odd import connect
+from tests.support.laws import many
 
 from kerai import changeset
 

@@ -6,9 +6,10 @@ import json
 from typing import Any
 from uuid import UUID
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from psycopg import Connection
+from tests.support.laws import many
 
 from kerai_client.source import Tree, snapshot_of
 
@@ -41,13 +42,7 @@ def operations(tree: list[tuple[int, str, str | None]]) -> list[dict[str, Any]]:
 
 
 @given(tree=TREES)
-@settings(
-    max_examples=60,
-    derandomize=True,
-    database=None,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@many()
 def test_sql_and_client_agree_on_paths(tree: list[tuple[int, str, str | None]], connect: Any) -> None:
     connection: Connection[Any] = connect()
     with connection.transaction(force_rollback=True):

@@ -16,8 +16,9 @@ from tests.merge.live import insert, move
 from tests.merge.model import Row, State, Vector, fold_any, restrict
 from tests.merge.observe import assert_reads, checkout, push, scalar, tree
 from tests.merge.stories import Story
-from tests.merge.test_convergence import SEEDS, deliver, many
-from tests.merge.worlds import REPEATS, Instance, World, worlds
+from tests.merge.test_convergence import deliver
+from tests.merge.worlds import REPEATS, SEEDS, Instance, World, worlds
+from tests.support.laws import many
 
 STATE = """
 select s.id, s.parent_id, s.position, s.kind, s.name, s.language, s.content, s.metadata, s.place

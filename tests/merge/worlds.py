@@ -7,7 +7,6 @@ only on the numbers before, so the same numbers are always the same world, byte 
 from __future__ import annotations
 
 import hashlib
-import os
 import random
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -15,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from nacl.signing import SigningKey
 from psycopg import Connection
@@ -40,7 +38,6 @@ METADATA: tuple[dict[str, Any], ...] = (
 )
 RELATIONS = ("calls", "tests")
 SEEDS = st.integers(0, 2**32)
-WORLDS = int(os.environ.get("KERAI_WORLDS", "100"))
 # A context manager: an empty instance, whose content is gone afterwards.
 Instance = Callable[[], AbstractContextManager[Connection[Any]]]
 CONTENDED = tuple(str(UUID(int=n << 64)) for n in range(1, 4))
@@ -286,19 +283,3 @@ def worlds(draw: st.DrawFn, steps: int = 100, verbs: Sequence[str] = VERBS, node
     for author in world.authors:
         world.close(author)
     return world
-
-
-def many(share: float = 1.0) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Settings of a test over many worlds: the same ones in every run unless more are asked for."""
-    return settings(
-        max_examples=max(5, int(WORLDS * share)),
-        derandomize="KERAI_WORLDS" not in os.environ,
-        database=None,
-        deadline=None,
-        report_multiple_bugs=False,
-        suppress_health_check=[
-            HealthCheck.too_slow,
-            HealthCheck.data_too_large,
-            HealthCheck.function_scoped_fixture,
-        ],
-    )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.laws import LONG
 
 REPOSITORY = Path(__file__).parents[3]
 # -P: what is in the working directory is not to be taken for modules of ours
@@ -368,8 +369,10 @@ def processes_in(directory: Path) -> list[str]:
     return found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
-    ("package", "most", "fixes"), [("examples/shiftplan", 12, 1), ("tests/data/twelve_bugs", 4, 5)]
+    ("package", "most", "fixes"),
+    [("examples/shiftplan", 12, 1 if LONG else 3), ("tests/data/twelve_bugs", 4, 5 if LONG else 8)],
 )
 def test_repeated_calls_turn_a_package_green(directory: Path, package: str, most: int, fixes: int) -> None:
     shutil.copytree(REPOSITORY / package, directory)

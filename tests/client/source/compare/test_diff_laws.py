@@ -8,8 +8,9 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.laws import many
 from tests.support.samples import SAMPLES
 
 from kerai_client.repo.fitting import fit
@@ -26,10 +27,6 @@ from kerai_client.source import (
 )
 from kerai_client.source.compare.diff import _Check
 from kerai_client.source.tree.layout import settled
-
-relaxed = settings(
-    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
-)
 
 
 def imported(snapshot: Snapshot) -> Tree:
@@ -180,13 +177,13 @@ def check(tree: Tree, wanted: Snapshot, **options: Any) -> Tree:
     return after
 
 
-@relaxed
+@many(1.5)
 @given(edited(START))
 def test_operations_give_the_edited_directory(wanted: Snapshot) -> None:
     check(TREE, wanted)
 
 
-@relaxed
+@many(1.5)
 @given(edited(START))
 def test_the_tree_is_reshaped_late_to_the_same_end(wanted: Snapshot) -> None:
     operations = diff(TREE, wanted, author="second")
@@ -195,7 +192,7 @@ def test_the_tree_is_reshaped_late_to_the_same_end(wanted: Snapshot) -> None:
     assert list(late.subtree(ROOT_ID)) == list(usual.subtree(ROOT_ID))
 
 
-@relaxed
+@many(1.5)
 @given(edited(START), edited(START))
 def test_fitted_edits_hide_nothing_that_others_have_done(theirs: Snapshot, mine: Snapshot) -> None:
     new = apply_operations(TREE, diff(TREE, theirs, author="theirs"))
@@ -211,7 +208,7 @@ def test_fitted_edits_hide_nothing_that_others_have_done(theirs: Snapshot, mine:
             assert UUID(operation["node"]) in after
 
 
-@relaxed
+@many(1.5)
 @given(st.data())
 def test_edits_upon_edits(data: st.DataObject) -> None:
     tree = TREE
@@ -219,7 +216,7 @@ def test_edits_upon_edits(data: st.DataObject) -> None:
         tree = check(tree, data.draw(edited(snapshot_of(tree))))
 
 
-@relaxed
+@many(1.5)
 @given(edited(START), edited(START), st.data())
 def test_edits_upon_merged_edits(one: Snapshot, other: Snapshot, data: st.DataObject) -> None:
     """Two authors edit the same state; their merge, whatever it holds, is edited again."""
@@ -230,7 +227,7 @@ def test_edits_upon_merged_edits(one: Snapshot, other: Snapshot, data: st.DataOb
     check(merged, data.draw(edited(now)))
 
 
-@relaxed
+@many(1.5)
 @given(edited(START), st.booleans())
 def test_edits_below_a_directory_leave_the_rest_alone(wanted: Snapshot, there: bool) -> None:
     tree = BELOW if there else imported({"kept/a": FileState(b"a")})
@@ -310,7 +307,7 @@ def foreign_trees(draw: st.DrawFn) -> Tree:
     return Tree.from_rows(ordered)
 
 
-@settings(relaxed, max_examples=250)
+@many(3)
 @given(foreign_trees(), st.data())
 def test_edits_of_trees_that_others_made(tree: Tree, data: st.DataObject) -> None:
     now = snapshot_of(tree)
@@ -318,7 +315,7 @@ def test_edits_of_trees_that_others_made(tree: Tree, data: st.DataObject) -> Non
     check(tree, data.draw(edited(now)) if now else dict(START))
 
 
-@relaxed
+@many(1.5)
 @given(
     edited(START), st.sampled_from(["src", "src/window.py", "tools", "src/deep", "Window", "clock", "load"])
 )

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.laws import many
 
 from kerai_client.source import (
     FileState,
@@ -284,7 +285,7 @@ name = st.text(
 states = st.builds(FileState, st.binary(max_size=30), st.booleans())
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@many(0.5)
 @given(
     before=st.dictionaries(name, states, max_size=4),
     after=st.dictionaries(name, states, max_size=4),
@@ -308,7 +309,7 @@ steps = st.lists(st.sampled_from(["..", "..", ".", "", "a", "b", "c", "/"]), min
 places = st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=3).map("/".join)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@many(1.5)
 @given(links=st.dictionaries(places, steps.map("/".join), min_size=1, max_size=6))
 def test_no_link_of_a_written_tree_leads_out(
     tmp_path_factory: pytest.TempPathFactory, links: dict[str, str]

@@ -8,8 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.laws import many
 
 from kerai_client.source import read_directory
 from kerai_client.source.files.ignore import Ignore
@@ -81,7 +82,7 @@ ignore_files = st.builds(
 paths = st.lists(names, min_size=1, max_size=4)
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@many()
 @given(
     files=st.lists(paths, max_size=25),
     ignores=st.lists(st.tuples(paths, ignore_files), min_size=1, max_size=4),

@@ -7,8 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.laws import many
 from tests.support.samples import SAMPLES
 
 from kerai_client.source import GRAMMARS, FileState, parse_file
@@ -253,7 +254,7 @@ texts = st.lists(st.sampled_from(sorted(SAMPLES)), max_size=2).flatmap(
 )
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@many(2)
 @given(st.text() | texts, st.sampled_from(sorted(GRAMMARS)))
 def test_leaves_are_the_file_whatever_it_holds(text: str, language: str) -> None:
     draft = parse_file("x", FileState(text.encode("utf-8", "surrogatepass")), language)

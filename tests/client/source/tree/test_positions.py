@@ -5,8 +5,9 @@ from __future__ import annotations
 from bisect import insort
 from itertools import pairwise
 
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
+from tests.support.laws import many
 
 from kerai_client.source.tree.positions import integer, keys, room, tag
 
@@ -64,7 +65,7 @@ def test_any_sequence_of_insertions_keeps_order_and_room(where: list[tuple[int, 
         assert ordered(siblings)
 
 
-@settings(max_examples=60)
+@many()
 @given(places, st.integers(0, 10**6), st.lists(st.integers(1, 80), min_size=2, max_size=4))
 def test_blocks_inserted_at_one_place_at_once_do_not_interleave(
     where: list[tuple[int, int]], place: int, counts: list[int]
