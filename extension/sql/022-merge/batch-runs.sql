@@ -41,9 +41,9 @@ begin
 end
 $$;
 
--- Gives drafts the author that they are merged under, and takes the locks: the rows of known authors in their order, the
--- tree lock, the rows of new authors. What a session holds while it waits for the tree lock, the one that has that lock
--- does not need.
+-- Gives drafts the author that they are merged under, and takes the locks: the rows of known authors in their order,
+-- the tree lock, the rows of new authors. What a session holds while it waits for the tree lock, the one that has that
+-- lock does not need.
 create or replace function kerai_private.lock_for_merge(items kerai_private.verified_changeset[], exclusive boolean)
 returns kerai_private.verified_changeset[]
 language plpgsql volatile
