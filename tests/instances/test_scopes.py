@@ -228,7 +228,7 @@ def test_a_cut_leaves_a_vector_of_what_is_here(pair: Any, call: Call) -> None:
     assert_exact(here, there, SCOPE)
 
 
-def test_the_scope_grows_while_what_is_late_is_on_its_way(pair: Any, call: Call) -> None:
+def test_the_scope_grows_during_a_backfill(pair: Any, call: Call) -> None:
     here, there, _ = pair
     for n in (30, 31, 32):
         LiveAuthor(there, f"author-{n}").push(
@@ -236,7 +236,7 @@ def test_the_scope_grows_while_what_is_late_is_on_its_way(pair: Any, call: Call)
         )
     call(here, "pull", "big")
     LiveAuthor(there, "mover").push(move(node(31), SCOPE))
-    while not scalar(here, "select late_after from kerai_private.partial_scope"):
+    while not scalar(here, "select backfilled_to from kerai_private.partial_scope"):
         assert not call(here, "pull", "big", 1)["complete"]
     assert not call(here, "pull", "big", 1)["complete"]
     # Its insert came to the peer before what has come here already.
@@ -264,7 +264,7 @@ def test_what_is_made_here_goes_to_the_peer(pair: Any, call: Call) -> None:
     assert call(here, "sync", "big")["complete"]
     assert_exact(here, there, SCOPE)
     assert {row["state"] for row in here.execute("select distinct state from kerai_private.scope_nodes")} == {
-        "whole"
+        "complete"
     }
     # The peer can bring it itself.
     agent.push(update(node(51), content="d\n"))
@@ -414,7 +414,7 @@ def test_a_peer_remembers_so_many_scopes_and_no_more(pair: Any, call: Call) -> N
     there.execute("select kerai_sync.serve_scope(%s)", [OTHER])
     for query in (
         "select * from kerai_sync.scope_members(%s, 0, 10)",
-        "select * from kerai_sync.scope_late(%s, '{}', 0, 0, 10)",
+        "select * from kerai_sync.scope_backfill(%s, '{}', 0, 0, 10)",
         "select * from kerai_sync.scope_page(%s, '{}', '{}', 10)",
     ):
         assert refused(there, query, [gone]) == "KR011"
@@ -518,7 +518,7 @@ def test_a_partial_instance_that_is_dumped_and_restored(pair: Any, call: Call, m
     assert not call(here, "pull", "big", 1)["complete"]
     rows = [
         f"select t::text as row from kerai_private.{table} as t order by 1"
-        for table in ("partial_scope", "scope_nodes", "late_changesets")
+        for table in ("partial_scope", "scope_nodes", "backfilled_changesets")
     ]
     before = [here.execute(query).fetchall() for query in rows]
     assert all(before)

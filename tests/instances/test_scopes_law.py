@@ -35,7 +35,7 @@ TABLES = (
     "kerai_private.authors",
     "kerai_private.partial_scope",
     "kerai_private.scope_nodes",
-    "kerai_private.late_changesets",
+    "kerai_private.backfilled_changesets",
     "kerai_private.served_scopes",
     "kerai_private.served_nodes",
     "kerai_private.repeated_inserts",

@@ -139,7 +139,7 @@ def fill(connection: Connection[Any]) -> dict[str, Any]:
 WITHOUT_RESULTS = {
     "agent_trace", "lineage", "swarm_agents", "swarm_economics", "swarm_leaderboard", "swarm_status"
 }  # fmt: skip
-NOT_THERE = {"swarm_progress", "serve_scope", "scope_members", "scope_late", "scope_page"}
+NOT_THERE = {"swarm_progress", "serve_scope", "scope_members", "scope_backfill", "scope_page"}
 
 
 def argument(pair: Pair, function: str, name: str, kind: str) -> Any:

@@ -67,19 +67,19 @@ from kerai_sync.scope_page(:'served', '{}', :'vector', 1000) \gset
 select array_agg(node_id) as nodes, array_agg(inside) as inside, max(number) as named from kerai_sync.scope_members(:'served', 0, 100) \gset
 select array_agg(id) as part_ids from kerai.changesets where author = pg_temp.author('bob') \gset
 
--- scope_late
-select is_empty(format('select kerai_sync.scope_late(%L, %L, 0, 0, 1000)', :'served', '{}'), 'nothing is late for who has nothing');
-select is_empty(format('select kerai_sync.scope_late(%L, %L, 6, 0, 1000)', :'served', :'vector'), 'nor for who knows all nodes');
+-- scope_backfill
+select is_empty(format('select kerai_sync.scope_backfill(%L, %L, 0, 0, 1000)', :'served', '{}'), 'no backfill for an instance that has nothing');
+select is_empty(format('select kerai_sync.scope_backfill(%L, %L, 6, 0, 1000)', :'served', :'vector'), 'nor for who knows all nodes');
 select is(pg_temp.push('cid', pg_temp.mov(5, 3)), 'merged', 'a node comes into the scope');
 select vector as next_vector from kerai_sync.serve_scope(pg_temp.node(2)) \gset
 select is(pg_temp.listed(:'served', 6), '4^ 5', 'with what it lay below');
-select results_eq(format('select pg_temp.short(o.node_id), l.document is not null from kerai_sync.scope_late(%L, %L, 6, 0, 1000) as l
+select results_eq(format('select pg_temp.short(o.node_id), l.document is not null from kerai_sync.scope_backfill(%L, %L, 6, 0, 1000) as l
     inner join kerai.operations as o on o.changeset_id = l.changeset_id', :'served', :'vector'), 'values (4, true), (5, true)',
     'its operations that were seen before are late');
 select array_agg(arrival) as late_arrivals, array_agg(document) as late_documents, array_agg(signature) as late_signatures,
     array_agg(public_key) as late_keys, array_agg(changeset_id) as late_ids
-from kerai_sync.scope_late(:'served', :'vector', 6, 0, 1000) \gset
-select is_empty(format('select kerai_sync.scope_late(%L, %L, 6, %s, 1000)', :'served', :'vector', (:'late_arrivals'::bigint[])[1]),
+from kerai_sync.scope_backfill(:'served', :'vector', 6, 0, 1000) \gset
+select is_empty(format('select kerai_sync.scope_backfill(%L, %L, 6, %s, 1000)', :'served', :'vector', (:'late_arrivals'::bigint[])[1]),
     'after its arrival nothing more');
 select array_agg(node_id) as late_nodes, array_agg(inside) as late_inside, max(number) as late_named
 from kerai_sync.scope_members(:'served', 6, 100) \gset
@@ -90,7 +90,7 @@ select is(pg_temp.listed(:'served', 8), '4', 'what comes to lie inside has anoth
 -- scope_of_list, forget_scopes
 select pg_temp.refuses(format('select * from kerai_sync.%s', call), 'KR011', 'the list of this scope is no longer here',
     'list: 00000000-0000-4000-8000-000000000099', 'Pull again', call)
-from (values ('scope_members(%L, 0, 10)'), ('scope_late(%L, ''{}'', 0, 0, 10)'), ('scope_page(%L, ''{}'', ''{}'', 10)')) as v (template)
+from (values ('scope_members(%L, 0, 10)'), ('scope_backfill(%L, ''{}'', 0, 0, 10)'), ('scope_page(%L, ''{}'', ''{}'', 10)')) as v (template)
 cross join lateral format(v.template, pg_temp.node(99)) as call;
 update kerai.settings set value = 1 where name = 'max_served_scopes';
 select served as other from kerai_sync.serve_scope(pg_temp.node(4)) \gset
@@ -138,7 +138,7 @@ select pg_temp.refuses(:'accepting', 'KR006', 'the peer sends what is said of a 
     format('node: %s', pg_temp.node(1)), 'kerai.verify', 'a scope without what it lies below');
 rollback to savepoint blank;
 select kerai_sync.add_scope_nodes(:'served', :'nodes', :'inside', :named) \g /dev/null
-select is(pg_temp.taken(), '1^ whole, 2 whole, 3 whole, 6 whole, 7 whole, 8^ whole', 'in an empty instance nothing is late');
+select is(pg_temp.taken(), '1^ complete, 2 complete, 3 complete, 6 complete, 7 complete, 8^ complete', 'in an empty instance nothing has to be backfilled');
 select pg_temp.refuses(format('select kerai_sync.accept_scoped(%L, %L, %L, %L, %L, %L, %L, %L, %L, %L)', array[id], array[author], array[first_seq],
     array[last_seq], array[lamport], array[null::bytea], array[base]::jsonb[], array[null]::json[], array[signature], array[key]),
     'KR005', 'the peer sends a stub that is none', '^author: ', 'kerai.verify', about)
@@ -194,7 +194,7 @@ from (values
     (to_jsonb(array[pg_temp.mov(3, 4)]), 'KR006', 'no such node', 'names node .*004', 'Insert a node', 'below what is not here'))
     as v (ops, code, message, detail, hint, about);
 select is(pg_temp.push('eve', pg_temp.ins(9, 3), pg_temp.ins(10, 9), pg_temp.mov(1, 10)), 'merged', 'below the scope new nodes may be made');
-select is(pg_temp.taken(), '1 whole, 2 whole, 3 whole, 6 whole, 7 whole, 8^ whole, 9 here, 10 here',
+select is(pg_temp.taken(), '1 complete, 2 complete, 3 complete, 6 complete, 7 complete, 8^ complete, 9 local, 10 local',
     'of these the peer knows nothing; what has been placed below the scope lies inside');
 select is(pg_temp.push('eve', pg_temp.ins(11, 1)), 'merged', 'and so does what is made there');
 select is(string_agg(pg_temp.short(o.node)::text, ' ' order by o.n), '3 8', 'of the peer''s operations those are merged whose nodes are all here')
@@ -202,11 +202,11 @@ from unnest(kerai_private.of_scope(array(
     select jsonb_populate_record(null::kerai_private.operation, jsonb_build_object('n', n, 'node', pg_temp.node(n)))
     from unnest('{3,5,8,9}'::int[]) as n))) as o;
 
--- add_scope_nodes, backfill_documents, merge_late
+-- add_scope_nodes, backfill_documents, merge_backfill
 select kerai_sync.add_scope_nodes(:'served', :'late_nodes'::uuid[] || pg_temp.node(9), :'late_inside'::boolean[] || true, :late_named) \g /dev/null
-select is(pg_temp.taken(), '1 whole, 2 whole, 3 whole, 4^ late, 5 late, 6 whole, 7 whole, 8^ whole, 9 late, 10 here, 11 here',
-    'what the peer names later is late');
-select is((s.named, s.whole, s.is_late)::text, '(8,0,t)', 'and not all of it is here') from kerai_sync.scope_state() as s;
+select is(pg_temp.taken(), '1 complete, 2 complete, 3 complete, 4^ backfilling, 5 backfilling, 6 complete, 7 complete, 8^ complete, 9 backfilling, 10 local, 11 local',
+    'what the peer names later is backfilled');
+select is((s.named, s.complete, s.is_backfilling)::text, '(8,0,t)', 'and not all of it is here') from kerai_sync.scope_state() as s;
 select pg_temp.refuses('select kerai.rebuild()', 'KR011', 'nodes have come into the scope, and not all of what is said of them is here',
     'this instance holds', '(Sync|Pull)', 'nothing is rebuilt meanwhile');
 select kerai_sync.add_scope_nodes(:'served', array[pg_temp.node(4), null], '{true,true}', 3) \g /dev/null
@@ -224,19 +224,19 @@ select is((taken, applied)::text, '(1,2)', 'a document comes late')
 from kerai_sync.backfill_documents(:'late_arrivals', :'late_documents', :'late_signatures', :'late_keys');
 select is((taken, applied)::text, '(0,0)', 'and once')
 from kerai_sync.backfill_documents(:'late_arrivals', :'late_documents', :'late_signatures', :'late_keys');
-select is((select late_after from kerai_sync.scope_state()), (:'late_arrivals'::bigint[])[1], 'the next page begins after it');
+select is((select backfilled_to from kerai_sync.scope_state()), (:'late_arrivals'::bigint[])[1], 'the next page begins after it');
 select is(pg_temp.here(), '1 2 3 6 7 8 9 10 11', 'nothing is merged before all is here');
-select kerai_sync.merge_late() \g /dev/null
+select kerai_sync.merge_backfill() \g /dev/null
 select is(pg_temp.here(), '1 2 3 4 5 6 7 8 9 10 11', 'then all is');
-select is(pg_temp.taken(), '1 whole, 2 whole, 3 whole, 4 whole, 5 whole, 6 whole, 7 whole, 8^ whole, 9 whole, 10 here, 11 here',
+select is(pg_temp.taken(), '1 complete, 2 complete, 3 complete, 4 complete, 5 complete, 6 complete, 7 complete, 8^ complete, 9 complete, 10 local, 11 local',
     'nothing is late any more');
-select is((s.named, s.whole, s.late_after, s.is_late)::text, '(8,8,0,f)', 'up to where the list was told') from kerai_sync.scope_state() as s;
-select is_empty('select from kerai_private.late_changesets', 'no changeset waits');
+select is((s.named, s.complete, s.backfilled_to, s.is_backfilling)::text, '(8,8,0,f)', 'up to where the list was told') from kerai_sync.scope_state() as s;
+select is_empty('select from kerai_private.backfilled_changesets', 'no changeset waits');
 select is_empty('select * from kerai.verify()', 'all is sound');
 select kerai_sync.add_scope_nodes(pg_temp.node(77), '{}', '{}', 0) \g /dev/null
-select is(pg_temp.taken(), '1 here, 2 here, 3 here, 4 here, 5 here, 6 here, 7 here, 8^ here, 9 here, 10 here, 11 here',
+select is(pg_temp.taken(), '1 local, 2 local, 3 local, 4 local, 5 local, 6 local, 7 local, 8^ local, 9 local, 10 local, 11 local',
     'another list is told from the beginning');
-select is((s.named, s.whole, s.late_after)::text, '(0,0,0)', 'and followed from there') from kerai_sync.scope_state() as s;
+select is((s.named, s.complete, s.backfilled_to)::text, '(0,0,0)', 'and followed from there') from kerai_sync.scope_state() as s;
 
 select * from finish();
 rollback;

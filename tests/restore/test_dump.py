@@ -23,7 +23,7 @@ SCRATCH = {
     # Full in a partial instance only: see tests/instances/test_scopes.py.
     "partial_scope",
     "scope_nodes",
-    "late_changesets",
+    "backfilled_changesets",
 }
 PLAIN = Way(form="plain")
 

@@ -15,7 +15,7 @@ REFERENCES = (
 )
 # What the full instance has no row of: see below.
 ELSEWHERE = {
-    ("kerai_private.late_changesets", "changeset_id"),
+    ("kerai_private.backfilled_changesets", "changeset_id"),
     ("kerai_private.partial_scope", "peer"),
     ("kerai.ledger", "from_wallet"),
 }
@@ -56,7 +56,7 @@ def test_each_name_of_a_row_that_is_gone_is_found(copy: Connection[Any]) -> None
 @pytest.mark.parametrize(
     "row",
     [
-        "kerai_private.late_changesets values ('x')",
+        "kerai_private.backfilled_changesets values ('x')",
         "kerai_private.partial_scope (scope, peer) values (gen_random_uuid(), 'p2')",
         "kerai.ledger (kind, from_wallet, amount) values ('burn', gen_random_uuid(), 1)",
     ],

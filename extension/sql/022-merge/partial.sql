@@ -50,7 +50,7 @@ $$;
 
 -- Of the peer's changesets the operations that are merged here. A node that was made here may have been placed
 -- elsewhere before, below a node that is not here. It waits until the peer has counted it in, and all that concerns it
--- is late.
+-- is backfilled.
 create or replace function kerai_private.of_scope(ops kerai_private.operation[]) returns kerai_private.operation[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -61,7 +61,7 @@ begin
     end if;
     return (
         select coalesce(array_agg(o order by o.n), '{}') from unnest(ops) as o
-        where coalesce(o.node, o.source) in (select s.node_id from kerai_private.scope_nodes as s where s.state = 'whole'));
+        where coalesce(o.node, o.source) in (select s.node_id from kerai_private.scope_nodes as s where s.state = 'complete'));
 end
 $$;
 
@@ -88,7 +88,7 @@ begin
     )
 
     insert into kerai_private.scope_nodes as s (node_id, inside, state)
-    select i.node, true, 'here' from inside as i
+    select i.node, true, 'local' from inside as i
     order by i.node
     on conflict (node_id) do update set inside = true where not s.inside;
 

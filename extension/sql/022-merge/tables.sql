@@ -129,27 +129,27 @@ create table kerai_private.followed_branches (
 );
 
 -- One row where this instance is partial. served: the peer's own list of the scope's nodes, numbered as they came into
--- it. named: up to where it has been told here. whole: up to where all that the peer has of these nodes is here.
+-- it. named: up to where it has been told here. complete: up to where all that the peer has of these nodes is here.
 create table kerai_private.partial_scope (
     singleton boolean primary key default true check (singleton),
     scope uuid not null,
     peer text collate "C",
     served uuid,
     named bigint not null default 0,
-    whole bigint not null default 0,
-    -- Where the next page of what is late begins, in the peer's order of arrival.
-    late_after bigint not null default 0
+    complete bigint not null default 0,
+    -- Where the next page of the backfill begins, in the peer's order of arrival.
+    backfilled_to bigint not null default 0
 );
 
--- The nodes whose operations are merged here. inside: it was once placed below the scope. here: it was made here, and
--- the peer has not named it yet. late: the peer has named it, and older changesets about it are on their way.
+-- The nodes whose operations are merged here. inside: it was once placed below the scope. local: it was made here, and
+-- the peer has not named it yet. backfilling: the peer has named it, and older changesets about it are on their way.
 create table kerai_private.scope_nodes (
     node_id uuid primary key,
     inside boolean not null,
-    state text not null check (state in ('here', 'late', 'whole'))
+    state text not null check (state in ('local', 'backfilling', 'complete'))
 );
 
-create index scope_nodes_state on kerai_private.scope_nodes (state) where state <> 'whole';
+create index scope_nodes_state on kerai_private.scope_nodes (state) where state <> 'complete';
 
 -- Nodes that a changeset names and no later move has placed, and the parents below which they stand, their own for
 -- roots: ids of 16 bytes, one after the other. Places that were looked up to check the changeset need no second look-up

@@ -62,18 +62,18 @@ begin
 
     select count(*), coalesce(sum(f.operations), 0) into taken, applied from filled as f;
     -- Of a forked author the peer may have another branch: that is not here.
-    insert into kerai_private.late_changesets (changeset_id)
+    insert into kerai_private.backfilled_changesets (changeset_id)
     select c.id from kerai.changesets as c where c.id in (select i.id from unnest(items) as i)
     on conflict do nothing;
-    update kerai_private.partial_scope as p set late_after = (select max(u.a) from unnest(arrivals) as u (a));
+    update kerai_private.partial_scope as p set backfilled_to = (select max(u.a) from unnest(arrivals) as u (a));
 end
 $$;
 
 comment on function kerai_sync.backfill_documents(bigint[], json[], bytea[], bytea[]) is
 'A part of kerai.sync in a partial instance: takes documents of changesets of which only a stub was here.';
 
--- All that is late is here: now what it says of the nodes is merged, in the order of arrival.
-create or replace function kerai_sync.merge_late() returns void
+-- The backfill has come to its end: now what it says of the nodes is merged, in the order of arrival.
+create or replace function kerai_sync.merge_backfill() returns void
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -95,7 +95,7 @@ begin
             select c.*, sum(c.last_seq - c.first_seq + 1) over (order by c.arrival) as running,
                 row_number() over (order by c.arrival) as n
             from (
-                select x.* from kerai_private.late_changesets as l
+                select x.* from kerai_private.backfilled_changesets as l
                 inner join kerai.changesets as x on x.id = l.changeset_id
                 where x.arrival > done order by x.arrival limit 1000
             ) as c
@@ -108,7 +108,7 @@ begin
             select o from unnest(ops) as o
             inner join (select row_number() over () as c, u.author from unnest(items) as u) as i on i.c = o.c
             where coalesce(o.node, o.source) in (
-                    select s.node_id from kerai_private.scope_nodes as s where s.state = 'late')
+                    select s.node_id from kerai_private.scope_nodes as s where s.state = 'backfilling')
                 and not exists (
                     select from kerai.operations as k where k.author = i.author and k.author_seq = o.seq)
             order by o.n);
@@ -122,11 +122,11 @@ begin
         perform kerai_private.merge_operations(ops, exclusive => true);
     end loop;
 
-    delete from kerai_private.late_changesets;
-    update kerai_private.scope_nodes set state = 'whole' where state = 'late';
-    update kerai_private.partial_scope set whole = named, late_after = 0;
+    delete from kerai_private.backfilled_changesets;
+    update kerai_private.scope_nodes set state = 'complete' where state = 'backfilling';
+    update kerai_private.partial_scope set complete = named, backfilled_to = 0;
 end
 $$;
 
-comment on function kerai_sync.merge_late() is
+comment on function kerai_sync.merge_backfill() is
 'A part of kerai.sync in a partial instance: merges what older changesets say of the nodes that have come into the scope.';

@@ -42,7 +42,7 @@ begin
     if page.members > 0 then
         perform kerai_sync.add_scope_nodes(conversation.served, page.nodes, page.inside, page.number);
     else
-        conversation.step := 'late';
+        conversation.step := 'backfill';
     end if;
     return conversation;
 end
@@ -51,7 +51,8 @@ $$;
 comment on function kerai_sync.pull_members(kerai_sync.conversation) is
 'A step of kerai.sync: takes the nodes that have come into the scope.';
 
-create or replace function kerai_sync.pull_late(conversation kerai_sync.conversation) returns kerai_sync.conversation
+create or replace function kerai_sync.pull_backfill(conversation kerai_sync.conversation)
+returns kerai_sync.conversation
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
@@ -61,8 +62,8 @@ declare
     page record;
     answer record;
 begin
-    if not holding.is_late then
-        perform kerai_sync.merge_late();
+    if not holding.is_backfilling then
+        perform kerai_sync.merge_backfill();
         conversation.step := 'scope';
         return conversation;
     elsif room <= 0 then
@@ -75,8 +76,8 @@ begin
     into page
     from (
         select p.* from kerai_sync.ask_peer(conversation.link,
-            format('select arrival, document, signature, public_key from kerai_sync.scope_late(%L, %L, %s, %s, %s)',
-                conversation.served, kerai.version_vector(), holding.whole, holding.late_after,
+            format('select arrival, document, signature, public_key from kerai_sync.scope_backfill(%L, %L, %s, %s, %s)',
+                conversation.served, kerai.version_vector(), holding.complete, holding.backfilled_to,
                 least(conversation.page_ops, room)),
             '(arrival bigint, document json, signature bytea, public_key bytea)')
             as p (arrival bigint, document json, signature bytea, public_key bytea)
@@ -84,9 +85,9 @@ begin
     ) as t;
 
     if page.changesets = 0 then
-        perform kerai_sync.merge_late();
+        perform kerai_sync.merge_backfill();
         conversation.step := 'scope';
-    elsif page.arrival <= holding.late_after then
+    elsif page.arrival <= holding.backfilled_to then
         conversation.problem := 'the peer sends again what it has sent';
         conversation.step := 'end';
     else
@@ -97,7 +98,7 @@ begin
 end
 $$;
 
-comment on function kerai_sync.pull_late(kerai_sync.conversation) is
+comment on function kerai_sync.pull_backfill(kerai_sync.conversation) is
 'A step of kerai.sync: takes a page of older changesets about nodes that have come into the scope; when all are here, merges them.';
 
 create or replace function kerai_sync.pull_scope(conversation kerai_sync.conversation) returns kerai_sync.conversation

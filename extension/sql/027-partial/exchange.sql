@@ -35,9 +35,9 @@ begin
                 when 'turn' then kerai_sync.turn(conversation)
                 -- All of the peer's tree ...
                 when 'pull' then kerai_sync.pull_page(conversation)
-                -- ... or a scope: the nodes that have come into it, then what is late of them, then what is new.
+                -- ... or a scope: the nodes that have come into it, then older changesets about them, then what is new.
                 when 'members' then kerai_sync.pull_members(conversation)
-                when 'late' then kerai_sync.pull_late(conversation)
+                when 'backfill' then kerai_sync.pull_backfill(conversation)
                 when 'scope' then kerai_sync.pull_scope(conversation)
             end;
             if jsonb_array_length(conversation.refused) > most_refusals then

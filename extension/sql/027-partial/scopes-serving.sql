@@ -175,7 +175,7 @@ comment on function kerai_sync.scope_members(uuid, bigint, int) is
 'A part of kerai.sync with a partial instance: the nodes of a served scope by their numbers. A node gets a new number when it comes to lie inside.';
 
 -- What a vector has seen and says something of nodes that came into the scope after that.
-create or replace function kerai_sync.scope_late(
+create or replace function kerai_sync.scope_backfill(
     served uuid, vector jsonb, after bigint, after_arrival bigint, max_ops int
 )
 returns table (arrival bigint, changeset_id bytea, document json, signature bytea, public_key bytea)
@@ -212,7 +212,7 @@ begin
 end
 $$;
 
-comment on function kerai_sync.scope_late(uuid, jsonb, bigint, bigint, int) is
+comment on function kerai_sync.scope_backfill(uuid, jsonb, bigint, bigint, int) is
 'A part of kerai.sync with a partial instance: the changesets that it has seen and that concern nodes which came into its scope later.';
 
 create or replace function kerai_sync.scope_page(served uuid, vector jsonb, up_to jsonb, max_ops int)

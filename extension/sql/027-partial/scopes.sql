@@ -7,15 +7,15 @@
 --
 -- A changeset with an operation on a node of the scope comes whole, byte for byte, and only these operations are
 -- merged. Of every other one comes a stub: its place in its author's chain, base and signature. When a node comes into
--- the scope later, what older changesets say of it is brought and merged late.
+-- the scope later, older changesets about it are backfilled.
 
-create or replace function kerai_sync.scope_state(out scope uuid, out peer text, out named bigint, out whole bigint,
-    out late_after bigint, out is_late boolean)
+create or replace function kerai_sync.scope_state(out scope uuid, out peer text, out named bigint, out complete bigint,
+    out backfilled_to bigint, out is_backfilling boolean)
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select p.scope, p.peer, p.named, p.whole, p.late_after,
-        exists (select from kerai_private.scope_nodes as s where s.state = 'late')
+    select p.scope, p.peer, p.named, p.complete, p.backfilled_to,
+        exists (select from kerai_private.scope_nodes as s where s.state = 'backfilling')
     from (select) as one
     left join kerai_private.partial_scope as p on true
 $$;
@@ -34,23 +34,23 @@ declare
     blank boolean;
 begin
     -- Another list than the last time is told from the beginning, and is not believed to be the same but for its end.
-    update kerai_private.partial_scope as p set served = $1, named = 0, whole = 0, late_after = 0
+    update kerai_private.partial_scope as p set served = $1, named = 0, complete = 0, backfilled_to = 0
     where p.served is distinct from $1;
     if found then
-        update kerai_private.scope_nodes set state = 'here' where state = 'whole';
+        update kerai_private.scope_nodes set state = 'local' where state = 'complete';
     end if;
     blank := not exists (select from kerai.changesets);
     insert into kerai_private.scope_nodes as s (node_id, inside, state)
-    select u.node, coalesce(bool_or(u.inside), false), case when blank then 'whole' else 'late' end
+    select u.node, coalesce(bool_or(u.inside), false), case when blank then 'complete' else 'backfilling' end
     from unnest(nodes, inside) as u (node, inside)
     where u.node is not null
     group by u.node
     on conflict (node_id) do update
-    set inside = s.inside or excluded.inside, state = case when s.state = 'here' then 'late' else s.state end
-    where not s.inside and excluded.inside or s.state = 'here';
+    set inside = s.inside or excluded.inside, state = case when s.state = 'local' then 'backfilling' else s.state end
+    where not s.inside and excluded.inside or s.state = 'local';
     -- What is said of these may stand before what has come already.
     update kerai_private.partial_scope as p
-    set named = greatest(p.named, $4), late_after = case when found then 0 else p.late_after end;
+    set named = greatest(p.named, $4), backfilled_to = case when found then 0 else p.backfilled_to end;
 end
 $$;
 

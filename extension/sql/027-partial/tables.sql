@@ -34,8 +34,8 @@ comment on column kerai_sync.conversation.position is 'The vector after which th
 comment on column kerai_sync.conversation.stubs is 'How many changesets of a scope came. They count as one operation each, besides their own.';
 comment on column kerai_sync.conversation.problem is 'What has ended it early.';
 
--- Changesets that are here and have operations on late nodes.
-create table kerai_private.late_changesets (changeset_id bytea primary key);
+-- Changesets that are here and have operations on nodes that are backfilling.
+create table kerai_private.backfilled_changesets (changeset_id bytea primary key);
 
 -- What a peer that serves scopes remembers of them. It all follows from the log, so a crash may empty it and no dump
 -- has it: then the list gets another id, and is told anew.
@@ -74,4 +74,4 @@ create unlogged table kerai_private.repeats_noted (
 insert into kerai_private.default_settings (name, value, description) values
 ('max_served_scopes', 1000, 'how many scopes of partial instances are remembered; of others the list is made anew');
 
-select pg_extension_config_dump('kerai_private.late_changesets', '');
+select pg_extension_config_dump('kerai_private.backfilled_changesets', '');

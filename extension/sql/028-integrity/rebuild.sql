@@ -170,7 +170,7 @@ declare
 begin
     perform kerai_private.stop_pushes();
     select c.floor into last_floor from kerai.compactions as c order by c.id desc limit 1;
-    if exists (select from kerai_private.scope_nodes as s where s.state <> 'whole') then
+    if exists (select from kerai_private.scope_nodes as s where s.state <> 'complete') then
         perform kerai_private.refuse_partial('nodes have come into the scope, and not all of what is said of them is here',
             'Sync until it is complete, then call this again.');
     end if;

@@ -95,7 +95,7 @@ as $$
                 -- A partial instance has merged what is said of its nodes only.
                 and (o.author is not null or not kerai_private.is_partial()
                     or coalesce(u.op ->> 'node', u.op ->> 'source')::uuid in (
-                        select s.node_id from kerai_private.scope_nodes as s where s.state = 'whole'))
+                        select s.node_id from kerai_private.scope_nodes as s where s.state = 'complete'))
             order by u.n
             limit 1
         ) as w

@@ -8,7 +8,7 @@ language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
     values
-    ('late changeset', 'kerai_private.late_changesets'::regclass, 'encode(changeset_id, ''hex'')',
+    ('late changeset', 'kerai_private.backfilled_changesets'::regclass, 'encode(changeset_id, ''hex'')',
         'changeset_id'::name, 'kerai.changesets'::regclass, 'id'::name),
     ('refusal', 'kerai.refusals', 'encode(changeset_id, ''hex'')', 'peer', 'kerai.peer_connections', 'name'),
     ('partial scope', 'kerai_private.partial_scope', 'scope', 'peer', 'kerai.peer_connections', 'name'),
