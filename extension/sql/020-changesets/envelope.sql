@@ -121,30 +121,6 @@ language sql immutable parallel safe
 return pg_column_size(vector) > 16384
     and jsonb_path_match(vector, 'strict $.* < 1 || $.* > 999999999999999999') is distinct from false;
 
--- Is it a changeset, or a draft, with all that it can have and nothing else? Strict: what has less, or holds a draft,
--- is for kerai_private.require_envelope. Inlined. (A pattern that counts to 64 would take half of its time.)
-create or replace function kerai_private.is_envelope(changeset jsonb) returns boolean
-language sql immutable parallel safe
-return case when changeset ? 'swarm' then changeset ?& '{v,author,swarm,base,guard,task,message,ops}'::text[]
-        and changeset - '{v,author,swarm,base,guard,task,message,ops}'::text[] = '{}'
-        and coalesce(
-            kerai_private.string_of(changeset -> 'swarm') ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$', false)
-    else changeset ?& '{v,author,seq,lamport,prev,base,guard,task,message,ops}'::text[]
-        and changeset - '{v,author,seq,lamport,prev,base,guard,task,message,ops}'::text[] = '{}'
-        and jsonb_typeof(changeset -> 'seq') = 'number' and changeset ->> 'seq' ~ '^[1-9][0-9]{0,17}$'
-        and jsonb_typeof(changeset -> 'lamport') = 'number' and changeset ->> 'lamport' ~ '^[1-9][0-9]{0,17}$'
-        and coalesce(length(kerai_private.string_of(changeset -> 'prev')) = 64
-            and kerai_private.string_of(changeset -> 'prev') ~ '^[0-9a-f]+$', true) end
-    and changeset -> 'v' = '1'
-    and jsonb_typeof(changeset -> 'author') = 'string' and length(changeset ->> 'author') between 18 and 220
-    and changeset ->> 'author' ~ '^[^[:cntrl:]]+[.][0-9a-f]{16}$'
-    and jsonb_typeof(changeset -> 'base') = 'object' and not kerai_private.may_be_long(changeset -> 'base')
-    and jsonb_path_query_array(changeset -> 'base', '$.*')::text ~ '^[[](([1-9][0-9]{0,17}, )*[1-9][0-9]{0,17})?[]]$'
-    and coalesce(kerai_private.string_of(changeset -> 'guard') ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$', true)
-    and coalesce(kerai_private.string_of(changeset -> 'task') ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$', true)
-    and jsonb_typeof(changeset -> 'message') = 'string' and octet_length(changeset ->> 'message') <= 65536
-    and jsonb_typeof(changeset -> 'ops') = 'array';
-
 -- Refuses KR005 unless the envelope has one of three shapes. The first is a changeset. The second is a draft, which a
 -- member of a grouped swarm signs, and which names the swarm instead of a place in a sequence. The third is the
 -- changeset that a swarm's instance has made of a draft, with the draft's exact text.

@@ -14,9 +14,7 @@ declare
     member_keys bytea[] := '{}';
     items kerai_private.verified_changeset[];
 begin
-    perform kerai_private.require_envelope(p.changeset)
-    from unnest(parsed) as p (changeset)
-    where not coalesce(kerai_private.is_envelope(p.changeset), false);
+    perform kerai_private.require_envelope(p.changeset) from unnest(parsed) as p (changeset);
 
     keys := kerai_private.require_signatures(
         array_agg(g.document::text order by g.n), array_agg(g.changeset ->> 'author' order by g.n),

@@ -102,7 +102,6 @@ create or replace function kerai_private.require_known_nodes(
 ) returns kerai_private.known_parents
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
-set enable_bitmapscan = off
 as $$
 declare
     -- Only a changeset that does nothing but move is merged before anything of this changes.

@@ -31,7 +31,6 @@ create or replace function kerai_private.decide_moves(
 ) returns text[]
 language plpython3u stable
 set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_bitmapscan = off
 as $$

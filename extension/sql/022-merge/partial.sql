@@ -25,7 +25,6 @@ $$;
 create or replace function kerai_private.require_documents_beyond(vector jsonb) returns void
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan
 as $$
 declare
     bad record;

@@ -186,10 +186,6 @@ create or replace function kerai.push_ops(changeset json, signature bytea defaul
 returns kerai.push_result
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan
-set enable_seqscan = off
-set random_page_cost = 1.1
-set work_mem = '64MB'
 set lock_timeout = '30s'
 as $$
 declare
@@ -197,7 +193,6 @@ declare
     draft_keys constant text[] := '{ops,base,guard,task,message}';
 begin
     perform kerai_private.bound_lock_waits();
-    perform kerai_private.discard_stale_plans();
     if signature is null and public_key is null then
         if jsonb_typeof(parsed) = 'array' then
             perform kerai_private.require_operations(parsed);

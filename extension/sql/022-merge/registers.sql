@@ -4,27 +4,6 @@
 -- (moves.sql). Locks are taken in one order everywhere: the authors' rows by author, the tree lock, new rows by id,
 -- existing rows by id. So pushes wait for each other but never deadlock.
 
--- A session keeps its plans, and one that was made while a table was empty reads all of it when it no longer is. So
--- plans are made anew when a table gets its first page, its 16th, its 256th and so on. Who merges has sequential scans
--- switched off besides, and index scans made cheap: how much a batch will look up is not known when its plan is made.
-create or replace function kerai_private.discard_stale_plans() returns void
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-    sizes constant text := (
-        select string_agg(floor(ln(4 + pg_relation_size(t.relation) / 512) / ln(16))::text, ' ')
-        from (values
-            ('kerai.nodes'::regclass), ('kerai.changesets'), ('kerai_private.moves'), ('kerai_private.authors'),
-            ('kerai.edges'), ('kerai.perspectives'), ('kerai.associations')) as t (relation));
-begin
-    if sizes is distinct from current_setting('kerai.planned_for', true) then
-        discard plans;
-        perform set_config('kerai.planned_for', sizes, false);
-    end if;
-end
-$$;
-
 create or replace function kerai_private.lock_tree(exclusive boolean) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -102,11 +81,9 @@ $$;
 -- Returns whether any of the nodes was here already: it is inserted again only by an author who had not seen it. A push
 -- that shares the tree lock does not look for them: a unique violation tells, and it is merged again with the lock for
 -- itself. (Only what is here can be inserted below what is inserted below it, and so have no place.)
--- The setting: joins within the batch are hashed, whatever the planner believes about its size.
 create or replace function kerai_private.merge_inserts(ops kerai_private.operation[], exclusive boolean) returns boolean
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
-set enable_nestloop = off
 as $$
 declare
     known uuid[] := '{}';

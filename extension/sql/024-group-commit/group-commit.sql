@@ -217,9 +217,6 @@ comment on procedure kerai.push_batched (json, bytea, bytea, text, bytea, text, 
 create or replace function kerai_private.lead_batch(ticket uuid, batch int) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan
-set random_page_cost = 1.1
-set work_mem = '64MB'
 set lock_timeout = '30s'
 as $$
 #variable_conflict use_variable
@@ -237,7 +234,6 @@ begin
     perform from kerai_private.batch_locks as t where t.place = (batch - 1) % 3 for update;
     perform nextval('kerai_private.batches');
 
-    perform kerai_private.discard_stale_plans();
     -- The leader's own may be merged already, or withdrawn: the others wait for this batch all the same.
     taken := kerai_private.take_waiting(ticket);
     select array_agg(o order by o.n) into outcomes

@@ -4,7 +4,6 @@
 create or replace function kerai_private.first_arrival_beyond(seen jsonb) returns bigint
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_custom_plan
 as $$
 begin
     if seen = '{}' then
@@ -31,7 +30,6 @@ create or replace function kerai_private.page_since(vector jsonb, max_ops int)
 returns table (arrival bigint, author text, last_seq bigint, operations bigint, document json, signature bytea)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_custom_plan
 as $$
 #variable_conflict use_column
 declare
@@ -109,10 +107,6 @@ returns table (
 )
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan
-set enable_seqscan = off
-set random_page_cost = 1.1
-set work_mem = '64MB'
 set lock_timeout = '30s'
 as $$
 #variable_conflict use_column
@@ -132,7 +126,6 @@ begin
 
     perform kerai_private.refuse_partial('this instance takes changesets only with the sync that it makes itself',
         'Push to the instance that it has its scope from.');
-    perform kerai_private.discard_stale_plans();
     for changeset_id, status, applied, code, message, detail, hint, place in
         select r.changeset_id, r.status, r.applied, r.code, r.message, r.detail, r.hint, r.n
         from kerai_private.receive_all(array(

@@ -113,7 +113,6 @@ create or replace function kerai_sync.accept_scoped(
 )
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set lock_timeout = '30s'
 as $$
@@ -136,7 +135,6 @@ begin
     merged := 0;
     applied := 0;
     refused := '[]';
-    perform kerai_private.discard_stale_plans();
     given := array(
         select row(g.document, g.signature, g.public_key)::kerai_private.incoming
         from unnest(documents, signatures, public_keys) with ordinality as g (document, signature, public_key, n)

@@ -49,7 +49,6 @@ create or replace function kerai_private.fold_below(
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
-set enable_nestloop = off
 as $$
 begin
     with wanted as materialized (
@@ -79,7 +78,6 @@ $$;
 create or replace function kerai.compact(before timestamptz) returns kerai.compactions
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
-set work_mem = '64MB'
 as $$
 #variable_conflict use_variable
 declare

@@ -10,7 +10,6 @@ returns table (
 )
 language sql stable
 set search_path = pg_catalog, pg_temp
-set enable_nestloop = off
 as $$
     with inserts as (
         select distinct on (l.node_id) l.*
@@ -78,7 +77,6 @@ create or replace function kerai_private.verify_nodes(wrong bytea[])
 returns table (what text, subject text, problem text)
 language sql stable
 set search_path = pg_catalog, pg_temp
-set enable_nestloop = off
 as $$
     select 'node', coalesce(n.id, f.id)::text, case
         when n.id is null then 'is not in the tree; the log has inserted it'
@@ -147,7 +145,6 @@ returns table (what text, subject text, problem text)
 language sql stable
 set search_path = pg_catalog, pg_temp
 set extra_float_digits = 1
-set enable_nestloop = off
 as $$
     with found as (
         select 'edge' as what, null as author, e.source, e.target, e.relation, e.metadata,

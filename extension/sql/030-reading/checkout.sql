@@ -26,7 +26,6 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 -- From directory to directory it is the index: see kerai_private.members.
 set enable_seqscan = off
-set plan_cache_mode = force_custom_plan
 as $$
 #variable_conflict use_column
 declare
@@ -114,7 +113,6 @@ returns table (file uuid, path text, depth int, n bigint)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
-set plan_cache_mode = force_custom_plan
 as $$
 #variable_conflict use_column
 declare
@@ -177,7 +175,6 @@ create or replace function kerai_private.texts(files uuid[], depths int[], at js
 returns table (file uuid, text text)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_custom_plan
 set enable_mergejoin = off
 as $$
 #variable_conflict use_column
@@ -266,7 +263,6 @@ create or replace function kerai.checkout(scope uuid default null, at jsonb defa
 returns table (path text, source text)
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
-set work_mem = '64MB'
 as $$
 declare
     past constant jsonb := kerai_private.past_vector(at);

@@ -7,7 +7,6 @@ create or replace function kerai_private.node_states(nodes uuid[], at jsonb, sco
 returns table (id uuid, is_visible boolean, file uuid, path text, is_inside boolean)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 begin
@@ -37,7 +36,6 @@ $$;
 create or replace function kerai_private.touched_between(a jsonb, b jsonb) returns uuid[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 declare
@@ -88,7 +86,6 @@ returns table (
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 declare
@@ -154,7 +151,6 @@ returns table (
 )
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
-set work_mem = '64MB'
 as $$
 #variable_conflict use_column
 begin
@@ -179,7 +175,6 @@ returns table (
 )
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
-set work_mem = '64MB'
 as $$
 #variable_conflict use_column
 declare

@@ -6,7 +6,6 @@ create or replace function kerai_private.unseen_authors(at jsonb)
 returns table (author text, seq bigint, stamp text, next_stamp text)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 begin
@@ -37,7 +36,6 @@ $$;
 create or replace function kerai_private.parent_before(node uuid, since text, at jsonb) returns uuid
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan
 as $$
 declare
     parent uuid;
@@ -65,7 +63,6 @@ create or replace function kerai_private.parents_in_log(
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan
 as $$
 begin
     with recursive inserted (node, parent) as (
@@ -99,7 +96,6 @@ create or replace function kerai_private.parents_in_tree(
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan
 as $$
 begin
     with recursive unseen as materialized (
@@ -134,7 +130,6 @@ create or replace function kerai_private.moves_at(at jsonb, among uuid[] default
 returns table (node uuid, parent_id uuid, "position" text, stamp text)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 declare

@@ -6,8 +6,6 @@
 create or replace function kerai.revert_ops(changeset bytea, author text default null) returns json
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
-set work_mem = '64MB'
-set plan_cache_mode = force_custom_plan
 as $$
 declare
     undone constant kerai.changesets := kerai_private.whole_changeset(changeset);
@@ -42,7 +40,6 @@ comment on function kerai.revert_ops(bytea, text) is
 create or replace function kerai_private.whole_changeset(changeset bytea) returns kerai.changesets
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan
 as $$
 declare
     item kerai.changesets;

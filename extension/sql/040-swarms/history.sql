@@ -6,7 +6,6 @@ returns table (
 )
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
-set work_mem = '64MB'
 as $$
 begin
     if since is null or since not between interval '0' and interval '1000 years' then

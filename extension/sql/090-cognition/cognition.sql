@@ -147,7 +147,6 @@ returns table (
 )
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
-set work_mem = '64MB'
 as $$
 #variable_conflict use_column
 declare
@@ -176,7 +175,6 @@ returns table (
 )
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
-set work_mem = '64MB'
 as $$
 #variable_conflict use_column
 declare

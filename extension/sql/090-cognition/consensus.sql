@@ -9,7 +9,6 @@ returns table (
 )
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
-set work_mem = '64MB'
 as $$
 #variable_conflict use_column
 begin
@@ -41,7 +40,6 @@ returns table (
 )
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
-set work_mem = '64MB'
 as $$
 #variable_conflict use_column
 begin
@@ -75,7 +73,6 @@ returns table (
 )
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
-set work_mem = '64MB'
 as $$
 #variable_conflict use_column
 declare
@@ -118,7 +115,6 @@ returns table (
 )
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
-set work_mem = '64MB'
 as $$
 #variable_conflict use_column
 declare
