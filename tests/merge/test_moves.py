@@ -14,8 +14,6 @@ from tests.merge.stories import Story
 from tests.merge.worlds import Instance, Signed
 from tests.settings.odd import connect
 
-from kerai.moves import MOST_KEPT, NOWHERE, KnownParents
-
 ROOT, A, B, C, D, E = (str(UUID(int=n)) for n in range(1, 7))
 
 
@@ -245,52 +243,3 @@ def test_rebuilding_finds_nothing_of_what_was_wrong_before(database: Any) -> Non
         assert scalar(connection, "select changed from kerai.rebuild()") is True
         assert_state(connection, fold(story.operations))
         assert void(connection) == 0
-
-
-def known(standing: KnownParents) -> dict[bytes, bytes]:
-    """What a session has kept: of nodes the parent."""
-    return {
-        node: standing.ids[parent]
-        for node, parent in zip(standing.ids, standing.parents, strict=True)
-        if parent != NOWHERE
-    }
-
-
-def ids(*numbers: int) -> bytes:
-    return b"".join(number.to_bytes(16, "big") for number in numbers)
-
-
-def test_what_a_session_has_looked_up_is_kept_but_for_what_was_moved() -> None:
-    standing = KnownParents()
-    standing.begin(None, "1")
-    standing.learn(ids(1, 2, 3), ids(2, 9, 3))
-    standing.keep("one", "1", ids(2, 4))
-    standing.begin("one", "2")
-    assert known(standing) == {ids(1): ids(2), ids(3): ids(3)}
-    assert standing.numbers(ids(5, 1, 5)) == [5, 0, 5]
-    standing.keep("two", "2", b"")
-    standing.begin("two", "1")  # which of them stood elsewhere then is not known
-    assert known(standing) == {}
-
-
-def test_what_a_push_looked_up_that_failed_is_not_kept() -> None:
-    standing = KnownParents()
-    standing.keep("one", "", b"")
-    for shape in ("one", None):
-        standing.begin(shape, "")
-        standing.learn(ids(1), ids(2))
-        standing.begin(shape, "")
-        assert known(standing) == {}
-
-
-def test_no_more_is_kept_than_a_session_may_take() -> None:
-    standing = KnownParents()
-    standing.begin(None, "")
-    standing.learn(ids(*range(MOST_KEPT)), ids(*range(MOST_KEPT)))
-    standing.keep("one", "", ids(0))
-    standing.begin("one", "")
-    assert len(known(standing)) == MOST_KEPT - 1
-    standing.learn(ids(MOST_KEPT), ids(1))
-    standing.keep("two", "", b"")
-    standing.begin("two", "")
-    assert known(standing) == {}

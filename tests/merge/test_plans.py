@@ -134,10 +134,8 @@ def test_a_nodes_moves_are_read_and_no_others(connection: Connection[Any]) -> No
     parents = b"".join(each.bytes for each in nodes[5:])
     with connection.transaction():
         before = scalar(connection, READ)
-        connection.execute("set local random_page_cost = 1.1")  # as where changesets are merged
         connection.execute(
-            "select kerai_private.decide_moves("
-            "kerai_private.stamp(9999, 'x'), %s, %s, %s, '', '', gen_random_uuid(), gen_random_uuid())",
+            "select kerai_private.decide_moves(kerai_private.stamp(9999, 'x'), %s, %s, %s)",
             [moved, parents, "-" * len(nodes[5:])],
         )
         assert scalar(connection, READ) - before < 500

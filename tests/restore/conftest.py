@@ -197,8 +197,8 @@ def everything(connection: Connection[Any]) -> dict[str, Any]:
         connection.execute("set local timezone = 'UTC'; set local datestyle = 'ISO'")
         for row in connection.execute(TABLES).fetchall():
             (table,) = row.values()
-            if table in {"kerai_private.tree_versions", "kerai_private.owner_roles"}:
-                continue  # What only open sessions remember, and oids of a cluster.
+            if table == "kerai_private.owner_roles":
+                continue  # Oids of a cluster.
             found[table] = sorted(
                 str(row) for row in connection.execute(f"select t::text from {table} as t").fetchall()
             )

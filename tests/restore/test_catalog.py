@@ -25,7 +25,7 @@ NOT_DUMPED = {
     "kerai_private.arrivals",
     "kerai_private.batches",  # numbers what does not outlive the server
     "kerai_private.batch_locks",  # three rows, everywhere
-    "kerai_private.tree_versions",  # names what only sessions that are open remember
+    "kerai_private.state_changes",  # one row, everywhere
     "kerai_private.owner_roles",  # oids of this cluster
     "kerai_private.served_scopes",  # follows from the log
     "kerai_private.served_nodes",

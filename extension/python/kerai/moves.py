@@ -22,42 +22,18 @@ Node = TypeVar("Node", bound=Hashable)
 
 Moves = tuple[str, bytes, bytes, str]
 
-MOST_KEPT = 50_000  # nodes, 150 bytes each
 MOST_UNPACKED = 1_000  # ids at once: their memory is used again
 
 
-class KnownParents:
-    """What a session has looked up of where nodes stand, for its next moves.
-
-    It says where a node stands that was placed before the tail. It holds as long as the tree has the shape
-    that it had then, and for moves that are not older than those it was looked up for. Nodes have small
-    numbers here, since a list is faster than a dictionary of ids.
-    """
+class NumberedNodes:
+    """Nodes with small numbers, since a list is faster than a dictionary of ids, and what is above each."""
 
     def __init__(self, pause: Pause = no_pause) -> None:
         """Begin with nothing."""
         self.pause = pause
-        self.tree_version: str | None = None
-        self.since = ""
-        self._forget_all()
-
-    def _forget_all(self) -> None:
         self.number: defaultdict[bytes, int] = defaultdict(itertools.count().__next__)
         self.ids: list[bytes] = []
-        self.parents: list[int] = []  # of roots their own number
-        self.passing: list[int] = []  # whose parent holds for the moves that are being judged only
-
-    def begin(self, tree_version: str | None, since: str) -> None:
-        """Forget what does not hold.
-
-        Until ``keep`` is called nothing is taken for what holds: nobody knows what an error has undone.
-
-        :param tree_version: names the shape that the tree has now; None when that is not known.
-        :param since: the stamp of the earliest move that is to be judged.
-        """
-        if self.tree_version is None or tree_version != self.tree_version or since < self.since:
-            self._forget_all()
-        self.tree_version = None
+        self.parents: list[int] = []  # of roots their own number; NOWHERE until it is looked up
 
     def numbers(self, ids: bytes) -> list[int]:
         """Return the numbers of nodes, new ones of those that have none.
@@ -84,34 +60,16 @@ class KnownParents:
         """Return the ids of nodes in hex, with commas between them."""
         return b"".join(map(self.ids.__getitem__, nodes)).hex(",", 16)
 
-    def learn(self, nodes: bytes, parents: bytes) -> None:
-        """Take note of nodes that the tail has not placed, each with its parent, its own id for a root."""
-        for node, parent in zip(self.numbers(nodes), self.numbers(parents), strict=True):
-            self.parents[node] = parent
-
-    def keep(self, tree_version: str, since: str, moved: bytes) -> None:
-        """Take note of the shape that moves have given to the tree.
-
-        :param moved: nodes that may stand elsewhere now.
-        """
-        self.tree_version, self.since = tree_version, since
-        if len(self.ids) > MOST_KEPT:
-            self._forget_all()
-        else:
-            for node in (*self.numbers(moved), *self.passing):
-                self.parents[node] = NOWHERE
-            self.passing = []
-
 
 def decide_moves(
     nodes: bytes,
     parents: bytes,
     flags: str,
     *,
-    known: KnownParents,
     look_up: Callable[[str, bool], tuple[bytes, bytes, bytes, bytes, bytes, bytes, str]],
     moves_of: Callable[[str], Moves],
     tail: Callable[[int], Moves | None],
+    pause: Pause = no_pause,
 ) -> list[str]:
     """Say which moves of the tail become void, or are void no longer, now that some of them are new.
 
@@ -126,15 +84,16 @@ def decide_moves(
     the move makes a root, whose parent is then its own id, and ``v`` when it was judged to be void before.
 
     :param nodes: of the new moves, and of the tail's void ones, each with its parent and flag.
-    :param known: nodes that need not be looked up. Those that are looked up come in.
     :param look_up: gives the existing ones of these nodes, perhaps some above them, and the parent of each.
         Then those that stand where the tail has put them, and the parent of each before the tail. When asked
         for, it gives all moves of the tail of these too.
     :param moves_of: gives the tail's moves of these nodes in the order of their stamps: the stamps, one a
         line, and the moves.
     :param tail: gives all moves of the tail like that, or None when they are more than this.
+    :param pause: see :mod:`kerai.pace`.
     :returns: the stamps of the moves that are judged otherwise.
     """
+    known = NumberedNodes(pause)
     stamps, moved, targets, kinds = known.numbered(("", nodes, parents, flags))
     fresh = [node for node, kind in zip(moved, kinds, strict=True) if kind != "v"]
 
@@ -142,7 +101,7 @@ def decide_moves(
     whole = tail(16 * len(moved)) if 4 * len(set(moved)) < 3 * len(moved) else None
     if whole is not None:
         stamps, moved, targets, kinds = known.numbered(whole)
-    base, met, pause = known.parents, bytearray(), known.pause
+    base, met = known.parents, bytearray()
     frontier = [target for target, kind in zip(targets, kinds, strict=True) if kind != "r"]
     while unknown := _climb(frontier, base, met, pause):
         rows = look_up(known.name(unknown), whole is None)
@@ -152,7 +111,6 @@ def decide_moves(
         for nodes_now, parents_now in ((found, ends), (displaced, origins)):
             for node, parent in zip(nodes_now, parents_now, strict=True):
                 base[node] = parent
-        known.passing += [*displaced, *set(unknown).difference(found)]
         frontier = [base[node] for node in unknown] + aims
         moved += others
         targets += aims

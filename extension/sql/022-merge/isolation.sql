@@ -27,7 +27,7 @@ $$;
 -- merges has a transaction id, and takes a number in the order of arrival while it has the tree lock. So a merge that
 -- is not seen either ran when the snapshot was taken, or its number is higher than all that are seen. A number may be
 -- that of a push that was rolled back. A row with it goes in and is taken out again, which fails where there is a row
--- that this transaction does not see. Changes without a changeset write the one row of kerai_private.tree_versions.
+-- that this transaction does not see. Changes without a changeset write the one row of kerai_private.state_changes.
 create or replace function kerai_private.is_overtaken() returns boolean
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -40,7 +40,7 @@ begin
         select from pg_snapshot_xip(pg_current_snapshot()) as x (xid) where pg_xact_status(x.xid) = 'committed') then
         return true;
     end if;
-    perform from kerai_private.tree_versions for update;
+    perform from kerai_private.state_changes for update;
     insert into kerai.changesets
         (id, author, first_seq, last_seq, first_lamport, last_lamport, base, document, signature, arrival)
     overriding system value
@@ -62,7 +62,7 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    update kerai_private.tree_versions as s set tree_version = s.tree_version;
+    update kerai_private.state_changes as s set singleton = s.singleton;
 end
 $$;
 

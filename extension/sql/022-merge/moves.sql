@@ -23,12 +23,8 @@ $$;
 -- A node is looked up by its id, and where it stood only when it was moved since: the setting and OFFSET 0 leave no
 -- other plan. Ids come as their 16 bytes, one after the other. They go in hex with commas between them, since a list of
 -- texts would cost more than all the rest. Flags is a character a move: r, to be a root; v, void; -, neither. A root
--- has its own id for its parent's. Nodes that are known to stand below others are not looked up, see the type. Nor are
--- nodes that this session has looked up for its last moves, while the tree has the shape that they have given to it.
-create or replace function kerai_private.decide_moves(
-    since text, nodes bytea, parents bytea, flags text, known_parents bytea, below bytea,
-    tree_version uuid, next_tree_version uuid
-) returns text[]
+-- has its own id for its parent's.
+create or replace function kerai_private.decide_moves(since text, nodes bytea, parents bytea, flags text) returns text[]
 language plpython3u stable
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -108,32 +104,14 @@ def tail(most):
     row = plpy.execute(SD["tail"], [since, most + 1])[0]
     return (row["stamps"], row["moved"], row["targets"], row["flags"]) if row["found"] <= most else None
 
-judging = GD["kerai @version@"].moves
-known = SD.setdefault("known_parents", judging.KnownParents(pause=lambda: plpy.execute("select")))
-known.begin(tree_version, since)
-known.learn(known_parents or b"", below or b"")
-judged = judging.decide_moves(
-    nodes, parents, flags, known=known, look_up=look_up, moves_of=moves_of, tail=tail)
-known.keep(next_tree_version, since, nodes)
-return judged
-$$;
-
--- Gives the tree's shape a new name: some nodes stand elsewhere now. The caller has the tree lock for itself.
-create or replace function kerai_private.bump_tree_version(tree_version uuid) returns void
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-    update kerai_private.tree_versions as s set tree_version = bump_tree_version.tree_version;
-end
+return GD["kerai @version@"].moves.decide_moves(
+    nodes, parents, flags, look_up=look_up, moves_of=moves_of, tail=tail, pause=lambda: plpy.execute("select"))
 $$;
 
 -- The moves of a batch, which are in kerai_private.moves already: decides which moves from the earliest of them on are
 -- void, and puts the nodes where they belong. The caller has the tree lock for itself.
 -- The settings: its joins look nodes and moves up, by index; IS TRUE keeps IN from being one of them.
-create or replace function kerai_private.replay_moves(
-    fresh kerai_private.moves[], known_parents kerai_private.known_parents default null
-) returns void
+create or replace function kerai_private.replay_moves(fresh kerai_private.moves[]) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_hashjoin = off
@@ -141,7 +119,6 @@ set enable_mergejoin = off
 as $$
 declare
     since constant text collate "C" := (select min(f.stamp) from unnest(fresh) as f);
-    next_tree_version constant uuid := gen_random_uuid();
     given record;
     judged text[];
     turned uuid[];
@@ -160,10 +137,7 @@ begin
         select m.node_id, m.parent_id, true from kerai_private.moves as m where m.void and m.stamp >= since
     ) as u;
 
-    judged := kerai_private.decide_moves(
-        since, given.nodes, given.parents, given.flags, known_parents.nodes, known_parents.parents,
-        (select s.tree_version from kerai_private.tree_versions as s), next_tree_version);
-    perform kerai_private.bump_tree_version(next_tree_version);
+    judged := kerai_private.decide_moves(since, given.nodes, given.parents, given.flags);
     with t as (
         update kerai_private.moves as m
         set void = not m.void
@@ -195,16 +169,11 @@ begin
         from place as p
         where n.id = p.id and n.placed_stamp is distinct from p.stamp
             and (p.is_turned or n.placed_stamp is null or n.placed_stamp < p.stamp)
-        returning n.id, n.parent_id, n.name, n.path::text, p.is_turned
+        returning n.id, n.parent_id, n.name, n.path::text
     )
 
     select array_agg(w.id) into changed
-    from (
-        select w.* from written as w
-        where not coalesce(
-            known_parents.is_one_path and not w.is_turned and w.parent_id is not null and w.name is null, false)
-        order by w.parent_id -- as in the index that finds the parents
-    ) as w
+    from (select w.* from written as w order by w.parent_id /* as in the index that finds the parents */) as w
     left join lateral (select p.path::text from kerai.nodes as p where p.id = w.parent_id offset 0) as p on true
     where w.path <> kerai_private.path_below(coalesce(p.path, ''), w.name);
     perform kerai_private.refresh_paths(changed);

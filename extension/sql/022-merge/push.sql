@@ -2,8 +2,7 @@
 
 -- Merges a batch whose changesets were found to be their authors' next ones. The caller has the tree lock.
 create or replace function kerai_private.apply_changesets(
-    items kerai_private.verified_changeset[], ops kerai_private.operation[], exclusive boolean,
-    known_parents kerai_private.known_parents default null
+    items kerai_private.verified_changeset[], ops kerai_private.operation[], exclusive boolean
 ) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -37,7 +36,7 @@ begin
         ) as i on i.c = o.c;
     end if;
 
-    perform kerai_private.merge_operations(ops, exclusive, known_parents);
+    perform kerai_private.merge_operations(ops, exclusive);
 
     update kerai_private.authors as a
     set seq = h.last_seq, lamport = h.last_lamport, changeset_id = h.id
@@ -143,7 +142,6 @@ declare
     head kerai_private.authors;
     agent kerai.agents;
     overtaken boolean;
-    known_parents kerai_private.known_parents;
 begin
     if item.first_seq = 1 then
         perform kerai_private.introduce_author(item.author, item.public_key);
@@ -164,7 +162,7 @@ begin
             return (item.id, 'stale'::text, 0, item.first_seq, item.last_seq);
         end if;
     end if;
-    known_parents := kerai_private.require_known_nodes(ops, item.author, item.base);
+    perform kerai_private.require_known_nodes(ops, item.author, item.base);
     if enforce_policy then
         perform kerai_private.require_metadata_bound(ops);
     end if;
@@ -177,15 +175,20 @@ begin
         end if;
     end if;
     perform kerai_private.enter_scope(ops);
-    perform kerai_private.apply_changesets(array[item], ops, exclusive, known_parents);
+    perform kerai_private.apply_changesets(array[item], ops, exclusive);
     return (item.id, 'merged'::text, cardinality(ops), item.first_seq, item.last_seq);
 end
 $$;
 
+-- The plan settings: a session keeps plans from when a table was empty, and with them looks nodes up by index all the
+-- same. See docs/decisions/018-plan-settings.md.
 create or replace function kerai.push_ops(changeset json, signature bytea default null, public_key bytea default null)
 returns kerai.push_result
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set random_page_cost = 1.1
 set lock_timeout = '30s'
 as $$
 declare

@@ -30,7 +30,7 @@ return case when name = '' or name is null or length(parent) > 400
         || left(regexp_replace(name, '[^A-Za-z0-9_]', '_', 'g'), 200) end;
 
 create or replace function kerai_private.merge_operations(
-    ops kerai_private.operation[], exclusive boolean, known_parents kerai_private.known_parents default null
+    ops kerai_private.operation[], exclusive boolean
 ) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -70,7 +70,7 @@ begin
             select row(o.stamp, o.node, o.parent, o.position, false)::kerai_private.moves
             from unnest(ops) as o where o.op = 'node_move');
         insert into kerai_private.moves select * from unnest(moves);
-        perform kerai_private.replay_moves(moves, case when kinds = '{node_move}' then known_parents end);
+        perform kerai_private.replay_moves(moves);
     end if;
     if kinds && '{edge_insert,edge_delete,perspective_set,perspective_delete,association_set,association_delete}' then
         perform kerai_private.merge_relations(ops);
@@ -168,7 +168,6 @@ begin
     select min(c.created_stamp), array_agg(c.id) into rebased, rebased_nodes from changed as c;
     -- The moves first: until they are replayed, a node may stand below itself.
     if rebased is not null then
-        perform kerai_private.bump_tree_version(gen_random_uuid());
         -- Any of them may count now, or no longer.
         update kerai_private.moves as m set void = false where m.stamp >= rebased and m.void;
         perform kerai_private.replay_moves(array(select m from kerai_private.moves as m where m.stamp >= rebased));

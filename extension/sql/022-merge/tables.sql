@@ -117,10 +117,9 @@ create index moves_void on kerai_private.moves (stamp) where void;
 -- moves, renames or is guarded has it for itself. A table and not an advisory lock, since anyone can take those.
 create table kerai_private.tree_lock ();
 
--- One row. A session that changes where nodes stand gives the shape of the tree a new name. So another session knows
--- whether the places that it has looked up still hold.
-create table kerai_private.tree_versions (tree_version uuid not null);
-insert into kerai_private.tree_versions values (gen_random_uuid());
+-- One row, which a change of the state without a changeset writes: see kerai_private.is_overtaken.
+create table kerai_private.state_changes (singleton boolean primary key default true check (singleton));
+insert into kerai_private.state_changes default values;
 
 -- A frozen author's branch may still be followed up to here: as far as a peer with the same branch had merged it.
 create table kerai_private.followed_branches (
@@ -150,16 +149,6 @@ create table kerai_private.scope_nodes (
 );
 
 create index scope_nodes_state on kerai_private.scope_nodes (state) where state <> 'complete';
-
--- Nodes that a changeset names and no later move has placed, and the parents below which they stand, their own for
--- roots: ids of 16 bytes, one after the other. Places that were looked up to check the changeset need no second look-up
--- to merge it. And whether all nodes that it names have one path: then those without a name keep it below whichever of
--- them it moves them.
-create type kerai_private.known_parents as (
-    nodes bytea,
-    parents bytea,
-    is_one_path boolean
-);
 
 create type kerai.push_result as (
     changeset_id bytea,

@@ -217,6 +217,8 @@ comment on procedure kerai.push_batched (json, bytea, bytea, text, bytea, text, 
 create or replace function kerai_private.lead_batch(ticket uuid, batch int) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set random_page_cost = 1.1
 set lock_timeout = '30s'
 as $$
 #variable_conflict use_variable

@@ -107,6 +107,9 @@ returns table (
 )
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set random_page_cost = 1.1
 set lock_timeout = '30s'
 as $$
 #variable_conflict use_column

@@ -113,6 +113,7 @@ create or replace function kerai_sync.accept_scoped(
 )
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set lock_timeout = '30s'
 as $$

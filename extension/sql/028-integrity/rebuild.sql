@@ -184,7 +184,6 @@ begin
     delete from kerai.perspectives;
     delete from kerai.associations;
     delete from kerai_private.moves;
-    perform kerai_private.bump_tree_version(gen_random_uuid());
     if last_floor is null then
         delete from kerai.operations;
     else

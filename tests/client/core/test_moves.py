@@ -158,4 +158,4 @@ def test_what_a_pause_raises_ends_the_work() -> None:
     with pytest.raises(InterruptedError):
         judging.cyclic_nodes({node: [node - 1] for node in nodes}, nodes[-1:], cancel)
     with pytest.raises(InterruptedError):
-        judging.KnownParents(cancel).numbers(bytes(16 * len(nodes)))
+        judging.NumberedNodes(cancel).numbers(bytes(16 * len(nodes)))
