@@ -186,6 +186,7 @@ create or replace function kerai.push_ops(changeset json, signature bytea defaul
 returns kerai.push_result
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
+set work_mem = '64MB'
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set random_page_cost = 1.1

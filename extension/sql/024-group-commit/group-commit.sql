@@ -217,6 +217,7 @@ comment on procedure kerai.push_batched (json, bytea, bytea, text, bytea, text, 
 create or replace function kerai_private.lead_batch(ticket uuid, batch int) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+set work_mem = '64MB'
 set plan_cache_mode = force_generic_plan
 set random_page_cost = 1.1
 set lock_timeout = '30s'

@@ -107,6 +107,7 @@ returns table (
 )
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
+set work_mem = '64MB'
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set random_page_cost = 1.1

@@ -78,6 +78,7 @@ $$;
 create or replace function kerai.compact(before timestamptz) returns kerai.compactions
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
+set work_mem = '64MB'
 as $$
 #variable_conflict use_variable
 declare

@@ -87,6 +87,7 @@ create or replace function kerai_private.verify_layers(deep boolean)
 returns table (what text, subject text, problem text)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
+set work_mem = '64MB'
 as $$
 #variable_conflict use_column
 declare

@@ -157,6 +157,7 @@ create or replace function kerai.rebuild()
 returns table (changesets bigint, operations bigint, nodes bigint, digest text, changed boolean)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
+set work_mem = '64MB'
 as $$
 declare
     before text;

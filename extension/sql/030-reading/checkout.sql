@@ -112,6 +112,7 @@ create or replace function kerai_private.listing(scopes uuid[], at jsonb, folded
 returns table (file uuid, path text, depth int, n bigint)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_custom_plan
 set enable_seqscan = off
 as $$
 #variable_conflict use_column
@@ -175,6 +176,7 @@ create or replace function kerai_private.texts(files uuid[], depths int[], at js
 returns table (file uuid, text text)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_custom_plan
 set enable_mergejoin = off
 as $$
 #variable_conflict use_column
@@ -263,6 +265,7 @@ create or replace function kerai.checkout(scope uuid default null, at jsonb defa
 returns table (path text, source text)
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
+set work_mem = '64MB'
 as $$
 declare
     past constant jsonb := kerai_private.past_vector(at);

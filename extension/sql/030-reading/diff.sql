@@ -151,6 +151,7 @@ returns table (
 )
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
+set work_mem = '64MB'
 as $$
 #variable_conflict use_column
 begin
@@ -175,6 +176,7 @@ returns table (
 )
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
+set work_mem = '64MB'
 as $$
 #variable_conflict use_column
 declare

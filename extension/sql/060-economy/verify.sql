@@ -139,6 +139,7 @@ create or replace function kerai.verify(deep boolean default true)
 returns table (what text, subject text, problem text)
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
+set work_mem = '64MB'
 as $$
 #variable_conflict use_column
 begin
